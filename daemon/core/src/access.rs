@@ -1,0 +1,72 @@
+//! Roles (roles.md).
+
+/// What a device may do; the order is the order of power.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Role {
+    /// May read, serve and relay.
+    Viewer,
+    /// May also change files.
+    Editor,
+    /// May also invite and remove editors and viewers.
+    Admin,
+    /// May do everything.
+    Owner,
+}
+
+impl Role {
+    /// Returns the number that events carry: 0 owner, 1 admin, 2 editor, 3 viewer.
+    #[must_use]
+    pub const fn code(self) -> u8 {
+        match self {
+            Self::Owner => 0,
+            Self::Admin => 1,
+            Self::Editor => 2,
+            Self::Viewer => 3,
+        }
+    }
+
+    /// Returns the role with this number.
+    #[must_use]
+    pub const fn from_code(code: u64) -> Option<Self> {
+        match code {
+            0 => Some(Self::Owner),
+            1 => Some(Self::Admin),
+            2 => Some(Self::Editor),
+            3 => Some(Self::Viewer),
+            _ => None,
+        }
+    }
+
+    /// Returns the word for this role.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Owner => "owner",
+            Self::Admin => "admin",
+            Self::Editor => "editor",
+            Self::Viewer => "viewer",
+        }
+    }
+
+    /// Says whether this role may publish Puts, Dels and Discards.
+    #[must_use]
+    pub const fn may_write(self) -> bool {
+        matches!(self, Self::Owner | Self::Admin | Self::Editor)
+    }
+
+    /// Says whether this role may give `other` by Grant or Invite.
+    #[must_use]
+    pub const fn may_give(self, other: Self) -> bool {
+        match self {
+            Self::Owner => true,
+            Self::Admin => matches!(other, Self::Editor | Self::Viewer),
+            Self::Editor | Self::Viewer => false,
+        }
+    }
+}
+
+impl std::fmt::Display for Role {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.as_str())
+    }
+}

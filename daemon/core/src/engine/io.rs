@@ -1,0 +1,614 @@
+//! Inputs, outputs, and the state that the engine reads.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::message::{GossipMessage, Request, Response};
+use crate::access::Role;
+use crate::content::Manifest;
+use crate::fold::{PathState, Version};
+use crate::ids::{ContentHash, DeviceId, Dot, EventId, GroupId, ShortId};
+use crate::ledger::{LogState, SignedEvent};
+use crate::rel_path::RelPath;
+use crate::time::Hlc;
+use crate::tree::{Entry, Fingerprint, Installed, Node};
+
+/// Names a request of ours until its response comes; counts up from 1 within one run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RequestId(pub u64);
+
+/// Names a peer's request until we respond; given by the network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct InboundId(pub u64);
+
+/// Names a user's command until its reply; given by the control service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CommandId(pub u64);
+
+/// Counts write batches from 1 within one run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct BatchNo(pub u64);
+
+/// Everything that can happen to the engine.
+#[derive(Debug)]
+pub enum Input {
+    /// The shell is ready; comes first, once. `installs` are what recovery from the journal found to have happened
+    /// though the store does not know.
+    Start {
+        /// In the order in which they happened.
+        installs: Vec<RecoveredInstall>,
+    },
+    /// The scanner found these paths different from what [`StateView::installed`] says, or wants to know nothing.
+    LocalChanges(Vec<LocalChange>),
+    /// A full scan that [`Output::Scan`] asked for has sent its last [`Input::LocalChanges`].
+    ScanFinished,
+    /// A connection to a device is up; the first of possibly several.
+    Connected {
+        /// Who.
+        device: DeviceId,
+        /// How it was reached, a multiaddress, for people.
+        address: String,
+        /// Whether it was found on the local network (by mDNS).
+        local: bool,
+    },
+    /// The last connection to a device is gone.
+    Disconnected {
+        /// Who.
+        device: DeviceId,
+    },
+    /// A device was seen on the local network, connected or not, that would like to share (with `--trust-lan`).
+    LanPeer {
+        /// Who.
+        device: DeviceId,
+        /// The group it is in; `None` while it waits for one.
+        group: Option<GroupId>,
+    },
+    /// A peer asks.
+    Request {
+        /// Who asks; authenticated by the transport.
+        from: DeviceId,
+        /// To be named in [`Output::Respond`].
+        id: InboundId,
+        /// What.
+        request: Request,
+    },
+    /// A peer answered, or the request failed (connection lost, time-out, protocol not offered).
+    Response {
+        /// Which request.
+        id: RequestId,
+        /// The answer.
+        result: Result<Response, RequestFailed>,
+    },
+    /// A member's broadcast arrived.
+    Gossip {
+        /// The neighbour that passed it on.
+        from: DeviceId,
+        /// What it says.
+        message: GossipMessage,
+    },
+    /// Batches up to and including this one are durable.
+    Persisted(BatchNo),
+    /// Contents are complete and verified in the temporary directory, ready to install.
+    Fetched(Vec<ContentHash>),
+    /// A content could not be had.
+    FetchFailed {
+        /// Which.
+        content: ContentHash,
+        /// Why.
+        reason: FetchFailure,
+    },
+    /// The outcome of an [`Output::Install`], in the same order.
+    Installed(Vec<InstallResult>),
+    /// A user's command.
+    Command {
+        /// To be named in [`Output::Reply`].
+        id: CommandId,
+        /// What.
+        command: Command,
+    },
+}
+
+/// An install that happened on disk before a crash, but was not yet recorded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RecoveredInstall {
+    /// Where.
+    pub path: RelPath,
+    /// What stands there now, with its print; `None`: it was removed.
+    pub now: Option<(Entry, Fingerprint)>,
+}
+
+/// A request got no answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RequestFailed;
+
+/// Why a content could not be had.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FetchFailure {
+    /// None of the named peers has it, or none is connected.
+    NoSource,
+    /// The disk failed or is full.
+    Disk(String),
+}
+
+/// One path that differs from what was installed there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LocalChange {
+    /// Where.
+    pub path: RelPath,
+    /// What is there; `None`: proven absent (ENOENT with intact parents and the right root).
+    pub after: Option<Observed>,
+}
+
+/// What the scanner found at a path; stable while it was hashed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Observed {
+    /// Kind, content, mode, mtime.
+    pub entry: Entry,
+    /// What `lstat` said before and after hashing.
+    pub print: Fingerprint,
+    /// The chunks, for a file of more than one chunk.
+    pub manifest: Option<Arc<Manifest>>,
+}
+
+/// Everything the engine can ask of the shell.
+#[derive(Debug)]
+pub enum Output {
+    /// Make these writes durable, atomically, in order of batches; then say [`Input::Persisted`].
+    Persist(Batch),
+    /// Ask a peer; answer with [`Input::Response`].
+    Request {
+        /// Whom.
+        to: DeviceId,
+        /// Named again in the response.
+        id: RequestId,
+        /// What.
+        request: Request,
+    },
+    /// Answer a peer.
+    Respond {
+        /// Which request.
+        id: InboundId,
+        /// The answer.
+        response: Response,
+    },
+    /// Broadcast to the group.
+    Gossip(GossipMessage),
+    /// Who may use the members' protocols from now on (this device left out); others keep only the join protocol.
+    /// Connections to devices whose membership changed are to be made anew.
+    Members(BTreeSet<DeviceId>),
+    /// What to tell the local network (with `--trust-lan`): the group, or that one is wanted.
+    Announce {
+        /// `None` while waiting for a group.
+        group: Option<GroupId>,
+    },
+    /// Keep dialling this address (from a ticket or a command).
+    Dial {
+        /// A multiaddress.
+        address: String,
+    },
+    /// Get these contents into the temporary directory: from this device's own files, else from the named peers in
+    /// turn. Each is answered once, by [`Input::Fetched`] or [`Input::FetchFailed`].
+    Fetch(Vec<FetchJob>),
+    /// Bring these paths into the named state, in this order; answered by one [`Input::Installed`].
+    Install(Vec<InstallJob>),
+    /// Scan the whole folder, then say [`Input::ScanFinished`].
+    Scan,
+    /// Look at these paths (and what lies below them) again.
+    Rescan(Vec<RelPath>),
+    /// Answer a user's command.
+    Reply {
+        /// Which command.
+        id: CommandId,
+        /// The answer.
+        reply: Result<Reply, CommandError>,
+    },
+    /// Something worth a line in the log and in `watch`.
+    Notify(Notification),
+}
+
+/// Writes that become durable together.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Batch {
+    /// Counts up by one.
+    pub no: BatchNo,
+    /// In order; a later write to the same key wins.
+    pub writes: Vec<Write>,
+}
+
+/// One write. `None` as a value deletes the row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Write {
+    /// Appends an event; `arrival` order is the order of these writes.
+    Event(StoredEvent),
+    /// Replaces what is known of a log.
+    Log(ShortId, LogState),
+    /// Adds a version to a path's history.
+    Version(RelPath, Version),
+    /// Replaces a path's state.
+    PathState(RelPath, Option<PathState>),
+    /// Records that the greatest write at this path that replaced this node has this order.
+    Replaced(RelPath, Node, (Hlc, EventId)),
+    /// Replaces what is believed to stand on disk.
+    Installed(RelPath, Option<Installed>),
+    /// Records that the plain name of some conflict copy of `origin` is `name`.
+    CopyName {
+        /// The name on disk.
+        name: RelPath,
+        /// The path it is a copy of; `None` when there is no such copy any more.
+        origin: Option<RelPath>,
+    },
+    /// Marks a path as one whose disk state differs from what the ledger wants, or no longer.
+    Need(RelPath, bool),
+    /// Keeps a manifest.
+    Manifest(Arc<Manifest>),
+    /// Keeps a small named value.
+    Setting(&'static str, Option<Vec<u8>>),
+    /// Forgets group, events, logs, versions, path states, installed rows, needs and settings; manifests stay.
+    Forget,
+}
+
+/// An event with what the store indexes it by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredEvent {
+    /// The author.
+    pub author: DeviceId,
+    /// Its place in the author's log.
+    pub seq: u64,
+    /// Its id.
+    pub id: EventId,
+    /// The header's `kind`; 0 and 1 (Genesis, Admin) are read again at start.
+    pub kind: u16,
+    /// The signed bytes.
+    pub event: SignedEvent,
+}
+
+/// A content to get.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FetchJob {
+    /// Its name, and the name of the temporary file.
+    pub content: ContentHash,
+    /// Its length in bytes.
+    pub size: u64,
+    /// Connected members to ask, best first.
+    pub from: Vec<DeviceId>,
+}
+
+/// A path to bring into a state.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InstallJob {
+    /// Where; may lie in the daemon's own directory (conflict copies of `.git` files).
+    pub path: RelPath,
+    /// What must be there before; `None`: nothing.
+    pub expect: Option<Fingerprint>,
+    /// What to do.
+    pub action: InstallAction,
+}
+
+/// What to do at a path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum InstallAction {
+    /// Put this entry there. A file's bytes are in the temporary directory under its content's name; a file of 0 bytes
+    /// needs none. Missing parents are made. `keep` says the temporary file is needed again for another path.
+    Put {
+        /// The entry.
+        entry: Entry,
+        /// Copy the temporary file instead of moving it.
+        keep: bool,
+    },
+    /// Set mode and mtime only; kind and content stay.
+    SetMeta {
+        /// The entry with the wanted mode and mtime.
+        entry: Entry,
+    },
+    /// Move the file or link at `from` here, then set mode and mtime.
+    Move {
+        /// Where it lies.
+        from: RelPath,
+        /// What must be there.
+        from_expect: Fingerprint,
+        /// The entry with the wanted mode and mtime.
+        entry: Entry,
+    },
+    /// Take away what is there; a directory only if it is empty.
+    Remove,
+}
+
+/// What came of one [`InstallJob`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InstallResult {
+    /// The job's path.
+    pub path: RelPath,
+    /// What happened.
+    pub outcome: InstallOutcome,
+}
+
+/// What happened at a path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum InstallOutcome {
+    /// Done and durable; what `lstat` says now (`None` after [`InstallAction::Remove`]).
+    Done(Option<Fingerprint>),
+    /// What was there was not what was expected: nothing was replaced; look at the path again.
+    Changed,
+    /// The temporary file is missing or not what it should be: fetch again.
+    ContentMissing,
+    /// A directory that should go or be replaced still holds something.
+    NotEmpty,
+    /// The system refused.
+    Failed(String),
+}
+
+/// What a user can ask of the engine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Command {
+    /// Make an invite.
+    CreateInvite {
+        /// The role of whoever redeems it; never owner.
+        role: Role,
+        /// When it ends, milliseconds since 1970; `None`: never.
+        expires_ms: Option<u64>,
+        /// How often it may be redeemed.
+        max_uses: u32,
+        /// 32 fresh random bytes: the invite's secret key.
+        secret: [u8; 32],
+    },
+    /// Redeem a ticket.
+    Join {
+        /// The ticket as it was printed.
+        ticket: String,
+    },
+    /// Scan the folder, or the part below a path.
+    Rescan {
+        /// The part; `None`: all.
+        path: Option<RelPath>,
+    },
+    /// Decide what to do with files of a joiner that differ from the group's and are held.
+    ResolveJoin {
+        /// What.
+        choice: JoinChoice,
+    },
+}
+
+/// What to do with differing files when joining with many of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum JoinChoice {
+    /// Publish them; they become conflict copies.
+    KeepBoth,
+    /// The group's version replaces them; their bytes are kept as old versions on this device.
+    PreferGroup,
+}
+
+/// The answer to a [`Command`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reply {
+    /// Done, nothing to tell.
+    Done,
+    /// An invite was made; the ticket still lacks the addresses.
+    Invited {
+        /// The group.
+        group: GroupId,
+        /// The invite's secret key.
+        secret: [u8; 32],
+    },
+    /// The group was joined.
+    Joined {
+        /// The group.
+        group: GroupId,
+        /// This device's role in it.
+        role: Role,
+    },
+}
+
+/// Why a command was refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum CommandError {
+    /// There is no group yet.
+    #[error("This device is not in a group yet")]
+    NoGroup,
+    /// The role is too low.
+    #[error("This device's role does not allow that")]
+    NotAllowed,
+    /// The arguments make no sense.
+    #[error("{0}")]
+    Invalid(&'static str),
+    /// The text is not a ticket.
+    #[error("That is not a ticket, or part of it is missing")]
+    BadTicket,
+    /// This device is already in a group with others.
+    #[error("This device is already in a group with other devices")]
+    AlreadyInGroup,
+    /// Another join is under way.
+    #[error("Another join is under way")]
+    Busy,
+    /// The inviting device refused.
+    #[error("The inviting device refused")]
+    Refused(RefusedBy),
+    /// None of the ticket's devices could be reached in time.
+    #[error("No device of the ticket could be reached")]
+    Unreachable,
+}
+
+/// A peer's refusal, passed on.
+pub type RefusedBy = super::message::RefuseReason;
+
+/// Something that happened, for `watch` and the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Notification {
+    /// A path came to be as the ledger says.
+    PathSynced {
+        /// Where.
+        path: RelPath,
+        /// Whether it was removed.
+        removed: bool,
+        /// Who wrote the version; `None` for implied directories.
+        author: Option<ShortId>,
+    },
+    /// This device published a change.
+    PathPublished {
+        /// Where.
+        path: RelPath,
+        /// Whether it was deleted.
+        removed: bool,
+    },
+    /// A conflict copy appeared.
+    ConflictCopy {
+        /// Its name on disk.
+        path: RelPath,
+        /// The path it is a copy of.
+        origin: RelPath,
+    },
+    /// A member joined.
+    MemberAdded {
+        /// Who.
+        device: DeviceId,
+        /// Its name.
+        name: String,
+        /// Its role.
+        role: Role,
+    },
+    /// A device connected as a member.
+    PeerConnected {
+        /// Who.
+        device: DeviceId,
+    },
+    /// A member's last connection is gone.
+    PeerDisconnected {
+        /// Who.
+        device: DeviceId,
+    },
+    /// A path cannot be brought into the wanted state.
+    PathStuck {
+        /// Where.
+        path: RelPath,
+        /// Why.
+        reason: String,
+    },
+    /// A peer sent something that no honest daemon sends.
+    PeerMisbehaved {
+        /// Who.
+        device: DeviceId,
+        /// What.
+        reason: &'static str,
+    },
+}
+
+/// What the engine reads of the store. Reads are synchronous and cheap (microseconds); they show what is durable, and
+/// the engine lays its writes that are still under way over it.
+pub trait StateView {
+    /// Returns a path's state.
+    fn path_state(&self, path: &RelPath) -> Option<PathState>;
+    /// Returns one version of a path.
+    fn version(&self, path: &RelPath, dot: Dot) -> Option<Version>;
+    /// Returns the dots of all versions of a path with this kind and content, in dot order.
+    fn versions_with(&self, path: &RelPath, node: &Node) -> Vec<Dot>;
+    /// Says whether any version of this path is known.
+    fn has_history(&self, path: &RelPath) -> bool;
+    /// Returns the order of the greatest write at this path that replaced this node.
+    fn replaced(&self, path: &RelPath, node: &Node) -> Option<(Hlc, EventId)>;
+    /// Returns what is believed to stand on disk.
+    fn installed(&self, path: &RelPath) -> Option<Installed>;
+    /// Returns the first path, in byte order, that lies below `dir`, comes after `after` (exclusive), and whose state
+    /// has a Put among its heads.
+    fn next_live_below(&self, dir: &RelPath, after: Option<&RelPath>) -> Option<RelPath>;
+    /// Returns the first installed path, in byte order, below `dir` and after `after` (exclusive).
+    fn next_installed_below(&self, dir: &RelPath, after: Option<&RelPath>) -> Option<RelPath>;
+    /// Returns the path whose conflict copy has this plain name.
+    fn copy_origin(&self, name: &RelPath) -> Option<RelPath>;
+    /// Returns an event.
+    fn event(&self, author: ShortId, seq: u64) -> Option<StoredEvent>;
+    /// Returns events that the holder of `have` lacks, in order of arrival here (which respects `seen`), until
+    /// `max_bytes` are reached (at least one), and whether there are more.
+    fn events_beyond(&self, have: &BTreeMap<ShortId, u64>, max_bytes: usize) -> (Vec<StoredEvent>, bool);
+    /// Returns a path, if any, at which this content is installed.
+    fn path_with_content(&self, content: &ContentHash) -> Option<RelPath>;
+}
+
+/// What was durable when the daemon started; read once.
+#[derive(Debug, Default)]
+pub struct Recovered {
+    /// All logs.
+    pub logs: BTreeMap<ShortId, LogState>,
+    /// Genesis and Admin events, in order of arrival.
+    pub admin_events: Vec<StoredEvent>,
+    /// Paths marked by [`Write::Need`].
+    pub needs: Vec<RelPath>,
+    /// Values kept by [`Write::Setting`].
+    pub settings: BTreeMap<String, Vec<u8>>,
+    /// Paths with an installed row, and files among them.
+    pub installed_count: u64,
+    /// Conflict copies that are installed.
+    pub copies_count: u64,
+}
+
+/// How the engine is set up.
+#[derive(Debug, Clone)]
+pub struct EngineConfig {
+    /// The device's Ed25519 secret key.
+    pub secret: [u8; 32],
+    /// The device's name, for people; cut to 256 bytes.
+    pub name: String,
+    /// From which all randomness of this run is derived; fresh at each start.
+    pub seed: [u8; 32],
+    /// Whether devices of the local network are admitted without asking.
+    pub trust_lan: bool,
+}
+
+/// What the engine is doing, for people.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum FolderState {
+    /// Waiting for a group or for the group's ledger.
+    #[default]
+    Starting,
+    /// The first scan is under way.
+    Scanning,
+    /// Something is still to be fetched, installed or published.
+    Syncing,
+    /// Nothing is to be done.
+    InSync,
+}
+
+/// A snapshot for `status` and `peers`.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Status {
+    /// This device.
+    pub device: Option<DeviceId>,
+    /// The group.
+    pub group: Option<GroupId>,
+    /// This device's role.
+    pub role: Option<Role>,
+    /// What the engine is doing.
+    pub state: FolderState,
+    /// Files, directories and links that stand in the folder.
+    pub files_total: u64,
+    /// Paths that differ from what the ledger wants.
+    pub files_needed: u64,
+    /// Bytes of content still to be had for them.
+    pub bytes_needed: u64,
+    /// Conflict copies in the folder.
+    pub conflicts: u64,
+    /// Events in all logs.
+    pub events: u64,
+    /// Members, this device included, and connected devices that are none; in order of their ids.
+    pub peers: Vec<PeerStatus>,
+    /// Files of a joiner that are held until the user chooses; 0: none.
+    pub join_held: u64,
+    /// Paths that cannot be brought into the wanted state, with the reason; at most 100.
+    pub stuck: Vec<(RelPath, String)>,
+}
+
+/// One device in [`Status::peers`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PeerStatus {
+    /// Who.
+    pub device: DeviceId,
+    /// Its name; empty if unknown.
+    pub name: String,
+    /// Its role; `None` for a device that is no member.
+    pub role: Option<Role>,
+    /// Whether it is connected.
+    pub connected: bool,
+    /// The address of the connection.
+    pub address: Option<String>,
+    /// Whether it said that it holds all that our heads name.
+    pub in_sync: bool,
+}

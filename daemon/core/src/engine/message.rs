@@ -1,0 +1,159 @@
+//! What devices say to each other about the ledger. Content travels on streams of its own and never passes here.
+
+use std::sync::Arc;
+
+use crate::ids::{DeviceId, EventId, GroupId, ShortId};
+use crate::ledger::SignedEvent;
+
+/// A question to a peer; each gets exactly one [`Response`] or fails.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Request {
+    /// "These are my heads": the SHA-256 over the sorted (device, size, id16) of all logs. Members only.
+    Heads {
+        /// The digest.
+        digest: [u8; 32],
+    },
+    /// "Send me what I lack": all events beyond the given log sizes, in an order that respects `seen`. Members only.
+    Pull {
+        /// The sizes of the asker's logs, sorted by device; a log not named has size 0.
+        have: Vec<(ShortId, u64)>,
+        /// Bytes of events wanted at most.
+        max_bytes: u32,
+    },
+    /// "This is new": events of the sender's, in log order. A hint; what does not fit is pulled. Members only.
+    Push {
+        /// At most [`MAX_PUSH_BYTES`] together.
+        events: Vec<SignedEvent>,
+    },
+    /// "I hold all contents named by these heads": the digest as in [`Request::Heads`]. Members only.
+    InSync {
+        /// The digest.
+        digest: [u8; 32],
+    },
+    /// Asks for a nonce, to redeem an invite. Anybody.
+    JoinHello,
+    /// Redeems an invite. Anybody.
+    JoinRedeem(Box<Redeem>),
+    /// Asks to be admitted as a fresh device of the local network; answered only with `--trust-lan`. Anybody.
+    JoinTrustLan {
+        /// The asking device's name, for people.
+        name: String,
+    },
+    /// Shows a member's way into the group to a peer that has not heard of it yet: admin events from genesis to the
+    /// presenter's Grant. Anybody.
+    Present {
+        /// At most [`MAX_PRESENT_BYTES`] together.
+        events: Vec<SignedEvent>,
+    },
+}
+
+impl Request {
+    /// Says whether a device that is no member may ask this.
+    #[must_use]
+    pub const fn is_join(&self) -> bool {
+        match self {
+            Self::JoinHello | Self::JoinRedeem(_) | Self::JoinTrustLan { .. } | Self::Present { .. } => true,
+            Self::Heads { .. } | Self::Pull { .. } | Self::Push { .. } | Self::InSync { .. } => false,
+        }
+    }
+}
+
+/// The proof that a device holds an invite's key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Redeem {
+    /// The group the ticket names.
+    pub group: GroupId,
+    /// The invite's public key.
+    pub invite: [u8; 32],
+    /// The joining device's name, for people.
+    pub name: String,
+    /// Signature by the invite key over the listener's nonce, the group and the device: fresh.
+    pub nonce_sig: [u8; 64],
+    /// Signature by the invite key over the group and the device: goes into the Grant.
+    pub grant_sig: [u8; 64],
+}
+
+/// An answer to a [`Request`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Response {
+    /// Heads are equal.
+    Same,
+    /// The answerer's heads: log sizes and the id16 of each log's last event, sorted by device.
+    Heads(Vec<Head>),
+    /// Events, and whether there are more.
+    Events {
+        /// In an order that respects `seen`.
+        events: Vec<SignedEvent>,
+        /// Whether the asker should ask again.
+        more: bool,
+    },
+    /// Taken note of.
+    Ack,
+    /// The nonce for [`Redeem::nonce_sig`].
+    Challenge {
+        /// Fresh random bytes of the listener's.
+        nonce: [u8; 32],
+    },
+    /// Admitted: the signed admin events from genesis to the new device's Grant.
+    Accepted {
+        /// In an order that respects `seen`.
+        events: Vec<SignedEvent>,
+    },
+    /// Not admitted, or not a member.
+    Refused(RefuseReason),
+}
+
+/// One log's newest event, as [`Response::Heads`] carries it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Head {
+    /// The author.
+    pub device: ShortId,
+    /// Events in the log.
+    pub size: u64,
+    /// First 16 bytes of the id of the last of them.
+    pub id16: [u8; 16],
+}
+
+/// Why a peer was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RefuseReason {
+    /// The asker is no member of this group.
+    NotMember,
+    /// The ticket is of another group.
+    OtherGroup,
+    /// No such invite, or its signatures are wrong.
+    BadInvite,
+    /// The invite's time is over.
+    Expired,
+    /// The invite was used as often as it may be.
+    UsedUp,
+    /// This device may not admit anybody, or does not trust the local network.
+    MayNotAdmit,
+    /// This device cannot answer now; ask again later.
+    Busy,
+}
+
+/// What is broadcast over gossip: a hint of at most 8 KiB, never the truth.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum GossipMessage {
+    /// A new event exists; whoever lacks it pulls.
+    EventAnnounced {
+        /// The author.
+        author: DeviceId,
+        /// Its place in the author's log.
+        seq: u64,
+        /// Its id.
+        id: EventId,
+        /// Its signed header, without body.
+        header: Arc<[u8]>,
+        /// The author's signature.
+        signature: [u8; 64],
+    },
+}
+
+/// Bytes of events in one [`Request::Push`].
+pub const MAX_PUSH_BYTES: usize = 1 << 20;
+/// Bytes of events in one [`Request::Present`].
+pub const MAX_PRESENT_BYTES: usize = 64 << 10;
+/// Bytes of events in one page of [`Response::Events`]; one event may be larger than a page (8 KiB + 1 MiB).
+pub const MAX_PAGE_BYTES: usize = 1 << 20;

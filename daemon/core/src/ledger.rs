@@ -1,0 +1,12 @@
+//! Events: what they say, how they are written, and how they are checked (ledger.md 1–3).
+
+mod event;
+mod item;
+mod log;
+
+pub use event::{
+    Body, BodyError, EventError, EventKind, FORMAT_VERSION, Header, MAX_BODY, MAX_HEADER, MAX_ITEMS, Seen,
+    SignedEvent, VerifiedEvent,
+};
+pub use item::{Genesis, Grant, GrantVia, Invite, Item, Put, PutFlags};
+pub use log::{LogError, LogState};

@@ -1,0 +1,536 @@
+//! Items: what an event says. Each is a CBOR array `[tag, …]` with an exact length for its tag.
+//!
+//! | tag | item | fields after the tag |
+//! |---|---|---|
+//! | 0 | Genesis | name text, recovery key bstr32 |
+//! | 1 | Grant | device bstr32, role uint, name text, via: null (by an owner or admin) or [invite bstr32, sig bstr64] |
+//! | 2 | Invite | key bstr32, role uint, expires_ms uint/null, max_uses uint |
+//! | 16 | Put | path bstr, kind uint (0 file, 1 dir, 2 link), mode uint, mtime_ns int, size uint, content bstr (BLAKE3 or link text, empty for a directory), base [dot], flags uint, moved_from bstr/null |
+//! | 17 | Del | path bstr, base [dot], moved_to bstr/null |
+//! | 18 | Discard | path bstr, drop [dot] |
+//!
+//! A dot is `[device bstr8, seq uint, item uint]`. Flags: 1 import, 2 metadata. An item with an unknown tag below 128 is
+//! kept and ignored; 128 and above is critical.
+
+use crate::access::Role;
+use crate::encoding::{
+    self, Decoder, Encoder, ShapeError, array_len, array_of, bytes_of, infallible, optional,
+};
+use crate::ids::{ContentHash, DeviceId, Dot, ShortId};
+use crate::rel_path::RelPath;
+use crate::tree::{Entry, Node};
+
+const TAG_GENESIS: u64 = 0;
+const TAG_GRANT: u64 = 1;
+const TAG_INVITE: u64 = 2;
+const TAG_PUT: u64 = 16;
+const TAG_DEL: u64 = 17;
+const TAG_DISCARD: u64 = 18;
+/// Tags from here on must be understood by whoever folds the event.
+const FIRST_CRITICAL_TAG: u64 = 128;
+
+/// Bytes a name for people may have.
+pub(crate) const MAX_NAME: usize = 256;
+/// Dots one item may name.
+pub(crate) const MAX_DOTS: u64 = 1024;
+/// Permission bits that are synced.
+pub(crate) const MODE_BITS: u32 = 0o777;
+
+/// One thing an event says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Item {
+    /// Founds a group; its author is the first owner.
+    Genesis(Genesis),
+    /// Makes a device a member.
+    Grant(Grant),
+    /// Lets whoever holds a key become a member.
+    Invite(Invite),
+    /// A path has this entry.
+    Put(Put),
+    /// A path has nothing.
+    Del {
+        /// Where.
+        path: RelPath,
+        /// The versions this replaces.
+        base: Vec<Dot>,
+        /// Where the entry went, if it was moved.
+        moved_to: Option<RelPath>,
+    },
+    /// These versions of a path need not be shown any more.
+    Discard {
+        /// Where.
+        path: RelPath,
+        /// Which.
+        drop: Vec<Dot>,
+    },
+    /// An item of a kind that this daemon does not know.
+    Unknown {
+        /// Its tag.
+        tag: u64,
+    },
+}
+
+/// The start of a group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Genesis {
+    /// The group's name, for people.
+    pub name: String,
+    /// The Ed25519 public key of the recovery key, senior to every owner.
+    pub recovery: [u8; 32],
+}
+
+/// A device's membership.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Grant {
+    /// Who.
+    pub device: DeviceId,
+    /// As what.
+    pub role: Role,
+    /// The device's name, for people.
+    pub name: String,
+    /// By whose power.
+    pub via: GrantVia,
+}
+
+/// By whose power a Grant is made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum GrantVia {
+    /// Its author's own.
+    Author,
+    /// An invite's.
+    Invite {
+        /// The invite's public key.
+        key: [u8; 32],
+        /// Signature by the invite's key over the group and the device.
+        sig: [u8; 64],
+    },
+}
+
+/// An invite.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Invite {
+    /// The public key of the ticket's secret.
+    pub key: [u8; 32],
+    /// The role it gives; never owner.
+    pub role: Role,
+    /// When it ends, milliseconds since 1970. Checked by whoever admits, not by the fold.
+    pub expires_ms: Option<u64>,
+    /// How often it may be redeemed. Checked by whoever admits, not by the fold.
+    pub max_uses: u32,
+}
+
+/// A version of a path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Put {
+    /// Where.
+    pub path: RelPath,
+    /// What.
+    pub entry: Entry,
+    /// The versions this replaces.
+    pub base: Vec<Dot>,
+    /// How it came about.
+    pub flags: PutFlags,
+    /// Where the entry was before, if it was moved.
+    pub moved_from: Option<RelPath>,
+}
+
+/// How a Put came about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct PutFlags {
+    /// A joiner's file of unknown descent; never wins against a Put without this flag.
+    pub import: bool,
+    /// Only mode or mtime changed.
+    pub metadata: bool,
+}
+
+impl Item {
+    /// Returns the path this item is about, if it is one of a path.
+    #[must_use]
+    pub const fn path(&self) -> Option<&RelPath> {
+        match self {
+            Self::Put(put) => Some(&put.path),
+            Self::Del { path, .. } | Self::Discard { path, .. } => Some(path),
+            Self::Genesis(_) | Self::Grant(_) | Self::Invite(_) | Self::Unknown { .. } => None,
+        }
+    }
+
+    /// Says whether whoever does not know this item must not fold its event.
+    #[must_use]
+    pub const fn is_unknown_critical(&self) -> bool {
+        matches!(self, Self::Unknown { tag } if *tag >= FIRST_CRITICAL_TAG)
+    }
+
+    /// Returns the deterministic bytes.
+    #[must_use]
+    pub fn to_bytes(&self) -> Vec<u8> {
+        encoding::to_vec(|e| self.write(e))
+    }
+
+    /// Reads an item from bytes that passed [`encoding::check`] as part of a body.
+    ///
+    /// # Errors
+    /// [`ShapeError`] if a known tag's fields are not as documented.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, ShapeError> {
+        let mut d = Decoder::new(bytes);
+        let len = array_len(&mut d)?;
+        let tag = d.u64()?;
+        let fields = match tag {
+            TAG_GENESIS => 2,
+            TAG_GRANT | TAG_INVITE => 4,
+            TAG_PUT => 9,
+            TAG_DEL => 3,
+            TAG_DISCARD => 2,
+            _ => return Ok(Self::Unknown { tag }),
+        };
+        if len != fields + 1 {
+            return Err(ShapeError::new());
+        }
+        Self::read(tag, &mut d)
+    }
+
+    fn read(tag: u64, d: &mut Decoder<'_>) -> Result<Self, ShapeError> {
+        Ok(match tag {
+            TAG_GENESIS => Self::Genesis(Genesis {
+                name: read_name(d)?,
+                recovery: bytes_of(d)?,
+            }),
+            TAG_GRANT => Self::Grant(Grant {
+                device: DeviceId::new(bytes_of(d)?),
+                role: read_role(d)?,
+                name: read_name(d)?,
+                via: optional(d, read_via)?.unwrap_or(GrantVia::Author),
+            }),
+            TAG_INVITE => Self::Invite(Invite {
+                key: bytes_of(d)?,
+                role: read_role(d)?,
+                expires_ms: optional(d, |d| Ok(d.u64()?))?,
+                max_uses: d.u32()?,
+            }),
+            TAG_PUT => Self::Put(read_put(d)?),
+            TAG_DEL => Self::Del {
+                path: read_path(d)?,
+                base: read_dots(d)?,
+                moved_to: optional(d, read_path)?,
+            },
+            TAG_DISCARD => Self::Discard {
+                path: read_path(d)?,
+                drop: read_dots(d)?,
+            },
+            _ => Self::Unknown { tag },
+        })
+    }
+
+    fn write(&self, e: &mut Encoder<'_>) {
+        match self {
+            Self::Genesis(genesis) => {
+                header(e, TAG_GENESIS, 2);
+                infallible(e.str(&genesis.name));
+                infallible(e.bytes(&genesis.recovery));
+            }
+            Self::Grant(grant) => write_grant(e, grant),
+            Self::Invite(invite) => {
+                header(e, TAG_INVITE, 4);
+                infallible(e.bytes(&invite.key));
+                infallible(e.u8(invite.role.code()));
+                match invite.expires_ms {
+                    Some(ms) => infallible(e.u64(ms)),
+                    None => infallible(e.null()),
+                }
+                infallible(e.u32(invite.max_uses));
+            }
+            Self::Put(put) => write_put(e, put),
+            Self::Del { path, base, moved_to } => {
+                header(e, TAG_DEL, 3);
+                infallible(e.bytes(path.as_bytes()));
+                write_dots(e, base);
+                write_path_or_null(e, moved_to.as_ref());
+            }
+            Self::Discard { path, drop } => {
+                header(e, TAG_DISCARD, 2);
+                infallible(e.bytes(path.as_bytes()));
+                write_dots(e, drop);
+            }
+            Self::Unknown { tag } => header(e, *tag, 0),
+        }
+    }
+}
+
+fn header(e: &mut Encoder<'_>, tag: u64, fields: u64) {
+    infallible(e.array(fields + 1));
+    infallible(e.u64(tag));
+}
+
+fn write_grant(e: &mut Encoder<'_>, grant: &Grant) {
+    header(e, TAG_GRANT, 4);
+    infallible(e.bytes(grant.device.as_bytes()));
+    infallible(e.u8(grant.role.code()));
+    infallible(e.str(&grant.name));
+    match &grant.via {
+        GrantVia::Author => infallible(e.null()),
+        GrantVia::Invite { key, sig } => {
+            infallible(e.array(2));
+            infallible(e.bytes(key));
+            infallible(e.bytes(sig));
+        }
+    }
+}
+
+fn write_put(e: &mut Encoder<'_>, put: &Put) {
+    header(e, TAG_PUT, 9);
+    infallible(e.bytes(put.path.as_bytes()));
+    let (kind, size, content): (u8, u64, &[u8]) = match &put.entry.node {
+        Node::File { content, size } => (0, *size, content.as_bytes()),
+        Node::Dir => (1, 0, &[]),
+        Node::Link { target } => (2, 0, target),
+    };
+    infallible(e.u8(kind));
+    infallible(e.u32(put.entry.mode));
+    infallible(e.i64(put.entry.mtime_ns));
+    infallible(e.u64(size));
+    infallible(e.bytes(content));
+    write_dots(e, &put.base);
+    infallible(e.u8(u8::from(put.flags.import) | u8::from(put.flags.metadata) << 1));
+    write_path_or_null(e, put.moved_from.as_ref());
+}
+
+fn read_put(d: &mut Decoder<'_>) -> Result<Put, ShapeError> {
+    let path = read_path(d)?;
+    let kind = d.u8()?;
+    let mode = d.u32()?;
+    let mtime_ns = d.i64()?;
+    let size = d.u64()?;
+    let content = d.bytes()?;
+    let node = match kind {
+        0 => Node::File {
+            content: ContentHash::from_slice(content).map_err(|_| ShapeError::new())?,
+            size,
+        },
+        1 if size == 0 && content.is_empty() => Node::Dir,
+        2 if size == 0 && (1..=Node::MAX_TARGET).contains(&content.len()) && !content.contains(&0) => {
+            Node::Link {
+                target: content.to_vec(),
+            }
+        }
+        _ => return Err(ShapeError::new()),
+    };
+    if mode & !MODE_BITS != 0 {
+        return Err(ShapeError::new());
+    }
+    let base = read_dots(d)?;
+    let flags = d.u8()?;
+    if flags > 3 {
+        return Err(ShapeError::new());
+    }
+    let moved_from = optional(d, read_path)?;
+    let flags = PutFlags {
+        import: flags & 1 != 0,
+        metadata: flags & 2 != 0,
+    };
+    Ok(Put {
+        path,
+        entry: Entry { node, mode, mtime_ns },
+        base,
+        flags,
+        moved_from,
+    })
+}
+
+fn read_via(d: &mut Decoder<'_>) -> Result<GrantVia, ShapeError> {
+    array_of(d, 2)?;
+    Ok(GrantVia::Invite {
+        key: bytes_of(d)?,
+        sig: bytes_of(d)?,
+    })
+}
+
+fn read_role(d: &mut Decoder<'_>) -> Result<Role, ShapeError> {
+    Role::from_code(d.u64()?).ok_or(ShapeError::new())
+}
+
+fn read_name(d: &mut Decoder<'_>) -> Result<String, ShapeError> {
+    let name = d.str()?;
+    if name.len() > MAX_NAME {
+        Err(ShapeError::new())
+    } else {
+        Ok(name.to_owned())
+    }
+}
+
+fn read_path(d: &mut Decoder<'_>) -> Result<RelPath, ShapeError> {
+    let path = RelPath::parse(d.bytes()?).map_err(|_| ShapeError::new())?;
+    if path.is_own() {
+        Err(ShapeError::new())
+    } else {
+        Ok(path)
+    }
+}
+
+fn write_path_or_null(e: &mut Encoder<'_>, path: Option<&RelPath>) {
+    match path {
+        Some(path) => infallible(e.bytes(path.as_bytes())),
+        None => infallible(e.null()),
+    }
+}
+
+fn read_dots(d: &mut Decoder<'_>) -> Result<Vec<Dot>, ShapeError> {
+    let len = array_len(d)?;
+    if len > MAX_DOTS {
+        return Err(ShapeError::new());
+    }
+    (0..len).map(|_| read_dot(d)).collect()
+}
+
+fn read_dot(d: &mut Decoder<'_>) -> Result<Dot, ShapeError> {
+    array_of(d, 3)?;
+    Ok(Dot {
+        device: ShortId::new(bytes_of(d)?),
+        seq: d.u64()?,
+        item: d.u32()?,
+    })
+}
+
+fn write_dots(e: &mut Encoder<'_>, dots: &[Dot]) {
+    infallible(e.array(dots.len() as u64));
+    for dot in dots {
+        infallible(e.array(3));
+        infallible(e.bytes(dot.device.as_bytes()));
+        infallible(e.u64(dot.seq));
+        infallible(e.u32(dot.item));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn path(s: &str) -> RelPath {
+        RelPath::parse(s).unwrap()
+    }
+
+    fn samples() -> Vec<Item> {
+        let dot = Dot {
+            device: ShortId::new([1; 8]),
+            seq: 300,
+            item: 2,
+        };
+        let entry = |node| Entry {
+            node,
+            mode: 0o644,
+            mtime_ns: -5,
+        };
+        vec![
+            Item::Genesis(Genesis {
+                name: "g".into(),
+                recovery: [9; 32],
+            }),
+            Item::Grant(Grant {
+                device: DeviceId::new([2; 32]),
+                role: Role::Editor,
+                name: "nas".into(),
+                via: GrantVia::Invite {
+                    key: [3; 32],
+                    sig: [4; 64],
+                },
+            }),
+            Item::Grant(Grant {
+                device: DeviceId::new([2; 32]),
+                role: Role::Viewer,
+                name: String::new(),
+                via: GrantVia::Author,
+            }),
+            Item::Invite(Invite {
+                key: [5; 32],
+                role: Role::Admin,
+                expires_ms: None,
+                max_uses: 1,
+            }),
+            Item::Put(Put {
+                path: path("a/b"),
+                entry: entry(Node::File {
+                    content: ContentHash::of(b"x"),
+                    size: 1,
+                }),
+                base: vec![dot],
+                flags: PutFlags {
+                    import: true,
+                    metadata: false,
+                },
+                moved_from: Some(path("c")),
+            }),
+            Item::Put(Put {
+                path: path("d"),
+                entry: entry(Node::Link {
+                    target: b"../x".to_vec(),
+                }),
+                base: vec![],
+                flags: PutFlags::default(),
+                moved_from: None,
+            }),
+            Item::Del {
+                path: path("a"),
+                base: vec![dot, dot],
+                moved_to: None,
+            },
+            Item::Discard {
+                path: path("a"),
+                drop: vec![dot],
+            },
+        ]
+    }
+
+    #[test]
+    fn items_are_read_back_from_deterministic_bytes() {
+        for item in samples() {
+            let bytes = item.to_bytes();
+            assert_eq!(encoding::check(&bytes), Ok(()), "{item:?}");
+            assert_eq!(Item::from_bytes(&bytes).unwrap(), item);
+        }
+    }
+
+    #[test]
+    fn the_encoding_of_a_deletion_is_as_written_down() {
+        let dot = Dot {
+            device: ShortId::new([1; 8]),
+            seq: 300,
+            item: 2,
+        };
+        let bytes = Item::Del {
+            path: path("a"),
+            base: vec![dot],
+            moved_to: None,
+        }
+        .to_bytes();
+        let expected = "84114161818348010101010101010119012c02f6";
+        assert_eq!(data_encoding::HEXLOWER.encode(&bytes), expected);
+    }
+
+    #[test]
+    fn paths_of_the_daemons_own_directory_are_refused() {
+        let own = RelPath::parse(".p2p-sync/journal").unwrap();
+        let bytes = Item::Del {
+            path: own,
+            base: vec![],
+            moved_to: None,
+        }
+        .to_bytes();
+        assert!(Item::from_bytes(&bytes).is_err());
+    }
+
+    #[test]
+    fn unknown_items_are_kept_and_critical_ones_seen() {
+        let harmless = encoding::to_vec(|e| header(e, 127, 0));
+        let critical = encoding::to_vec(|e| header(e, 128, 0));
+        assert!(!Item::from_bytes(&harmless).unwrap().is_unknown_critical());
+        assert!(Item::from_bytes(&critical).unwrap().is_unknown_critical());
+    }
+
+    #[test]
+    fn setuid_bits_are_refused() {
+        let mut item = samples().remove(5);
+        let Item::Put(put) = &mut item else {
+            panic!("sample 5 is a Put")
+        };
+        put.entry.mode = 0o4755;
+        assert!(Item::from_bytes(&item.to_bytes()).is_err());
+    }
+}

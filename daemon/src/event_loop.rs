@@ -1,0 +1,1 @@
+//! event_loop: not written yet.

@@ -1,0 +1,1 @@
+//! network: not written yet.

@@ -1,0 +1,1 @@
+//! scanner: not written yet.

@@ -1,0 +1,1 @@
+//! service_manager: not written yet.

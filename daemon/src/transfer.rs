@@ -1,0 +1,1 @@
+//! transfer: not written yet.

@@ -1,0 +1,1 @@
+//! worktree: not written yet.
