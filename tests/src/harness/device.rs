@@ -401,6 +401,47 @@ impl Device {
         self.home.path().join("log")
     }
 
+    /// Runs another daemon with this device's folder, state and socket until it ends by itself, and returns how.
+    ///
+    /// # Errors
+    /// Fails if it is still running after [`PATIENCE`].
+    pub fn second_daemon(&self) -> Result<ExitStatus> {
+        let mut child = self
+            .daemon_command("/ip4/127.0.0.1/tcp/0")?
+            .spawn()
+            .context("Starting the daemon")?;
+        let ended = wait_until("the second daemon to end", PATIENCE, || {
+            Ok(child
+                .try_wait()
+                .context("Waiting for the daemon")?
+                .ok_or_else(|| "it runs".to_owned()))
+        });
+        reap(&mut child);
+        ended
+    }
+
+    fn daemon_command(&self, listen: &str) -> Result<Command> {
+        let log = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(self.log_path())
+            .context("Opening the log")?;
+        let mut command = self.isolated(&self.binaries.daemon);
+        command
+            .arg("--sync-dir")
+            .arg(self.folder())
+            .arg("--state-dir")
+            .arg(self.state());
+        command.arg("--socket").arg(self.socket()).arg("--no-mdns");
+        command
+            .args(["--listen", listen, "--name", &self.name])
+            .args(&self.args);
+        command
+            .stdout(log.try_clone().context("Opening the log")?)
+            .stderr(log);
+        Ok(command)
+    }
+
     fn ended(&mut self) -> Result<Option<ExitStatus>> {
         let Some(child) = self.daemon.as_mut() else {
             return Ok(None);

@@ -89,6 +89,12 @@ impl Tree {
         self.items.keys().filter(is_copy).map(PathBuf::as_path).collect()
     }
 
+    /// Says whether something stands at a path.
+    #[must_use]
+    pub fn has(&self, path: &str) -> bool {
+        self.items.contains_key(Path::new(path))
+    }
+
     /// Returns the number of regular files.
     #[must_use]
     pub fn file_count(&self) -> usize {
