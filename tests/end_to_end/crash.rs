@@ -2,11 +2,11 @@
 //! after a restart.
 
 use std::fs;
-use std::thread;
-use std::time::Instant;
 
 use anyhow::{Result, bail, ensure};
-use p2p_sync_tests::harness::{Group, PATIENCE, SourceTree, fill_file, leftovers};
+use p2p_sync_tests::harness::{
+    Group, PATIENCE, SourceTree, count_entries, fill_file, leftovers, wait_closely,
+};
 
 use crate::settle_as_left;
 
@@ -40,8 +40,8 @@ fn receiver_killed_again_and_again_gets_all_small_files() -> Result<()> {
     .write_to(&group[0].folder())?;
     for round in 1..=4 {
         let enough = round * 150;
-        look("some files to arrive", || {
-            Ok(group[1].tree()?.file_count() >= enough)
+        wait_closely("some files to arrive", PATIENCE, || {
+            Ok(count_entries(&group[1].folder()) >= enough)
         })?;
         group[1].kill()?;
         group[1].start()?;
@@ -54,7 +54,9 @@ fn receiver_killed_again_and_again_gets_all_small_files() -> Result<()> {
 fn writer_killed_while_publishing_publishes_the_rest() -> Result<()> {
     let mut group = Group::of(2)?;
     SourceTree { seed: 42, files: 800 }.write_to(&group[0].folder())?;
-    look("some files to arrive", || Ok(group[1].tree()?.file_count() >= 50))?;
+    wait_closely("some files to arrive", PATIENCE, || {
+        Ok(count_entries(&group[1].folder()) >= 50)
+    })?;
     group[0].kill()?;
     group[0].start()?;
     settle_as_left(&group, 0)?;
@@ -70,7 +72,7 @@ fn interrupted(victims: &[usize]) -> Result<()> {
         fill_file(&group[0].path(&name), LARGE, attempt)?;
         let folder = group[1].folder();
         let target = group[1].path(&name);
-        look("the transfer to begin", || {
+        wait_closely("the transfer to begin", PATIENCE, || {
             Ok(!leftovers(&folder)?.is_empty() || target.exists())
         })?;
         for victim in victims {
@@ -87,14 +89,4 @@ fn interrupted(victims: &[usize]) -> Result<()> {
         }
     }
     bail!("{TRIES} files of {LARGE} bytes arrived before a daemon could be killed");
-}
-
-/// Looks at a condition without pausing, to catch a moment that passes quickly.
-fn look(what: &str, condition: impl Fn() -> Result<bool>) -> Result<()> {
-    let start = Instant::now();
-    while !condition()? {
-        ensure!(start.elapsed() < PATIENCE, "Waited in vain for {what}");
-        thread::yield_now();
-    }
-    Ok(())
 }

@@ -19,11 +19,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 
 pub use binaries::Binaries;
-pub use device::{Ctl, Device, DeviceOptions, Status};
-pub use generate::{SourceTree, fill_file};
+pub use device::{Ctl, Device, DeviceOptions, Status, free_port};
+pub use generate::{SourceTree, Written, fill_file};
 pub use group::{Group, settle, settle_within};
 pub use random::Random;
-pub use tree::{Item, Tree, leftovers};
+pub use tree::{Item, Tree, count_entries, leftovers};
 pub use usage::Usage;
 
 /// How long a condition on small folders may take before a scenario is given up; a guard on a loaded machine and not
@@ -37,9 +37,12 @@ const POLL_FIRST: Duration = Duration::from_millis(20);
 /// the daemons under test need.
 const POLL_MOST: Duration = Duration::from_millis(160);
 
+/// Pause between two looks at a condition that costs next to nothing.
+const POLL_CLOSELY: Duration = Duration::from_millis(1);
+
 /// Looks at `condition` until it gives a value, and returns it.
 ///
-/// This holds the suites' only sleep: the pause between two looks, 20 ms doubling to 160 ms.
+/// The pause between two looks is 20 ms, doubling to 160 ms.
 ///
 /// # Errors
 /// What `condition` returns as an error ends the wait at once; after `limit` it fails and names `what` and the text
@@ -49,8 +52,34 @@ pub fn wait_until<T>(
     limit: Duration,
     mut condition: impl FnMut() -> Result<Result<T, String>>,
 ) -> Result<T> {
+    poll(what, limit, POLL_FIRST, POLL_MOST, &mut condition)
+}
+
+/// Looks at a cheap `condition` every millisecond until it holds: to catch a moment that passes quickly, or to measure
+/// when it came.
+///
+/// # Errors
+/// As [`wait_until`].
+pub fn wait_closely(what: &str, limit: Duration, mut condition: impl FnMut() -> Result<bool>) -> Result<()> {
+    let mut look = || {
+        Ok(if condition()? {
+            Ok(())
+        } else {
+            Err("it does not hold".to_owned())
+        })
+    };
+    poll(what, limit, POLL_CLOSELY, POLL_CLOSELY, &mut look)
+}
+
+/// Holds the suites' only sleep: the pause between two looks.
+fn poll<T>(
+    what: &str,
+    limit: Duration,
+    mut pause: Duration,
+    pause_most: Duration,
+    condition: &mut impl FnMut() -> Result<Result<T, String>>,
+) -> Result<T> {
     let start = Instant::now();
-    let mut pause = POLL_FIRST;
     loop {
         let reason = match condition()? {
             Ok(value) => return Ok(value),
@@ -60,6 +89,6 @@ pub fn wait_until<T>(
             bail!("Waited {limit:?} for {what}: {reason}");
         }
         thread::sleep(pause);
-        pause = (pause * 2).min(POLL_MOST);
+        pause = (pause * 2).min(pause_most);
     }
 }

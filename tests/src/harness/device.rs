@@ -537,7 +537,10 @@ fn reap(child: &mut Child) {
 
 /// Returns a port that nobody listens on. Processes start at different places, so that suites running side by side
 /// do not choose the same.
-fn free_port() -> Result<u16> {
+///
+/// # Errors
+/// Fails if all ports of the range are taken.
+pub fn free_port() -> Result<u16> {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     for _ in 0..PORTS {
         let step = NEXT.fetch_add(1, Ordering::Relaxed);

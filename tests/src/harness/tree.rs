@@ -149,6 +149,17 @@ pub fn leftovers(folder: &Path) -> Result<Vec<PathBuf>> {
     Ok(names)
 }
 
+/// Counts the entries below a directory without reading them; what goes away meanwhile does not count.
+#[must_use]
+pub fn count_entries(dir: &Path) -> usize {
+    let Ok(entries) = fs::read_dir(dir) else { return 0 };
+    let with_below = |entry: fs::DirEntry| match entry.file_type() {
+        Ok(kind) if kind.is_dir() => 1 + count_entries(&entry.path()),
+        _ => 1,
+    };
+    entries.flatten().map(with_below).sum()
+}
+
 fn read_item(path: &Path) -> io::Result<Item> {
     let meta = fs::symlink_metadata(path)?;
     let kind = meta.file_type();

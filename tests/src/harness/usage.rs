@@ -13,6 +13,8 @@ const USER_HZ: u64 = 100;
 pub struct Usage {
     /// User and system time of all its threads.
     pub cpu: Duration,
+    /// The same of its children that have ended and been waited for.
+    pub cpu_children: Duration,
     /// Resident memory in bytes.
     pub rss_bytes: u64,
     /// Most resident memory so far, in bytes.
@@ -29,16 +31,19 @@ impl Usage {
             fs::read_to_string(format!("/proc/{pid}/stat")).with_context(|| format!("No process {pid}"))?;
         let status =
             fs::read_to_string(format!("/proc/{pid}/status")).with_context(|| format!("No process {pid}"))?;
-        // The command name, in parentheses, may hold spaces; utime and stime are the 12th and 13th field after it.
+        // The command name, in parentheses, may hold spaces; utime, stime, cutime and cstime are the 12th to 15th
+        // field after it.
         let after_name = stat.rsplit(')').next().unwrap_or_default();
-        let ticks: u64 = after_name
+        let fields: Vec<u64> = after_name
             .split_whitespace()
             .skip(11)
-            .take(2)
-            .filter_map(|n| n.parse::<u64>().ok())
-            .sum();
+            .take(4)
+            .filter_map(|field| field.parse().ok())
+            .collect();
+        let time = |ticks: &[u64]| Duration::from_millis(ticks.iter().sum::<u64>() * 1000 / USER_HZ);
         Ok(Self {
-            cpu: Duration::from_millis(ticks * 1000 / USER_HZ),
+            cpu: time(fields.get(..2).unwrap_or_default()),
+            cpu_children: time(fields.get(2..).unwrap_or_default()),
             rss_bytes: status_bytes(&status, "VmRSS:"),
             rss_peak_bytes: status_bytes(&status, "VmHWM:"),
         })
