@@ -24,7 +24,7 @@ pub(crate) struct Rsync {
 /// Starts the daemon.
 pub(crate) fn start(below: &Path) -> Result<Rsync> {
     let home = TempDir::new_in(below).context("Making a directory")?;
-    for dir in ["a", "b", "staging"] {
+    for dir in ["a", "b"] {
         fs::create_dir(home.path().join(dir)).context("Making a directory")?;
     }
     let config = home.path().join("rsyncd.conf");

@@ -37,7 +37,6 @@ struct End {
 /// Makes and starts both.
 pub(crate) fn start(below: &Path) -> Result<Syncthing> {
     let home = TempDir::new_in(below).context("Making a directory")?;
-    fs::create_dir(home.path().join("staging")).context("Making a directory")?;
     let mut syncthing = Syncthing {
         ends: Vec::new(),
         home,
