@@ -12,7 +12,7 @@ use p2p_sync_core::ids::GroupId;
 use p2p_sync_proto::peer::v1 as wire;
 use prost::Message;
 
-use super::convert::{ConvertError, lan_from_wire, lan_to_wire};
+use super::convert::{self, ConvertError};
 
 /// Bytes of a ledger request: one page of pushed events (1 MiB) and room for the fields around them.
 pub const MAX_LEDGER_REQUEST: usize = (1 << 20) + (64 << 10);
@@ -50,31 +50,36 @@ impl Codec for LedgerCodec {
     where
         T: AsyncRead + Unpin + Send,
     {
-        let message: wire::LedgerRequest = read_frame(io, MAX_LEDGER_REQUEST).await?;
-        message.try_into().map_err(invalid_data)
+        let message = read_frame(io, MAX_LEDGER_REQUEST).await?;
+        convert::ledger_request_from_wire(message).map_err(invalid_data)
     }
 
     async fn read_response<T>(&mut self, _: &StreamProtocol, io: &mut T) -> io::Result<Response>
     where
         T: AsyncRead + Unpin + Send,
     {
-        let message: wire::LedgerResponse = read_frame(io, MAX_LEDGER_RESPONSE).await?;
-        message.try_into().map_err(invalid_data)
+        let message = read_frame(io, MAX_LEDGER_RESPONSE).await?;
+        convert::ledger_response_from_wire(message).map_err(invalid_data)
     }
 
     async fn write_request<T>(&mut self, _: &StreamProtocol, io: &mut T, request: Request) -> io::Result<()>
     where
         T: AsyncWrite + Unpin + Send,
     {
-        let message = wire::LedgerRequest::try_from(request).map_err(invalid_data)?;
+        let message = convert::ledger_request_to_wire(request).map_err(invalid_data)?;
         write_frame(io, &message, MAX_LEDGER_REQUEST).await
     }
 
-    async fn write_response<T>(&mut self, _: &StreamProtocol, io: &mut T, response: Response) -> io::Result<()>
+    async fn write_response<T>(
+        &mut self,
+        _: &StreamProtocol,
+        io: &mut T,
+        response: Response,
+    ) -> io::Result<()>
     where
         T: AsyncWrite + Unpin + Send,
     {
-        let message = wire::LedgerResponse::try_from(response).map_err(invalid_data)?;
+        let message = convert::ledger_response_to_wire(response).map_err(invalid_data)?;
         write_frame(io, &message, MAX_LEDGER_RESPONSE).await
     }
 }
@@ -88,31 +93,36 @@ impl Codec for JoinCodec {
     where
         T: AsyncRead + Unpin + Send,
     {
-        let message: wire::JoinRequest = read_frame(io, MAX_JOIN_REQUEST).await?;
-        message.try_into().map_err(invalid_data)
+        let message = read_frame(io, MAX_JOIN_REQUEST).await?;
+        convert::join_request_from_wire(message).map_err(invalid_data)
     }
 
     async fn read_response<T>(&mut self, _: &StreamProtocol, io: &mut T) -> io::Result<Response>
     where
         T: AsyncRead + Unpin + Send,
     {
-        let message: wire::JoinResponse = read_frame(io, MAX_JOIN_RESPONSE).await?;
-        message.try_into().map_err(invalid_data)
+        let message = read_frame(io, MAX_JOIN_RESPONSE).await?;
+        convert::join_response_from_wire(message).map_err(invalid_data)
     }
 
     async fn write_request<T>(&mut self, _: &StreamProtocol, io: &mut T, request: Request) -> io::Result<()>
     where
         T: AsyncWrite + Unpin + Send,
     {
-        let message = wire::JoinRequest::try_from(request).map_err(invalid_data)?;
+        let message = convert::join_request_to_wire(request).map_err(invalid_data)?;
         write_frame(io, &message, MAX_JOIN_REQUEST).await
     }
 
-    async fn write_response<T>(&mut self, _: &StreamProtocol, io: &mut T, response: Response) -> io::Result<()>
+    async fn write_response<T>(
+        &mut self,
+        _: &StreamProtocol,
+        io: &mut T,
+        response: Response,
+    ) -> io::Result<()>
     where
         T: AsyncWrite + Unpin + Send,
     {
-        let message = wire::JoinResponse::try_from(response).map_err(invalid_data)?;
+        let message = convert::join_response_to_wire(response).map_err(invalid_data)?;
         write_frame(io, &message, MAX_JOIN_RESPONSE).await
     }
 }
@@ -135,7 +145,7 @@ impl Codec for LanCodec {
         T: AsyncRead + Unpin + Send,
     {
         let message = read_frame(io, MAX_LAN_MESSAGE).await?;
-        lan_from_wire(message).map_err(invalid_data)
+        convert::lan_from_wire(message).map_err(invalid_data)
     }
 
     async fn write_request<T>(&mut self, _: &StreamProtocol, io: &mut T, _: LanQuestion) -> io::Result<()>
@@ -154,7 +164,7 @@ impl Codec for LanCodec {
     where
         T: AsyncWrite + Unpin + Send,
     {
-        write_frame(io, &lan_to_wire(group), MAX_LAN_MESSAGE).await
+        write_frame(io, &convert::lan_to_wire(group), MAX_LAN_MESSAGE).await
     }
 }
 
@@ -249,7 +259,12 @@ mod tests {
     async fn a_request_for_members_is_not_written_to_the_join_protocol() {
         let mut bytes = Vec::new();
         let request = Request::Heads { digest: [0; 32] };
-        assert!(JoinCodec.write_request(&PROTOCOL, &mut bytes, request).await.is_err());
+        assert!(
+            JoinCodec
+                .write_request(&PROTOCOL, &mut bytes, request)
+                .await
+                .is_err()
+        );
         assert!(bytes.is_empty());
     }
 }

@@ -67,247 +67,219 @@ pub enum ConvertError {
     },
 }
 
-impl TryFrom<Request> for wire::LedgerRequest {
-    type Error = ConvertError;
-
-    fn try_from(request: Request) -> Result<Self, ConvertError> {
-        use wire::ledger_request::Kind;
-        let kind = match request {
-            Request::Heads { digest } => Kind::Heads(wire::HeadsRequest {
-                digest: digest.to_vec(),
-            }),
-            Request::Pull { have, max_bytes } => Kind::Pull(wire::PullRequest {
-                have: have.into_iter().map(log_size_to_wire).collect(),
-                max_bytes,
-            }),
-            Request::Push { events } => Kind::Push(wire::PushRequest {
-                events: events_to_wire(&events),
-            }),
-            Request::InSync { digest } => Kind::InSync(wire::InSyncRequest {
-                digest: digest.to_vec(),
-            }),
-            Request::JoinHello
-            | Request::JoinRedeem(_)
-            | Request::JoinTrustLan { .. }
-            | Request::Present { .. } => {
-                return Err(ConvertError::WrongProtocol { message: "request" });
-            }
-        };
-        Ok(Self { kind: Some(kind) })
-    }
-}
-
-impl TryFrom<wire::LedgerRequest> for Request {
-    type Error = ConvertError;
-
-    fn try_from(message: wire::LedgerRequest) -> Result<Self, ConvertError> {
-        use wire::ledger_request::Kind;
-        let kind = message.kind.ok_or(ConvertError::UnknownKind {
-            message: "ledger request",
-        })?;
-        Ok(match kind {
-            Kind::Heads(heads) => Self::Heads {
-                digest: exact("digest", &heads.digest)?,
-            },
-            Kind::Pull(pull) => Self::Pull {
-                have: have_from_wire(pull.have)?,
-                max_bytes: pull.max_bytes,
-            },
-            Kind::Push(push) => Self::Push {
-                events: events_from_wire(push.events, MAX_PUSH_BYTES.max(MAX_EVENT_BYTES))?,
-            },
-            Kind::InSync(in_sync) => Self::InSync {
-                digest: exact("digest", &in_sync.digest)?,
-            },
-        })
-    }
-}
-
-impl TryFrom<Response> for wire::LedgerResponse {
-    type Error = ConvertError;
-
-    fn try_from(response: Response) -> Result<Self, ConvertError> {
-        use wire::ledger_response::Kind;
-        let kind = match response {
-            Response::Same => Kind::Same(wire::Same {}),
-            Response::Heads(heads) => Kind::Heads(wire::HeadsResponse {
-                heads: heads.into_iter().map(head_to_wire).collect(),
-            }),
-            Response::Events { events, more } => Kind::Events(wire::EventsResponse {
-                events: events_to_wire(&events),
-                more,
-            }),
-            Response::Ack => Kind::Ack(wire::Ack {}),
-            Response::Refused(reason) => Kind::Refused(refused_to_wire(reason)),
-            Response::Challenge { .. } | Response::Accepted { .. } => {
-                return Err(ConvertError::WrongProtocol { message: "response" });
-            }
-        };
-        Ok(Self { kind: Some(kind) })
-    }
-}
-
-impl TryFrom<wire::LedgerResponse> for Response {
-    type Error = ConvertError;
-
-    fn try_from(message: wire::LedgerResponse) -> Result<Self, ConvertError> {
-        use wire::ledger_response::Kind;
-        let kind = message.kind.ok_or(ConvertError::UnknownKind {
-            message: "ledger response",
-        })?;
-        Ok(match kind {
-            Kind::Same(wire::Same {}) => Self::Same,
-            Kind::Heads(heads) => Self::Heads(heads_from_wire(heads.heads)?),
-            Kind::Events(page) => Self::Events {
-                events: events_from_wire(page.events, MAX_PAGE_BYTES + MAX_EVENT_BYTES)?,
-                more: page.more,
-            },
-            Kind::Ack(wire::Ack {}) => Self::Ack,
-            Kind::Refused(refused) => Self::Refused(refused_from_wire(refused)?),
-        })
-    }
-}
-
-impl TryFrom<Request> for wire::JoinRequest {
-    type Error = ConvertError;
-
-    fn try_from(request: Request) -> Result<Self, ConvertError> {
-        use wire::join_request::Kind;
-        let kind = match request {
-            Request::JoinHello => Kind::Hello(wire::JoinHelloRequest {}),
-            Request::JoinRedeem(redeem) => Kind::Redeem(wire::JoinRedeemRequest {
-                group: redeem.group.as_bytes().to_vec(),
-                invite: redeem.invite.to_vec(),
-                name: redeem.name,
-                nonce_sig: redeem.nonce_sig.to_vec(),
-                grant_sig: redeem.grant_sig.to_vec(),
-            }),
-            Request::JoinTrustLan { name } => Kind::TrustLan(wire::JoinTrustLanRequest { name }),
-            Request::Present { events } => Kind::Present(wire::PresentRequest {
-                events: events_to_wire(&events),
-            }),
-            Request::Heads { .. } | Request::Pull { .. } | Request::Push { .. } | Request::InSync { .. } => {
-                return Err(ConvertError::WrongProtocol { message: "request" });
-            }
-        };
-        Ok(Self { kind: Some(kind) })
-    }
-}
-
-impl TryFrom<wire::JoinRequest> for Request {
-    type Error = ConvertError;
-
-    fn try_from(message: wire::JoinRequest) -> Result<Self, ConvertError> {
-        use wire::join_request::Kind;
-        let kind = message.kind.ok_or(ConvertError::UnknownKind {
-            message: "join request",
-        })?;
-        Ok(match kind {
-            Kind::Hello(wire::JoinHelloRequest {}) => Self::JoinHello,
-            Kind::Redeem(redeem) => Self::JoinRedeem(Box::new(Redeem {
-                group: GroupId::from_slice(&redeem.group)?,
-                invite: exact("invite", &redeem.invite)?,
-                name: bounded_name(redeem.name)?,
-                nonce_sig: exact("nonce_sig", &redeem.nonce_sig)?,
-                grant_sig: exact("grant_sig", &redeem.grant_sig)?,
-            })),
-            Kind::TrustLan(trust_lan) => Self::JoinTrustLan {
-                name: bounded_name(trust_lan.name)?,
-            },
-            Kind::Present(present) => Self::Present {
-                events: events_from_wire(present.events, MAX_PRESENT_BYTES)?,
-            },
-        })
-    }
-}
-
-impl TryFrom<Response> for wire::JoinResponse {
-    type Error = ConvertError;
-
-    fn try_from(response: Response) -> Result<Self, ConvertError> {
-        use wire::join_response::Kind;
-        let kind = match response {
-            Response::Challenge { nonce } => Kind::Challenge(wire::ChallengeResponse {
-                nonce: nonce.to_vec(),
-            }),
-            Response::Accepted { events } => Kind::Accepted(wire::AcceptedResponse {
-                events: events_to_wire(&events),
-            }),
-            Response::Ack => Kind::Ack(wire::Ack {}),
-            Response::Refused(reason) => Kind::Refused(refused_to_wire(reason)),
-            Response::Same | Response::Heads(_) | Response::Events { .. } => {
-                return Err(ConvertError::WrongProtocol { message: "response" });
-            }
-        };
-        Ok(Self { kind: Some(kind) })
-    }
-}
-
-impl TryFrom<wire::JoinResponse> for Response {
-    type Error = ConvertError;
-
-    fn try_from(message: wire::JoinResponse) -> Result<Self, ConvertError> {
-        use wire::join_response::Kind;
-        let kind = message.kind.ok_or(ConvertError::UnknownKind {
-            message: "join response",
-        })?;
-        Ok(match kind {
-            Kind::Challenge(challenge) => Self::Challenge {
-                nonce: exact("nonce", &challenge.nonce)?,
-            },
-            Kind::Accepted(accepted) => Self::Accepted {
-                events: events_from_wire(accepted.events, MAX_ACCEPTED_BYTES)?,
-            },
-            Kind::Ack(wire::Ack {}) => Self::Ack,
-            Kind::Refused(refused) => Self::Refused(refused_from_wire(refused)?),
-        })
-    }
-}
-
-impl From<GossipMessage> for wire::GossipMessage {
-    fn from(message: GossipMessage) -> Self {
-        let GossipMessage::EventAnnounced {
-            author,
-            seq,
-            id,
-            header,
-            signature,
-        } = message;
-        let announced = wire::EventAnnounced {
-            author: author.as_bytes().to_vec(),
-            seq,
-            id: id.as_bytes().to_vec(),
-            header: header.to_vec(),
-            signature: signature.to_vec(),
-        };
-        Self {
-            kind: Some(wire::gossip_message::Kind::EventAnnounced(announced)),
+/// Writes a request of the ledger protocol.
+pub(super) fn ledger_request_to_wire(request: Request) -> Result<wire::LedgerRequest, ConvertError> {
+    use wire::ledger_request::Kind;
+    let kind = match request {
+        Request::Heads { digest } => Kind::Heads(wire::HeadsRequest {
+            digest: digest.to_vec(),
+        }),
+        Request::Pull { have, max_bytes } => Kind::Pull(wire::PullRequest {
+            have: have.into_iter().map(log_size_to_wire).collect(),
+            max_bytes,
+        }),
+        Request::Push { events } => Kind::Push(wire::PushRequest {
+            events: events_to_wire(&events),
+        }),
+        Request::InSync { digest } => Kind::InSync(wire::InSyncRequest {
+            digest: digest.to_vec(),
+        }),
+        Request::JoinHello
+        | Request::JoinRedeem(_)
+        | Request::JoinTrustLan { .. }
+        | Request::Present { .. } => {
+            return Err(ConvertError::WrongProtocol { message: "request" });
         }
+    };
+    Ok(wire::LedgerRequest { kind: Some(kind) })
+}
+
+/// Reads a request of the ledger protocol.
+pub(super) fn ledger_request_from_wire(message: wire::LedgerRequest) -> Result<Request, ConvertError> {
+    use wire::ledger_request::Kind;
+    let kind = message.kind.ok_or(ConvertError::UnknownKind {
+        message: "ledger request",
+    })?;
+    Ok(match kind {
+        Kind::Heads(heads) => Request::Heads {
+            digest: exact("digest", &heads.digest)?,
+        },
+        Kind::Pull(pull) => Request::Pull {
+            have: have_from_wire(pull.have)?,
+            max_bytes: pull.max_bytes,
+        },
+        Kind::Push(push) => Request::Push {
+            events: events_from_wire(push.events, MAX_PUSH_BYTES.max(MAX_EVENT_BYTES))?,
+        },
+        Kind::InSync(in_sync) => Request::InSync {
+            digest: exact("digest", &in_sync.digest)?,
+        },
+    })
+}
+
+/// Writes a response of the ledger protocol.
+pub(super) fn ledger_response_to_wire(response: Response) -> Result<wire::LedgerResponse, ConvertError> {
+    use wire::ledger_response::Kind;
+    let kind = match response {
+        Response::Same => Kind::Same(wire::Same {}),
+        Response::Heads(heads) => Kind::Heads(wire::HeadsResponse {
+            heads: heads.into_iter().map(head_to_wire).collect(),
+        }),
+        Response::Events { events, more } => Kind::Events(wire::EventsResponse {
+            events: events_to_wire(&events),
+            more,
+        }),
+        Response::Ack => Kind::Ack(wire::Ack {}),
+        Response::Refused(reason) => Kind::Refused(refused_to_wire(reason)),
+        Response::Challenge { .. } | Response::Accepted { .. } => {
+            return Err(ConvertError::WrongProtocol { message: "response" });
+        }
+    };
+    Ok(wire::LedgerResponse { kind: Some(kind) })
+}
+
+/// Reads a response of the ledger protocol.
+pub(super) fn ledger_response_from_wire(message: wire::LedgerResponse) -> Result<Response, ConvertError> {
+    use wire::ledger_response::Kind;
+    let kind = message.kind.ok_or(ConvertError::UnknownKind {
+        message: "ledger response",
+    })?;
+    Ok(match kind {
+        Kind::Same(wire::Same {}) => Response::Same,
+        Kind::Heads(heads) => Response::Heads(heads_from_wire(heads.heads)?),
+        Kind::Events(page) => Response::Events {
+            events: events_from_wire(page.events, MAX_PAGE_BYTES + MAX_EVENT_BYTES)?,
+            more: page.more,
+        },
+        Kind::Ack(wire::Ack {}) => Response::Ack,
+        Kind::Refused(refused) => Response::Refused(refused_from_wire(refused)?),
+    })
+}
+
+/// Writes a request of the join protocol.
+pub(super) fn join_request_to_wire(request: Request) -> Result<wire::JoinRequest, ConvertError> {
+    use wire::join_request::Kind;
+    let kind = match request {
+        Request::JoinHello => Kind::Hello(wire::JoinHelloRequest {}),
+        Request::JoinRedeem(redeem) => Kind::Redeem(wire::JoinRedeemRequest {
+            group: redeem.group.as_bytes().to_vec(),
+            invite: redeem.invite.to_vec(),
+            name: redeem.name,
+            nonce_sig: redeem.nonce_sig.to_vec(),
+            grant_sig: redeem.grant_sig.to_vec(),
+        }),
+        Request::JoinTrustLan { name } => Kind::TrustLan(wire::JoinTrustLanRequest { name }),
+        Request::Present { events } => Kind::Present(wire::PresentRequest {
+            events: events_to_wire(&events),
+        }),
+        Request::Heads { .. } | Request::Pull { .. } | Request::Push { .. } | Request::InSync { .. } => {
+            return Err(ConvertError::WrongProtocol { message: "request" });
+        }
+    };
+    Ok(wire::JoinRequest { kind: Some(kind) })
+}
+
+/// Reads a request of the join protocol.
+pub(super) fn join_request_from_wire(message: wire::JoinRequest) -> Result<Request, ConvertError> {
+    use wire::join_request::Kind;
+    let kind = message.kind.ok_or(ConvertError::UnknownKind {
+        message: "join request",
+    })?;
+    Ok(match kind {
+        Kind::Hello(wire::JoinHelloRequest {}) => Request::JoinHello,
+        Kind::Redeem(redeem) => Request::JoinRedeem(Box::new(Redeem {
+            group: GroupId::from_slice(&redeem.group)?,
+            invite: exact("invite", &redeem.invite)?,
+            name: bounded_name(redeem.name)?,
+            nonce_sig: exact("nonce_sig", &redeem.nonce_sig)?,
+            grant_sig: exact("grant_sig", &redeem.grant_sig)?,
+        })),
+        Kind::TrustLan(trust_lan) => Request::JoinTrustLan {
+            name: bounded_name(trust_lan.name)?,
+        },
+        Kind::Present(present) => Request::Present {
+            events: events_from_wire(present.events, MAX_PRESENT_BYTES)?,
+        },
+    })
+}
+
+/// Writes a response of the join protocol.
+pub(super) fn join_response_to_wire(response: Response) -> Result<wire::JoinResponse, ConvertError> {
+    use wire::join_response::Kind;
+    let kind = match response {
+        Response::Challenge { nonce } => Kind::Challenge(wire::ChallengeResponse {
+            nonce: nonce.to_vec(),
+        }),
+        Response::Accepted { events } => Kind::Accepted(wire::AcceptedResponse {
+            events: events_to_wire(&events),
+        }),
+        Response::Ack => Kind::Ack(wire::Ack {}),
+        Response::Refused(reason) => Kind::Refused(refused_to_wire(reason)),
+        Response::Same | Response::Heads(_) | Response::Events { .. } => {
+            return Err(ConvertError::WrongProtocol { message: "response" });
+        }
+    };
+    Ok(wire::JoinResponse { kind: Some(kind) })
+}
+
+/// Reads a response of the join protocol.
+pub(super) fn join_response_from_wire(message: wire::JoinResponse) -> Result<Response, ConvertError> {
+    use wire::join_response::Kind;
+    let kind = message.kind.ok_or(ConvertError::UnknownKind {
+        message: "join response",
+    })?;
+    Ok(match kind {
+        Kind::Challenge(challenge) => Response::Challenge {
+            nonce: exact("nonce", &challenge.nonce)?,
+        },
+        Kind::Accepted(accepted) => Response::Accepted {
+            events: events_from_wire(accepted.events, MAX_ACCEPTED_BYTES)?,
+        },
+        Kind::Ack(wire::Ack {}) => Response::Ack,
+        Kind::Refused(refused) => Response::Refused(refused_from_wire(refused)?),
+    })
+}
+
+/// Writes a broadcast.
+pub(super) fn gossip_to_wire(message: GossipMessage) -> wire::GossipMessage {
+    let GossipMessage::EventAnnounced {
+        author,
+        seq,
+        id,
+        header,
+        signature,
+    } = message;
+    let announced = wire::EventAnnounced {
+        author: author.as_bytes().to_vec(),
+        seq,
+        id: id.as_bytes().to_vec(),
+        header: header.to_vec(),
+        signature: signature.to_vec(),
+    };
+    wire::GossipMessage {
+        kind: Some(wire::gossip_message::Kind::EventAnnounced(announced)),
     }
 }
 
-impl TryFrom<wire::GossipMessage> for GossipMessage {
-    type Error = ConvertError;
-
-    fn try_from(message: wire::GossipMessage) -> Result<Self, ConvertError> {
-        let Some(wire::gossip_message::Kind::EventAnnounced(announced)) = message.kind else {
-            return Err(ConvertError::UnknownKind {
-                message: "gossip message",
-            });
-        };
-        at_most("header", announced.header.len(), MAX_HEADER)?;
-        let id = EventId::from_slice(&announced.id)?;
-        if merkle::leaf_hash(&announced.header) != *id.as_bytes() {
-            return Err(ConvertError::WrongEventId);
-        }
-        Ok(Self::EventAnnounced {
-            author: DeviceId::from_slice(&announced.author)?,
-            seq: announced.seq,
-            id,
-            header: Arc::from(announced.header),
-            signature: exact("signature", &announced.signature)?,
-        })
+/// Reads a broadcast; its id is checked against its header.
+pub(super) fn gossip_from_wire(message: wire::GossipMessage) -> Result<GossipMessage, ConvertError> {
+    let Some(wire::gossip_message::Kind::EventAnnounced(announced)) = message.kind else {
+        return Err(ConvertError::UnknownKind {
+            message: "gossip message",
+        });
+    };
+    at_most("header", announced.header.len(), MAX_HEADER)?;
+    let id = EventId::from_slice(&announced.id)?;
+    if merkle::leaf_hash(&announced.header) != *id.as_bytes() {
+        return Err(ConvertError::WrongEventId);
     }
+    Ok(GossipMessage::EventAnnounced {
+        author: DeviceId::from_slice(&announced.author)?,
+        seq: announced.seq,
+        id,
+        header: Arc::from(announced.header),
+        signature: exact("signature", &announced.signature)?,
+    })
 }
 
 /// Writes the answer to "which group are you in?".
@@ -319,7 +291,10 @@ pub(super) fn lan_to_wire(group: Option<GroupId>) -> wire::LanResponse {
 
 /// Reads the answer to "which group are you in?".
 pub(super) fn lan_from_wire(message: wire::LanResponse) -> Result<Option<GroupId>, ConvertError> {
-    let group = message.group.map(|group| GroupId::from_slice(&group)).transpose()?;
+    let group = message
+        .group
+        .map(|group| GroupId::from_slice(&group))
+        .transpose()?;
     Ok(group)
 }
 
@@ -360,7 +335,9 @@ fn events_from_wire(
     max_bytes: usize,
 ) -> Result<Vec<SignedEvent>, ConvertError> {
     at_most("events", events.len(), MAX_EVENTS)?;
-    let bytes = events.iter().map(|event| event.header.len() + event.body.len() + 64);
+    let bytes = events
+        .iter()
+        .map(|event| event.header.len() + event.body.len() + 64);
     at_most("events", bytes.sum(), max_bytes)?;
     events.into_iter().map(event_from_wire).collect()
 }
@@ -385,7 +362,10 @@ fn log_size_to_wire((device, size): (ShortId, u64)) -> wire::LogSize {
 fn have_from_wire(have: Vec<wire::LogSize>) -> Result<Vec<(ShortId, u64)>, ConvertError> {
     at_most("have", have.len(), MAX_LOGS)?;
     let read = |log: wire::LogSize| Ok((ShortId::from_slice(&log.device)?, log.size));
-    let have = have.into_iter().map(read).collect::<Result<Vec<_>, ConvertError>>()?;
+    let have = have
+        .into_iter()
+        .map(read)
+        .collect::<Result<Vec<_>, ConvertError>>()?;
     if !have.is_sorted_by(|a, b| a.0 < b.0) {
         return Err(ConvertError::Unsorted { field: "have" });
     }
@@ -409,7 +389,10 @@ fn heads_from_wire(heads: Vec<wire::Head>) -> Result<Vec<Head>, ConvertError> {
             id16: exact("id16", &head.id16)?,
         })
     };
-    let heads = heads.into_iter().map(read).collect::<Result<Vec<_>, ConvertError>>()?;
+    let heads = heads
+        .into_iter()
+        .map(read)
+        .collect::<Result<Vec<_>, ConvertError>>()?;
     if !heads.is_sorted_by(|a, b| a.device < b.device) {
         return Err(ConvertError::Unsorted { field: "heads" });
     }
@@ -464,9 +447,9 @@ mod tests {
         ];
         for request in requests {
             assert!(!request.is_join());
-            let message = wire::LedgerRequest::try_from(request.clone()).unwrap();
-            assert_eq!(Request::try_from(message), Ok(request.clone()));
-            assert!(wire::JoinRequest::try_from(request).is_err());
+            let message = ledger_request_to_wire(request.clone()).unwrap();
+            assert_eq!(ledger_request_from_wire(message), Ok(request.clone()));
+            assert!(join_request_to_wire(request).is_err());
         }
         let heads = vec![head(1), head(5)];
         let events = vec![event(1), event(2)];
@@ -478,8 +461,8 @@ mod tests {
             Response::Refused(RefuseReason::NotMember),
         ];
         for response in responses {
-            let message = wire::LedgerResponse::try_from(response.clone()).unwrap();
-            assert_eq!(Response::try_from(message), Ok(response));
+            let message = ledger_response_to_wire(response.clone()).unwrap();
+            assert_eq!(ledger_response_from_wire(message), Ok(response));
         }
     }
 
@@ -504,9 +487,9 @@ mod tests {
         ];
         for request in requests {
             assert!(request.is_join());
-            let message = wire::JoinRequest::try_from(request.clone()).unwrap();
-            assert_eq!(Request::try_from(message), Ok(request.clone()));
-            assert!(wire::LedgerRequest::try_from(request).is_err());
+            let message = join_request_to_wire(request.clone()).unwrap();
+            assert_eq!(join_request_from_wire(message), Ok(request.clone()));
+            assert!(ledger_request_to_wire(request).is_err());
         }
         let mut responses = vec![
             Response::Challenge { nonce: [5; 32] },
@@ -517,16 +500,16 @@ mod tests {
         ];
         responses.extend(REASONS.map(Response::Refused));
         for response in responses {
-            let message = wire::JoinResponse::try_from(response.clone()).unwrap();
-            assert_eq!(Response::try_from(message), Ok(response));
+            let message = join_response_to_wire(response.clone()).unwrap();
+            assert_eq!(join_response_from_wire(message), Ok(response));
         }
     }
 
     #[test]
     fn gossip_is_read_back_and_its_id_is_checked() {
         let gossip = announced(b"header");
-        let message = wire::GossipMessage::from(gossip.clone());
-        assert_eq!(GossipMessage::try_from(message), Ok(gossip));
+        let message = gossip_to_wire(gossip.clone());
+        assert_eq!(gossip_from_wire(message), Ok(gossip));
         let GossipMessage::EventAnnounced {
             author,
             seq,
@@ -541,14 +524,17 @@ mod tests {
             header: Arc::from(&b"other"[..]),
             signature,
         };
-        let read = GossipMessage::try_from(wire::GossipMessage::from(forged));
+        let read = gossip_from_wire(gossip_to_wire(forged));
         assert_eq!(read, Err(ConvertError::WrongEventId));
     }
 
     #[test]
     fn malformed_messages_are_refused() {
         let empty = wire::LedgerRequest { kind: None };
-        assert!(matches!(Request::try_from(empty), Err(ConvertError::UnknownKind { .. })));
+        assert!(matches!(
+            ledger_request_from_wire(empty),
+            Err(ConvertError::UnknownKind { .. })
+        ));
         let mut unsorted = wire::PullRequest {
             have: vec![log_size_to_wire((short(2), 1)), log_size_to_wire((short(1), 1))],
             max_bytes: 1,
@@ -580,8 +566,11 @@ mod tests {
         let mut body = event(1);
         body.body = Arc::from(vec![0; MAX_PRESENT_BYTES]);
         let present = Request::Present { events: vec![body] };
-        let message = wire::JoinRequest::try_from(present).unwrap();
-        assert!(matches!(Request::try_from(message), Err(ConvertError::TooLarge { .. })));
+        let message = join_request_to_wire(present).unwrap();
+        assert!(matches!(
+            join_request_from_wire(message),
+            Err(ConvertError::TooLarge { .. })
+        ));
         assert!(bounded_name("x".repeat(MAX_NAME_BYTES + 1)).is_err());
     }
 
@@ -596,7 +585,7 @@ mod tests {
     ];
 
     fn pull(pull: wire::PullRequest) -> Result<Request, ConvertError> {
-        Request::try_from(wire::LedgerRequest {
+        ledger_request_from_wire(wire::LedgerRequest {
             kind: Some(wire::ledger_request::Kind::Pull(pull)),
         })
     }

@@ -13,7 +13,9 @@ use std::task::{Context, Poll};
 
 use libp2p::core::Endpoint;
 use libp2p::core::transport::PortUse;
-use libp2p::swarm::behaviour::{AddressChange, ConnectionClosed, ConnectionEstablished, NewExternalAddrOfPeer};
+use libp2p::swarm::behaviour::{
+    AddressChange, ConnectionClosed, ConnectionEstablished, NewExternalAddrOfPeer,
+};
 use libp2p::swarm::derive_prelude::Either;
 use libp2p::swarm::{
     ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, NotifyHandler, THandler, THandlerInEvent,
@@ -71,6 +73,11 @@ impl<B> Gated<B> {
         self.open.contains_key(peer)
     }
 
+    /// Says whether this connection carries the inner behaviour's protocols.
+    pub(super) fn is_open_connection(&self, peer: &PeerId, connection: ConnectionId) -> bool {
+        self.open.get(peer).is_some_and(|open| open.contains(&connection))
+    }
+
     fn is_gated(&self, connection: ConnectionId) -> bool {
         self.gated.contains_key(&connection)
     }
@@ -123,7 +130,8 @@ impl<B: NetworkBehaviour> NetworkBehaviour for Gated<B> {
         local: &Multiaddr,
         remote: &Multiaddr,
     ) -> Result<(), ConnectionDenied> {
-        self.inner.handle_pending_inbound_connection(connection, local, remote)
+        self.inner
+            .handle_pending_inbound_connection(connection, local, remote)
     }
 
     fn handle_established_inbound_connection(
@@ -134,9 +142,9 @@ impl<B: NetworkBehaviour> NetworkBehaviour for Gated<B> {
         remote: &Multiaddr,
     ) -> Result<THandler<Self>, ConnectionDenied> {
         if self.members.contains(&peer) {
-            let handler =
-                self.inner
-                    .handle_established_inbound_connection(connection, peer, local, remote)?;
+            let handler = self
+                .inner
+                .handle_established_inbound_connection(connection, peer, local, remote)?;
             return Ok(Either::Left(handler));
         }
         if self.gated.len() >= MAX_STRANGERS {
@@ -167,9 +175,9 @@ impl<B: NetworkBehaviour> NetworkBehaviour for Gated<B> {
         if !self.members.contains(&peer) {
             return Ok(Either::Right(dummy::ConnectionHandler));
         }
-        let handler =
-            self.inner
-                .handle_established_outbound_connection(connection, peer, address, role, port_use)?;
+        let handler = self
+            .inner
+            .handle_established_outbound_connection(connection, peer, address, role, port_use)?;
         Ok(Either::Left(handler))
     }
 
@@ -193,9 +201,7 @@ impl<B: NetworkBehaviour> NetworkBehaviour for Gated<B> {
                     ..event
                 })
             }
-            FromSwarm::AddressChange(AddressChange { connection_id, .. })
-                if self.is_gated(connection_id) =>
-            {
+            FromSwarm::AddressChange(AddressChange { connection_id, .. }) if self.is_gated(connection_id) => {
                 return;
             }
             FromSwarm::NewExternalAddrOfPeer(NewExternalAddrOfPeer { peer_id, .. })
