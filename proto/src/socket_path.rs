@@ -2,8 +2,9 @@
 //!
 //! A daemon run by hand puts its socket into the user's runtime directory under the name of its folder's hash, and
 //! claims the common name `control.sock` too if no other daemon holds that. So `syncctl` alone reaches the first
-//! daemon, and `syncctl --sync-dir DIR` always the right one. Nothing here touches the disk.
+//! daemon, and `syncctl --sync-dir DIR` always the right one. Only [`real_path`] touches the disk.
 
+use std::io;
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest as _, Sha256};
@@ -61,6 +62,28 @@ pub fn folder_hash(real_path: &Path) -> String {
 #[must_use]
 pub fn folder_socket_name(real_path: &Path) -> String {
     format!("{}.sock", folder_hash(real_path))
+}
+
+/// Returns an absolute path without symbolic links and `..`, as far as it exists; the rest stays as it is.
+///
+/// # Errors
+/// A part of the path exists and cannot be followed, or a `..` comes after a part that does not exist.
+pub fn real_path(absolute: &Path) -> io::Result<PathBuf> {
+    let mut missing = Vec::new();
+    let mut existing = absolute;
+    loop {
+        match existing.canonicalize() {
+            Ok(real) => return Ok(missing.iter().rev().fold(real, |path, name| path.join(name))),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let (Some(parent), Some(name)) = (existing.parent(), existing.file_name()) else {
+                    return Err(error);
+                };
+                missing.push(name);
+                existing = parent;
+            }
+            Err(error) => return Err(error),
+        }
+    }
 }
 
 /// Says whether a path is short enough for a Unix socket.
