@@ -8,6 +8,7 @@ pub mod event_loop;
 pub mod journal;
 pub mod network;
 pub mod paths;
+pub mod root_dir;
 pub mod scanner;
 pub mod service_manager;
 pub mod store;
