@@ -27,6 +27,15 @@ pub const ROOT_ID: &str = "root-id";
 /// Bytes of the root id as text.
 pub const ROOT_ID_LEN: usize = 64;
 
+/// Which permission bits this device keeps in step with the group (`[folder] modes`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Modes {
+    /// All of 0o777; the folder is one user's.
+    Full,
+    /// Only the owner's execute bit; the rest is the folder's own (0660, 0770, 2770), whose files other users share.
+    Exec,
+}
+
 /// A file operation that failed, with its path.
 #[derive(Debug, thiserror::Error)]
 #[error("Cannot {action} {}", path.display())]
