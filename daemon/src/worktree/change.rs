@@ -425,9 +425,8 @@ impl Worktree {
     }
 
     fn set_meta(&self, intent: &Intent, entry: &Entry, session: &mut Session<'_>) -> Result<Effect, Stop> {
-        let dir = match session.parent(&intent.path, Missing::Fail) {
-            Ok(dir) => dir,
-            Err(_) => return Err(CHANGED),
+        let Ok(dir) = session.parent(&intent.path, Missing::Fail) else {
+            return Err(CHANGED);
         };
         let spot = Spot {
             dir,
