@@ -54,6 +54,12 @@ impl Tx {
         format!("x-{:016x}", self.0)
     }
 
+    /// Returns its 16 hexadecimal digits.
+    #[must_use]
+    pub fn to_hex(self) -> String {
+        format!("{:016x}", self.0)
+    }
+
     /// Reads the tx out of either name.
     #[must_use]
     pub fn of_name(name: &str) -> Option<Self> {
