@@ -398,7 +398,7 @@ fn replay(bytes: Option<&[u8]>, boot_id: [u8; 16]) -> (Found, Replay) {
     loop {
         match parse(&bytes[at..]) {
             Parsed::Record(record, len) => {
-                apply(record, &mut found, &mut replay, &mut order, boot_id);
+                apply(*record, &mut found, &mut replay, &mut order, boot_id);
                 at += len;
                 replay.good_len = at as u64;
             }

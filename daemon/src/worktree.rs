@@ -102,6 +102,7 @@ enum Step {
     Staged,
     Logged,
     Checked,
+    Aside,
     Changed,
     PutBack,
     Synced,
@@ -120,6 +121,9 @@ pub struct Worktree {
     watched: Mutex<Watched>,
     #[cfg(test)]
     hook: Mutex<Option<Hook>>,
+    /// Whether to behave as on a file system without `RENAME_EXCHANGE`.
+    #[cfg(test)]
+    plain: bool,
 }
 
 impl std::fmt::Debug for Worktree {
@@ -148,6 +152,8 @@ impl Worktree {
             watched: Mutex::default(),
             #[cfg(test)]
             hook: Mutex::new(None),
+            #[cfg(test)]
+            plain: false,
         })
     }
 
@@ -211,7 +217,7 @@ impl Worktree {
                 // With part of the journal lost, a slot may be the only place where a user's bytes are.
                 Some(tx) if self.journal.was_damaged() => {
                     let of = RelPath::parse("unknown").map_err(io::Error::other)?;
-                    self.own.keep_version(text, &format!("{:016x}", tx.0), &of)?;
+                    self.own.keep_version(text, &tx.to_hex(), &of)?;
                 }
                 None if keep(text) => {}
                 Some(_) | None => stage::remove_tmp(&self.own.tmp, &name)?,

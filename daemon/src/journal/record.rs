@@ -54,6 +54,12 @@ impl Tx {
         format!("x-{:016x}", self.0)
     }
 
+    /// Returns its 16 hexadecimal digits.
+    #[must_use]
+    pub fn to_hex(self) -> String {
+        format!("{:016x}", self.0)
+    }
+
     /// Reads the tx out of either name.
     #[must_use]
     pub fn of_name(name: &str) -> Option<Self> {
@@ -112,7 +118,7 @@ pub(super) enum Record {
 
 /// What lies at an offset of a journal.
 pub(super) enum Parsed {
-    Record(Record, usize),
+    Record(Box<Record>, usize),
     Bad,
     End,
 }
@@ -139,7 +145,7 @@ pub(super) fn parse(bytes: &[u8]) -> Parsed {
         return Parsed::Bad;
     }
     match decode(payload[0], &payload[1..]) {
-        Ok(record) => Parsed::Record(record, HEADER + len),
+        Ok(record) => Parsed::Record(Box::new(record), HEADER + len),
         Err(_) => Parsed::Bad,
     }
 }
@@ -461,7 +467,7 @@ mod tests {
             let Parsed::Record(read, len) = parse(&bytes[at..]) else {
                 panic!("at {at}")
             };
-            assert_eq!(read, record);
+            assert_eq!(*read, record);
             at += len;
         }
         assert!(matches!(parse(&bytes[at..]), Parsed::End));

@@ -145,17 +145,30 @@ impl Worktree {
         let (slot, aside) = (intent.tx.slot(), intent.tx.aside());
         let tmp = &self.own.tmp;
         writable(&spot.dir, || {
-            match rustix::fs::renameat_with(tmp, &slot, &spot.dir, spot.name(), RenameFlags::EXCHANGE) {
+            match self.exchange(&slot, spot) {
                 Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => {}
                 other => return other,
             }
             slots::rename_new(&spot.dir, spot.name(), tmp, aside.as_bytes())?;
+            self.at(Step::Aside, spot.path);
             if let Err(e) = slots::rename_new(tmp, slot.as_bytes(), &spot.dir, spot.name()) {
-                slots::rename_new(tmp, aside.as_bytes(), &spot.dir, spot.name())?;
+                if slots::rename_new(tmp, aside.as_bytes(), &spot.dir, spot.name()).is_err() {
+                    self.own
+                        .keep_version(&aside, &intent.tx.to_hex(), spot.path)
+                        .map_err(|_| Errno::IO)?;
+                }
                 return Err(e);
             }
             slots::rename_new(tmp, aside.as_bytes(), tmp, slot.as_bytes())
         })
+    }
+
+    fn exchange(&self, slot: &str, spot: &Spot<'_>) -> Result<(), Errno> {
+        #[cfg(test)]
+        if self.plain {
+            return Err(Errno::INVAL);
+        }
+        rustix::fs::renameat_with(&self.own.tmp, slot, &spot.dir, spot.name(), RenameFlags::EXCHANGE)
     }
 
     /// Gives the path back to the user whose bytes came out of an exchange. The new entry, which the folder saw for an
@@ -425,9 +438,8 @@ impl Worktree {
     }
 
     fn set_meta(&self, intent: &Intent, entry: &Entry, session: &mut Session<'_>) -> Result<Effect, Stop> {
-        let dir = match session.parent(&intent.path, Missing::Fail) {
-            Ok(dir) => dir,
-            Err(_) => return Err(CHANGED),
+        let Ok(dir) = session.parent(&intent.path, Missing::Fail) else {
+            return Err(CHANGED);
         };
         let spot = Spot {
             dir,

@@ -102,10 +102,12 @@ impl Worktree {
         print: &Fingerprint,
     ) -> Result<(), WorktreeError> {
         let slot = tx.slot();
-        let version = self
-            .own
-            .keep_version(&slot, &format!("{:016x}", tx.0), path)
-            .map_err(PathError::of("keep", self.root.full(path)))?;
+        let version = match self.own.keep_version(&slot, &tx.to_hex(), path) {
+            Ok(version) => version,
+            // Somebody emptied the temporary directory.
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(self.journal.done(&[tx])?),
+            Err(e) => return Err(PathError::of("keep", self.root.full(path))(e).into()),
+        };
         if FileType::from_raw_mode(print.mode) != FileType::RegularFile {
             return Ok(self.journal.done(&[tx])?);
         }
@@ -138,21 +140,33 @@ impl Worktree {
     }
 
     fn check_one(&self, file: &WatchedFile) -> io::Result<Option<Displaced>> {
-        let dir = match self.root.open_parent(&file.version) {
+        let mut session = Session::new(&self.root, self.modes);
+        let found = self.check_version(&file.version, &file.print, &file.path, &mut session)?;
+        session.make_durable();
+        Ok(found)
+    }
+
+    /// Puts a kept version beside its path if it is not what it was when it was replaced.
+    pub(super) fn check_version(
+        &self,
+        version: &RelPath,
+        print: &Fingerprint,
+        path: &RelPath,
+        session: &mut Session<'_>,
+    ) -> io::Result<Option<Displaced>> {
+        let dir = match self.root.open_parent(version) {
             Ok(dir) => dir,
             // Purged, or taken away by the user.
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(e) => return Err(e),
         };
-        let now = lstat_at(&dir, file.version.file_name())?.map(|s| print_of(&s));
-        if now.is_none_or(|now| meta::is_untouched(&file.print, &now)) {
+        let now = lstat_at(&dir, version.file_name())?.map(|s| print_of(&s));
+        if now.is_none_or(|now| meta::is_untouched(print, &now)) {
             return Ok(None);
         }
-        let mut session = Session::new(&self.root, self.modes);
-        let kept_at = self.keep_beside(&dir, file.version.file_name(), &file.path, &mut session)?;
-        session.make_durable();
+        let kept_at = self.keep_beside(&dir, version.file_name(), path, session)?;
         Ok(Some(Displaced {
-            path: file.path.clone(),
+            path: path.clone(),
             kept_at,
         }))
     }

@@ -71,7 +71,7 @@ fn times(mtime_ns: i64) -> Timestamps {
     Timestamps {
         last_access: Timespec {
             tv_sec: 0,
-            tv_nsec: UTIME_OMIT.into(),
+            tv_nsec: UTIME_OMIT,
         },
         last_modification: Timespec {
             tv_sec: mtime_ns.div_euclid(SECOND),

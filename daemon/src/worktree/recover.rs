@@ -93,11 +93,21 @@ impl Worktree {
         recovery: &mut Recovery,
     ) -> std::io::Result<()> {
         self.recover_aside(intent, session, recovery)?;
-        let case = Case {
+        let mut case = Case {
             intent,
             target: self.root.lstat(&intent.path)?.map(|s| print_of(&s)),
             slot: lstat_at(&self.own.tmp, intent.tx.slot().as_bytes())?.map(|s| print_of(&s)),
         };
+        if case
+            .slot
+            .zip(case.target)
+            .is_some_and(|(slot, target)| slot.ino == target.ino)
+        {
+            // A rename made of link and unlink stopped half-way: nothing is lost with either name.
+            stage::remove_tmp(&self.own.tmp, intent.tx.slot().as_bytes())?;
+            case.slot = None;
+        }
+        self.recover_version(&case, session, recovery)?;
         let effect = match intent.action {
             IntentAction::Put => self.recover_put(&case, session, recovery)?,
             IntentAction::SetMeta => self.recover_meta(&case, session),
@@ -124,6 +134,24 @@ impl Worktree {
                 path,
                 displaced: effect.displaced,
             });
+        }
+        Ok(())
+    }
+
+    /// The old entry may have become a version already, and somebody may have gone on writing to it.
+    fn recover_version(
+        &self,
+        case: &Case<'_>,
+        session: &mut Session<'_>,
+        recovery: &mut Recovery,
+    ) -> std::io::Result<()> {
+        let Intent { tx, path, expect, .. } = case.intent;
+        if let (Some(old), None) = (expect, case.slot)
+            && let Some(version) = self.own.find_version(&tx.to_hex(), path)?
+        {
+            recovery
+                .displaced
+                .extend(self.check_version(&version, old, path, session)?);
         }
         Ok(())
     }

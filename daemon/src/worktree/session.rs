@@ -185,15 +185,15 @@ fn in_parallel<T: Sync>(items: &[T], work: impl Fn(&T) -> io::Result<()> + Sync)
 
 /// Does something in a directory, making it writable for that instant if its owner, this user, made it read-only.
 pub(super) fn writable<T>(dir: impl AsFd, work: impl Fn() -> Result<T, Errno>) -> Result<T, Errno> {
-    match work() {
-        Err(Errno::ACCESS | Errno::PERM) => {}
+    let refused = match work() {
+        Err(e @ (Errno::ACCESS | Errno::PERM)) => e,
         other => return other,
-    }
+    };
     let mode = Mode::from_raw_mode(rustix::fs::fstat(&dir)?.st_mode & 0o7777);
     if mode.contains(Mode::RWXU) {
-        return Err(Errno::ACCESS);
+        return Err(refused);
     }
-    rustix::fs::fchmod(&dir, mode | Mode::RWXU)?;
+    rustix::fs::fchmod(&dir, mode | Mode::RWXU).map_err(|_| refused)?;
     let result = work();
     if let Err(error) = rustix::fs::fchmod(&dir, mode) {
         tracing::warn!(%error, "Cannot make a directory read-only again");

@@ -48,13 +48,25 @@ impl OwnDirs {
     pub(super) fn keep_version(&self, slot: &str, tx_hex: &str, of: &RelPath) -> io::Result<RelPath> {
         let day = day_name(SystemTime::now());
         let dir = make_dir(&self.versions, day.as_bytes())?;
-        let name = of.file_name();
-        let mut kept = format!("{tx_hex}-").into_bytes();
-        kept.extend_from_slice(&name[..name.len().min(VERSION_NAME_BYTES)]);
+        let kept = version_name(tx_hex, of);
         rustix::fs::renameat(&self.tmp, slot, &dir, &kept[..])?;
-        let mut path = [OWN_DIR, b"/versions/", day.as_bytes(), b"/"].concat();
-        path.extend_from_slice(&kept);
-        RelPath::parse(path).map_err(io::Error::other)
+        version_path(&day, &kept)
+    }
+
+    /// Returns where the version that an install of the last day kept lies, if it does.
+    pub(super) fn find_version(&self, tx_hex: &str, of: &RelPath) -> io::Result<Option<RelPath>> {
+        let now = SystemTime::now();
+        let kept = version_name(tx_hex, of);
+        for day in [now, now - Duration::from_secs(24 * 3600)].map(day_name) {
+            let found = match open_dir(&self.versions, day.as_bytes()) {
+                Ok(dir) => lstat_at(dir, &kept)?.is_some(),
+                Err(_) => false,
+            };
+            if found {
+                return version_path(&day, &kept).map(Some);
+            }
+        }
+        Ok(None)
     }
 
     /// Removes the versions of days that lie long enough back.
@@ -72,6 +84,21 @@ impl OwnDirs {
         }
         Ok(())
     }
+}
+
+fn version_name(tx_hex: &str, of: &RelPath) -> Vec<u8> {
+    let name = of.file_name();
+    [
+        tx_hex.as_bytes(),
+        b"-",
+        &name[..name.len().min(VERSION_NAME_BYTES)],
+    ]
+    .concat()
+}
+
+fn version_path(day: &str, kept: &[u8]) -> io::Result<RelPath> {
+    let path = [OWN_DIR, b"/versions/", day.as_bytes(), b"/", kept].concat();
+    RelPath::parse(path).map_err(io::Error::other)
 }
 
 /// Returns the names in a directory, without `.` and `..`.

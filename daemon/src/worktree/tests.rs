@@ -904,3 +904,103 @@ fn names_that_are_no_text_are_installed() {
             .exists()
     );
 }
+
+impl Rig {
+    fn plain() -> Self {
+        let mut rig = Self::new();
+        rig.worktree.as_mut().unwrap().plain = true;
+        rig
+    }
+}
+
+#[test]
+fn a_file_system_that_cannot_exchange_loses_nothing_either() {
+    let rig = Rig::plain();
+    fs::write(rig.path("p"), "old").unwrap();
+    let outcome = rig.install_one(rig.put_bytes("p", "new"));
+    assert!(matches!(outcome, InstallOutcome::Done(_)), "{outcome:?}");
+    assert!(rig.read("p") == "new" && rig.all_bytes().contains(&"old".into()));
+
+    for step in [Step::Checked, Step::Aside] {
+        let rig = Rig::plain();
+        fs::write(rig.path("p"), "old").unwrap();
+        let job = rig.put_bytes("p", "new");
+        rig.at(step, save(rig.path("p"), "save"));
+        assert_eq!(rig.install_one(job), InstallOutcome::Changed);
+        assert_eq!(rig.read("p"), "save", "{step:?}");
+        rig.wt().sweep_tmp(|_| false).unwrap();
+        if step == Step::Aside {
+            assert!(rig.all_bytes().contains(&"old".into()), "{:?}", rig.all_bytes());
+        }
+    }
+}
+
+#[test]
+fn a_crash_while_the_old_file_is_aside_brings_it_back() {
+    quiet_panics();
+    for user in [false, true] {
+        let mut rig = Rig::plain();
+        fs::write(rig.path("p"), "old").unwrap();
+        let job = rig.put_bytes("p", "new");
+        let path = rig.path("p");
+        rig.hook(move |step, _| {
+            if step == Step::Aside {
+                if user {
+                    fs::write(&path, "save").unwrap();
+                }
+                panic!("killed");
+            }
+        });
+        let jobs = [job];
+        std::panic::catch_unwind(AssertUnwindSafe(|| rig.wt().install(&jobs))).unwrap_err();
+        rig.start();
+        let recovery = rig.wt().recover().unwrap();
+        assert_eq!(rig.read("p"), if user { "save" } else { "new" });
+        assert_eq!(recovery.installs.len(), usize::from(!user));
+        settle(&mut rig, recovery);
+        assert!(rig.all_bytes().contains(&"old".into()));
+    }
+}
+
+#[test]
+fn a_rename_made_of_link_and_unlink_is_finished() {
+    quiet_panics();
+    let mut rig = Rig::new();
+    let job = rig.put_bytes("p", "new");
+    let tmp = rig.path(".p2p-sync/tmp");
+    let path = rig.path("p");
+    rig.hook(move |step, _| {
+        if step == Step::Checked {
+            let slot = fs::read_dir(&tmp).unwrap().next().unwrap().unwrap().path();
+            fs::hard_link(slot, &path).unwrap();
+            panic!("killed");
+        }
+    });
+    let jobs = [job];
+    std::panic::catch_unwind(AssertUnwindSafe(|| rig.wt().install(&jobs))).unwrap_err();
+    rig.start();
+    let recovery = rig.wt().recover().unwrap();
+    assert_eq!(recovery.installs.len(), 1);
+    settle(&mut rig, recovery);
+    assert_eq!(rig.read("p"), "new");
+}
+
+#[test]
+fn a_program_that_goes_on_writing_is_noticed_after_a_restart() {
+    for finished in [false, true] {
+        let mut rig = Rig::new();
+        fs::write(rig.path("log"), "1").unwrap();
+        let mut log = fs::OpenOptions::new().append(true).open(rig.path("log")).unwrap();
+        let batch = rig.wt().install(&[rig.put_bytes("log", "new")]);
+        if finished {
+            rig.wt().finish(batch.token).unwrap();
+        }
+        log.write_all(b"2").unwrap();
+        rig.start();
+        let recovery = rig.wt().recover().unwrap();
+        assert_eq!(recovery.installs.len(), 1);
+        assert_eq!(recovery.displaced.len(), 1, "{finished}");
+        assert_eq!(rig.read(&recovery.displaced[0].kept_at.to_string()), "12");
+        settle(&mut rig, recovery);
+    }
+}
