@@ -30,7 +30,10 @@ use super::{
 
 /// How long an exchange that is under way may keep a connection open whose rights have changed.
 pub const REGATE_PATIENCE: Duration = Duration::from_secs(5);
-/// Strangers, connections to be made anew and questions to the local network are looked after this often.
+/// A connection is not closed sooner than this after an answer was sent: when the end of the connection arrives
+/// together with the answer, libp2p drops the answer unread.
+const ANSWER_LINGER: Duration = Duration::from_millis(500);
+/// Strangers and questions to the local network are looked after this often.
 const TICK: Duration = Duration::from_secs(1);
 /// A device of the trusted local network that is no member is asked this often for its group.
 const LAN_QUESTION_INTERVAL: Duration = Duration::from_secs(2);
@@ -148,7 +151,8 @@ impl NetworkService {
         let events = self.events.clone();
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            let due = self.dialer.next_due();
+            let regate = self.links.next_regate();
+            let due = self.dialer.next_due().into_iter().chain(regate).min();
             let is_drained = self.backlog.is_empty();
             tokio::select! {
                 biased;
@@ -162,7 +166,7 @@ impl NetworkService {
                     (Err(_), _) => return,
                 },
                 _ = tick.tick() => self.handle_tick(),
-                () = sleep_until(due) => self.dial_due(),
+                () = sleep_until(due) => self.handle_due(),
                 Some((peer, stream)) = self.streams.recv(), if is_drained => self.handle_stream(peer, stream),
                 event = self.swarm.select_next_some(), if is_drained => self.handle_swarm_event(event),
             }
@@ -286,10 +290,16 @@ impl NetworkService {
 
     /// Closes a peer's connections of the wrong kind, unless an exchange is under way and there is still time.
     fn regate(&mut self, peer: &PeerId) {
-        let Some(deadline) = self.links.get(peer).and_then(|entry| entry.regate_by) else {
+        let now = Instant::now();
+        let Some(entry) = self.links.get_mut(peer) else {
             return;
         };
-        if self.pending.is_busy(peer) && Instant::now() < deadline {
+        let Some(deadline) = entry.regate_by else {
+            return;
+        };
+        entry.linger_until = entry.linger_until.filter(|until| now < *until);
+        let is_in_use = entry.linger_until.is_some() || self.pending.is_busy(peer);
+        if is_in_use && now < deadline {
             return;
         }
         let is_member = self.swarm.behaviour().members.is_member(peer);
@@ -299,7 +309,6 @@ impl NetworkService {
         if let Some(entry) = self.links.get_mut(peer) {
             entry.regate_by = None;
         }
-        self.dialer.hurry(*peer, Instant::now());
     }
 
     fn close_all(&mut self, peer: &PeerId) {
@@ -317,8 +326,15 @@ impl NetworkService {
         }
     }
 
-    fn dial_due(&mut self) {
+    fn handle_due(&mut self) {
         let now = Instant::now();
+        for peer in self.links.regating(now) {
+            self.regate(&peer);
+        }
+        self.dial_due(now);
+    }
+
+    fn dial_due(&mut self, now: Instant) {
         for attempt in self.dialer.due(now) {
             let options = match &attempt {
                 Attempt::Address(address) => dial_address(address),
@@ -348,9 +364,6 @@ impl NetworkService {
         for peer in expired {
             tracing::debug!(%peer, "Closing an idle connection of a device that is no member");
             self.close_all(&peer);
-        }
-        for peer in self.links.regating() {
-            self.regate(&peer);
         }
         if now >= self.next_lan_question {
             self.next_lan_question = now + LAN_QUESTION_INTERVAL;

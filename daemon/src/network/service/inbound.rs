@@ -12,7 +12,7 @@ use p2p_sync_proto::peer::v1 as wire;
 use prost::Message;
 use tokio::time::Instant;
 
-use super::NetworkService;
+use super::{ANSWER_LINGER, NetworkService};
 use crate::network::NetworkEvent;
 use crate::network::behaviour::{BehaviourEvent, MemberBehaviourEvent};
 use crate::network::codec::LanQuestion;
@@ -188,7 +188,10 @@ impl NetworkService {
                 tracing::debug!(%peer, ?rpc, %error, "A request of a peer failed");
                 self.pending.settle_inbound(rpc, request_id)
             }
-            request_response::Event::ResponseSent { request_id, .. } => {
+            request_response::Event::ResponseSent { peer, request_id, .. } => {
+                if let Some(entry) = self.links.get_mut(&peer) {
+                    entry.linger_until = Some(Instant::now() + ANSWER_LINGER);
+                }
                 self.pending.settle_inbound(rpc, request_id)
             }
         };
