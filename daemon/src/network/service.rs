@@ -1,5 +1,7 @@
-//! The task: its loop, and what it does with commands. What it does with the swarm's events is in `service/inbound`.
+//! The task: its loop, and what it does with commands. What it does with the swarm's events is in `service/inbound`,
+//! and how it dials in `service/dialing`.
 
+mod dialing;
 mod inbound;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -7,18 +9,19 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use libp2p::gossipsub::PublishError;
-use libp2p::swarm::dial_opts::DialOpts;
 use libp2p::{Multiaddr, PeerId, Stream, Swarm};
 use p2p_sync_core::engine::{GossipMessage, InboundId, Request, RequestFailed, RequestId, Response};
 use p2p_sync_core::ids::{DeviceId, GroupId};
 use prost::Message;
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior};
 
+use self::dialing::Lookup;
 use super::behaviour::{Behaviour, CONTENT_PROTOCOL, build_swarm, topic};
 use super::codec::LanQuestion;
 use super::convert::gossip_to_wire;
-use super::dialer::{Attempt, Dialer};
+use super::dialer::Dialer;
 use super::identity::{keypair_of, peer_of};
 use super::links::{Links, Told};
 use super::pending::{Pending, Rpc};
@@ -53,6 +56,7 @@ pub struct NetworkService {
     fallback_port: bool,
     claims: Vec<PortClaim>,
     dialer: Dialer,
+    lookups: JoinSet<Lookup>,
     links: Links,
     pending: Pending,
     /// `None` until there is something to tell.
@@ -97,6 +101,7 @@ impl NetworkService {
             fallback_port: config.fallback_port,
             claims: Vec::new(),
             dialer,
+            lookups: JoinSet::new(),
             links: Links::default(),
             pending: Pending::default(),
             announced: None,
@@ -167,6 +172,7 @@ impl NetworkService {
                 },
                 _ = tick.tick() => self.handle_tick(),
                 () = sleep_until(due) => self.handle_due(),
+                Some(found) = self.lookups.join_next() => self.handle_lookup(found),
                 Some((peer, stream)) = self.streams.recv(), if is_drained => self.handle_stream(peer, stream),
                 event = self.swarm.select_next_some(), if is_drained => self.handle_swarm_event(event),
             }
@@ -316,42 +322,12 @@ impl NetworkService {
         let _none = self.swarm.disconnect_peer_id(*peer);
     }
 
-    fn add_address(&mut self, address: &str) {
-        let Ok(address) = address.parse::<Multiaddr>() else {
-            tracing::warn!(address, "Not an address that can be dialled");
-            return;
-        };
-        if !self.dialer.add_manual(address, Instant::now()) {
-            tracing::warn!("Too many addresses to dial; the rest is left out");
-        }
-    }
-
     fn handle_due(&mut self) {
         let now = Instant::now();
         for peer in self.links.regating(now) {
             self.regate(&peer);
         }
         self.dial_due(now);
-    }
-
-    fn dial_due(&mut self, now: Instant) {
-        for attempt in self.dialer.due(now) {
-            let options = match &attempt {
-                Attempt::Address(address) => dial_address(address),
-                Attempt::Peer(peer, addresses) => DialOpts::peer_id(*peer)
-                    .addresses(addresses.clone())
-                    .allocate_new_port()
-                    .build(),
-            };
-            let connection = options.connection_id();
-            match self.swarm.dial(options) {
-                Ok(()) => self.dialer.started(&attempt, connection),
-                Err(error) => {
-                    tracing::debug!(%error, ?attempt, "Cannot dial");
-                    self.dialer.refused(&attempt, now);
-                }
-            }
-        }
     }
 
     fn handle_tick(&mut self) {
@@ -431,20 +407,6 @@ impl NetworkService {
 
     fn emit(&mut self, event: NetworkEvent) {
         self.backlog.push_back(event);
-    }
-}
-
-/// A port of its own: reusing the listening port makes a redial fail while the old connection lingers.
-fn dial_address(address: &Multiaddr) -> DialOpts {
-    match super::dialer::peer_in(address) {
-        Some(peer) => DialOpts::peer_id(peer)
-            .addresses(vec![address.clone()])
-            .allocate_new_port()
-            .build(),
-        None => DialOpts::unknown_peer_id()
-            .address(address.clone())
-            .allocate_new_port()
-            .build(),
     }
 }
 

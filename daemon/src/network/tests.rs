@@ -4,6 +4,7 @@ mod harness;
 mod stranger;
 
 use std::collections::BTreeSet;
+use std::ops::ControlFlow;
 use std::time::Duration;
 
 use futures::{AsyncReadExt, AsyncWriteExt};
@@ -185,6 +186,16 @@ async fn a_disconnected_device_comes_back_and_a_forgotten_address_does_not() {
 }
 
 #[tokio::test]
+async fn a_host_name_is_looked_up() {
+    let (mut a, mut b) = (Node::start(1), Node::start(2));
+    let numeric = b.address().await.to_string();
+    let address = numeric.replace("/ip4/127.0.0.1/", "/dns4/localhost/");
+    assert_ne!(address, numeric);
+    a.tell(NetworkCommand::Dial { address }).await;
+    a.connected(&b).await;
+}
+
+#[tokio::test]
 async fn joins_beyond_eight_are_told_to_come_back() {
     let mut a = Node::start(1);
     let mut busy = 0;
@@ -242,8 +253,8 @@ async fn a_taken_port_is_given_up_for_a_free_one_only_if_wanted() {
     let mut strict = Node::start_with(3, |config| config.listen = vec![taken.clone()]);
     let failed = strict
         .next(|event| match event {
-            NetworkEvent::ListenFailed { address, .. } => Ok(address),
-            other => Err(other),
+            NetworkEvent::ListenFailed { address, .. } => ControlFlow::Break(address),
+            other => ControlFlow::Continue(other),
         })
         .await;
     assert_eq!(failed, taken);

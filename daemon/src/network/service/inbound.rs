@@ -65,7 +65,7 @@ impl NetworkService {
                 }
             }
             SwarmEvent::ListenerError { error, .. } => {
-                tracing::debug!(%error, "Accepting a connection failed")
+                tracing::debug!(%error, "Accepting a connection failed");
             }
             _ => {}
         }
@@ -242,7 +242,7 @@ impl NetworkService {
                 let verdict = self.judge(&propagation_source, &message.data);
                 let acceptance = match &verdict {
                     Ok(_) => MessageAcceptance::Accept,
-                    Err(acceptance) => acceptance.clone(),
+                    Err(acceptance) => *acceptance,
                 };
                 let gossip = &mut self.swarm.behaviour_mut().members.inner_mut().gossip;
                 gossip.report_message_validation_result(&message_id, &propagation_source, acceptance);

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::future::Future;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -117,8 +118,8 @@ impl Node {
         }
         let address = self
             .next(|event| match event {
-                NetworkEvent::Listening(address) => Ok(address),
-                other => Err(other),
+                NetworkEvent::Listening(address) => ControlFlow::Break(address),
+                other => ControlFlow::Continue(other),
             })
             .await;
         self.address = Some(address.clone());
@@ -128,24 +129,26 @@ impl Node {
     /// Waits for the next word that this device is connected; says whether as a member.
     pub(super) async fn connected(&mut self, other: &Self) -> bool {
         self.next(|event| match event {
-            NetworkEvent::Connected { device, member, .. } if device == other.device => Ok(member),
-            event => Err(event),
+            NetworkEvent::Connected { device, member, .. } if device == other.device => {
+                ControlFlow::Break(member)
+            }
+            event => ControlFlow::Continue(event),
         })
         .await
     }
 
     pub(super) async fn disconnected(&mut self, other: &Self) {
         self.next(|event| match event {
-            NetworkEvent::Disconnected { device } if device == other.device => Ok(()),
-            event => Err(event),
+            NetworkEvent::Disconnected { device } if device == other.device => ControlFlow::Break(()),
+            event => ControlFlow::Continue(event),
         })
         .await;
     }
 
     pub(super) async fn request(&mut self) -> (DeviceId, InboundId, Request) {
         self.next(|event| match event {
-            NetworkEvent::Request { from, id, request } => Ok((from, id, request)),
-            other => Err(other),
+            NetworkEvent::Request { from, id, request } => ControlFlow::Break((from, id, request)),
+            other => ControlFlow::Continue(other),
         })
         .await
     }
@@ -153,16 +156,16 @@ impl Node {
     pub(super) async fn response(&mut self, wanted: u64) -> Result<Response, RequestFailed> {
         let wanted = super::request_id(wanted);
         self.next(|event| match event {
-            NetworkEvent::Response { id, result } if id == wanted => Ok(result),
-            other => Err(other),
+            NetworkEvent::Response { id, result } if id == wanted => ControlFlow::Break(result),
+            other => ControlFlow::Continue(other),
         })
         .await
     }
 
     pub(super) async fn stream(&mut self) -> (DeviceId, Stream) {
         self.next(|event| match event {
-            NetworkEvent::Stream { from, stream } => Ok((from, stream)),
-            other => Err(other),
+            NetworkEvent::Stream { from, stream } => ControlFlow::Break((from, stream)),
+            other => ControlFlow::Continue(other),
         })
         .await
     }
@@ -172,22 +175,22 @@ impl Node {
     }
 
     /// Waits for an event that `pick` takes; the others stay for later.
-    pub(super) async fn next<T>(&mut self, pick: impl Fn(NetworkEvent) -> Result<T, NetworkEvent>) -> T {
+    pub(super) async fn next<T>(&mut self, pick: impl Fn(NetworkEvent) -> ControlFlow<T, NetworkEvent>) -> T {
         for _ in 0..self.passed.len() {
             let Some(event) = self.passed.pop_front() else {
                 break;
             };
             match pick(event) {
-                Ok(picked) => return picked,
-                Err(other) => self.passed.push_back(other),
+                ControlFlow::Break(picked) => return picked,
+                ControlFlow::Continue(other) => self.passed.push_back(other),
             }
         }
         within(async {
             loop {
                 let event = self.events.recv().await.expect("the service is gone");
                 match pick(event) {
-                    Ok(picked) => return picked,
-                    Err(other) => self.passed.push_back(other),
+                    ControlFlow::Break(picked) => return picked,
+                    ControlFlow::Continue(other) => self.passed.push_back(other),
                 }
             }
         })
