@@ -1,6 +1,3 @@
-<<<<<<< HEAD
-//! watcher: not written yet.
-=======
 //! The watcher: hints that something changed, as fast as the kernel tells. The scan is the truth.
 //!
 //! `notify` watches each directory by itself; the scanner names them as it walks ([`FileWatcher::watch`]). Its handler
@@ -354,4 +351,3 @@ mod tests {
         assert!(state.take_event(&lost, root, now));
     }
 }
->>>>>>> fs
