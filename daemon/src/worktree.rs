@@ -30,6 +30,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
+use p2p_sync_core::ids::ContentHash;
 use p2p_sync_core::engine::{InstallJob, InstallOutcome, InstallResult, RecoveredInstall};
 use p2p_sync_core::rel_path::RelPath;
 use p2p_sync_core::tree::Fingerprint;
@@ -207,6 +208,20 @@ impl Worktree {
         let path = self.root.path().join(".p2p-sync/tmp");
         self.sweep(keep).map_err(PathError::of("clean", path))?;
         Ok(())
+    }
+
+    /// Removes the temporary file of a content that nobody needs any more.
+    ///
+    /// # Errors
+    /// [`WorktreeError`]; a file that is gone already is none.
+    pub fn drop_content(&self, content: &ContentHash) -> Result<(), WorktreeError> {
+        let name = content.to_hex();
+        match rustix::fs::unlinkat(&self.own.tmp, &name, rustix::fs::AtFlags::empty()) {
+            Ok(()) | Err(rustix::io::Errno::NOENT) => Ok(()),
+            Err(error) => {
+                Err(PathError::of("remove", self.root.path().join(".p2p-sync/tmp").join(name))(error).into())
+            }
+        }
     }
 
     fn sweep(&self, keep: impl Fn(&str) -> bool) -> io::Result<()> {
