@@ -43,10 +43,8 @@ pub(crate) enum ScanCommand {
 pub(crate) enum ScanEvent {
     /// These paths differ from what is believed.
     Changes(Vec<LocalChange>),
-    /// A full scan is over: files found, and what could not be read.
+    /// A full scan is over, and what could not be read.
     Finished {
-        /// Files, directories and links.
-        files: u64,
         /// Paths that could not be looked at, with the reason.
         problems: Vec<(RelPath, String)>,
     },
@@ -78,8 +76,14 @@ pub(crate) fn spawn(scanner: Scanner, events: mpsc::Sender<ScanEvent>) -> std::i
         again_wait: RETRY_AFTER,
         full_at: Instant::now() + FULL_SCAN_INTERVAL,
     };
-    let thread = std::thread::Builder::new().name("scan".to_owned()).spawn(move || looker.run(&inbox))?;
-    Ok(ScanTask { commands, stop, thread })
+    let thread = std::thread::Builder::new()
+        .name("scan".to_owned())
+        .spawn(move || looker.run(&inbox))?;
+    Ok(ScanTask {
+        commands,
+        stop,
+        thread,
+    })
 }
 
 struct Looker {
@@ -137,10 +141,18 @@ impl Looker {
         self.full_at = Instant::now() + FULL_SCAN_INTERVAL;
         let started = Instant::now();
         let events = self.events.clone();
-        let result = self.scanner.scan_all(&self.stop, &mut |changes| send(&events, changes));
+        let result = self
+            .scanner
+            .scan_all(&self.stop, &mut |changes| send(&events, changes));
         if let Some(report) = self.report(result) {
-            info!(files = report.0, ms = started.elapsed().as_millis(), "Scanned the folder");
-            let _ = self.events.blocking_send(ScanEvent::Finished { files: report.0, problems: report.1 });
+            info!(
+                files = report.0,
+                ms = started.elapsed().as_millis(),
+                "Scanned the folder"
+            );
+            let _ = self
+                .events
+                .blocking_send(ScanEvent::Finished { problems: report.1 });
         }
     }
 
@@ -151,7 +163,9 @@ impl Looker {
         let paths: Vec<RelPath> = paths.into_iter().collect();
         debug!(paths = paths.len(), "Looking at paths");
         let events = self.events.clone();
-        let result = self.scanner.scan_paths(&paths, below, &self.stop, &mut |changes| send(&events, changes));
+        let result = self
+            .scanner
+            .scan_paths(&paths, below, &self.stop, &mut |changes| send(&events, changes));
         self.report(result);
     }
 

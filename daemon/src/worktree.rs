@@ -30,8 +30,8 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
-use p2p_sync_core::ids::ContentHash;
 use p2p_sync_core::engine::{InstallJob, InstallOutcome, InstallResult, RecoveredInstall};
+use p2p_sync_core::ids::ContentHash;
 use p2p_sync_core::rel_path::RelPath;
 use p2p_sync_core::tree::Fingerprint;
 
