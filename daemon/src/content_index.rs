@@ -1,5 +1,7 @@
-//! The store as transfer sees it, and the network as transfer sees it.
+//! The seams between services that do not know each other: the store as transfer and scanner see it, the network as
+//! transfer sees it, the watcher as the scanner sees it.
 
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::future::BoxFuture;
@@ -9,8 +11,9 @@ use p2p_sync_core::rel_path::RelPath;
 use p2p_sync_core::tree::Installed;
 
 use crate::network::StreamOpener;
-use crate::scanner::InstalledIndex;
+use crate::scanner::{DirWatch, InstalledIndex};
 use crate::store::{StoreView, StoreWriter};
+use crate::watcher::FileWatcher;
 use crate::transfer::{BoxStream, ContentIndex, OpenError, StreamSource};
 
 /// Places at which one content is looked for; more equal files add nothing.
@@ -68,6 +71,12 @@ impl InstalledIndex for SharedStore {
 
     fn children(&self, dir: Option<&RelPath>) -> Vec<(RelPath, Installed)> {
         self.read(|view| view.installed_children(dir))
+    }
+}
+
+impl DirWatch for FileWatcher {
+    fn watch(&self, dir: &Path, ino: u64) {
+        Self::watch(self, dir, ino);
     }
 }
 

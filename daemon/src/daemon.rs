@@ -33,10 +33,10 @@ use crate::network::{
 use crate::paths::SocketPlace;
 use crate::root_dir::Modes;
 use crate::scan_task::{self, CHANGE_BATCHES, ScanTask};
-use crate::scanner::Scanner;
+use crate::scanner::{ScanError, Scanner};
 use crate::store::{Store, StoreError, StoreWriter};
 use crate::transfer::{FetchTiming, Fetcher, OpenFolderError, Provider, TransferStats};
-use crate::watcher::{FileWatcher, WatchError};
+use crate::watcher::{FileWatcher, WatcherError};
 use crate::worktree::{InstallToken, Worktree, WorktreeError};
 
 /// Contents reported by the fetcher and not taken yet, in batches.
@@ -110,9 +110,12 @@ pub enum DaemonError {
     /// Content cannot be moved.
     #[error("Cannot open the folder for transfers")]
     Transfer(#[from] OpenFolderError),
+    /// The folder cannot be scanned.
+    #[error("Cannot scan the folder")]
+    Scan(#[from] ScanError),
     /// The folder cannot be watched.
     #[error("Cannot watch the folder")]
-    Watch(#[from] WatchError),
+    Watch(#[from] WatcherError),
     /// The control socket cannot be used.
     #[error("Cannot use the control socket")]
     Socket(#[from] SocketError),
@@ -353,7 +356,6 @@ impl Running {
         let watcher = Arc::new(watcher);
         let scanner = Scanner::new(
             &options.folder,
-            opened.worktree.root_id().to_owned(),
             shared(&opened.store)?,
             options.modes,
             watcher.clone(),

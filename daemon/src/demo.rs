@@ -168,7 +168,7 @@ fn options(name: &str, folder: &Path, place: &Path) -> Options {
         state_dir: place.join(format!("{name}-state")),
         socket: None,
         control_group: None,
-        listen: vec![libp2p::Multiaddr::from([127, 0, 0, 1]).with(libp2p::multiaddr::Protocol::Tcp(0))],
+        listen: vec![libp2p::Multiaddr::from(std::net::Ipv4Addr::LOCALHOST).with(libp2p::multiaddr::Protocol::Tcp(0))],
         fallback_port: false,
         peers: Vec::new(),
         name: name.to_owned(),

@@ -31,7 +31,7 @@ use crate::network::{NetworkCommand, NetworkEvent};
 use crate::scan_task::{ScanCommand, ScanEvent};
 use crate::store::{StoreError, StoreView, StoreWriter};
 use crate::transfer::{FetchEvent, FetchHandle, Provider, TransferStats};
-use crate::watcher::Hint;
+use crate::watcher::{Hint, Hints};
 use crate::worktree::InstallToken;
 
 /// Local changes that may wait in the engine before the scanner is held back.
@@ -47,7 +47,7 @@ pub(crate) struct Channels {
     pub(crate) persisted: mpsc::UnboundedReceiver<Result<BatchNo, StoreError>>,
     pub(crate) disk: mpsc::UnboundedReceiver<DiskEvent>,
     pub(crate) scan: mpsc::Receiver<ScanEvent>,
-    pub(crate) hints: mpsc::Receiver<Hint>,
+    pub(crate) hints: Hints,
     pub(crate) network: mpsc::Receiver<NetworkEvent>,
     pub(crate) fetch: mpsc::Receiver<FetchEvent>,
     pub(crate) stale: mpsc::UnboundedReceiver<RelPath>,
@@ -176,7 +176,7 @@ impl EventLoop {
                     let Some(event) = event else { return Err(LoopError::ServiceEnded("network")) };
                     self.network(event)?;
                 }
-                Some(hint) = channels.hints.recv() => self.hint(hint),
+                hint = channels.hints.next() => self.hint(hint),
                 Some(event) = channels.scan.recv(), if may_scan => self.scan(event)?,
             }
             stale_status = true;
@@ -326,7 +326,7 @@ impl EventLoop {
 
     fn hint(&self, hint: Hint) {
         match hint {
-            Hint::Paths(paths) => self.rescan(paths),
+            Hint::Paths(paths) => self.to_scan(ScanCommand::Hint(paths)),
             Hint::Overflow => self.to_scan(ScanCommand::Full),
         }
     }

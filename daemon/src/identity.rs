@@ -84,7 +84,7 @@ fn read(path: PathBuf, mut file: std::fs::File) -> Result<[u8; 32], IdentityErro
         return Err(IdentityError::Exposed { path, mode });
     }
     let mut bytes = Vec::new();
-    file.by_ref().take(64).read_to_end(&mut bytes).map_err(failed)?;
+    Read::by_ref(&mut file).take(64).read_to_end(&mut bytes).map_err(failed)?;
     bytes.try_into().map_err(|bytes: Vec<u8>| IdentityError::Damaged { path, len: bytes.len() })
 }
 

@@ -14,14 +14,14 @@ use p2p_sync_core::rel_path::RelPath;
 use tokio::sync::mpsc;
 use tracing::{debug, error, info};
 
-use crate::scanner::{ScanError, ScanReport, Scanner};
+use crate::scanner::{Below, ScanError, ScanReport, Scanner};
 
 /// Batches of changes under way to the engine.
 pub(crate) const CHANGE_BATCHES: usize = 4;
 /// Between two full scans that nobody asked for.
 const FULL_SCAN_INTERVAL: Duration = Duration::from_secs(3600);
-/// Until a file that changed while it was read is read again.
-const RETRY_AFTER: Duration = Duration::from_millis(500);
+/// Until a file that changed while it was read, or just before, is looked at again; doubles while it goes on.
+const RETRY_AFTER: Duration = Duration::from_millis(60);
 /// Longest wait for a file that changes all the time.
 const RETRY_MAX: Duration = Duration::from_secs(60);
 /// Paths that one command may name before a full scan is cheaper.
@@ -32,7 +32,9 @@ const MAX_PATHS: usize = 10_000;
 pub(crate) enum ScanCommand {
     /// Everything; answered by [`ScanEvent::Finished`].
     Full,
-    /// These paths and what lies below them.
+    /// These paths, and what lies below those that are new.
+    Hint(Vec<RelPath>),
+    /// These paths and everything below them.
     Paths(Vec<RelPath>),
 }
 
@@ -103,7 +105,7 @@ impl Looker {
             if self.again_at.is_some_and(|at| at <= Instant::now()) {
                 self.again_at = None;
                 let paths = std::mem::take(&mut self.again);
-                self.paths(paths);
+                self.paths(paths, Below::Changed);
             }
             if self.full_at <= Instant::now() {
                 self.full();
@@ -113,18 +115,21 @@ impl Looker {
 
     /// Takes a command and whatever else waits, so that many hints become one look.
     fn take(&mut self, first: ScanCommand, inbox: &Receiver<ScanCommand>) {
+        let mut hints = BTreeSet::new();
         let mut paths = BTreeSet::new();
         let mut full = false;
         for command in std::iter::once(first).chain(inbox.try_iter().take(1024)) {
             match command {
                 ScanCommand::Full => full = true,
+                ScanCommand::Hint(more) => hints.extend(more),
                 ScanCommand::Paths(more) => paths.extend(more),
             }
         }
-        if full || paths.len() > MAX_PATHS {
+        if full || paths.len() + hints.len() > MAX_PATHS {
             self.full();
         } else {
-            self.paths(paths);
+            self.paths(hints, Below::Changed);
+            self.paths(paths, Below::All);
         }
     }
 
@@ -139,14 +144,14 @@ impl Looker {
         }
     }
 
-    fn paths(&mut self, paths: BTreeSet<RelPath>) {
+    fn paths(&mut self, paths: BTreeSet<RelPath>, below: Below) {
         if paths.is_empty() {
             return;
         }
         let paths: Vec<RelPath> = paths.into_iter().collect();
         debug!(paths = paths.len(), "Looking at paths");
         let events = self.events.clone();
-        let result = self.scanner.scan_paths(&paths, &self.stop, &mut |changes| send(&events, changes));
+        let result = self.scanner.scan_paths(&paths, below, &self.stop, &mut |changes| send(&events, changes));
         self.report(result);
     }
 
