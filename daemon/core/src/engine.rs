@@ -1,42 +1,324 @@
 //! The engine: inputs in, outputs out; no IO, no clock (overview.md 4).
+//!
+//! [`SyncEngine`] owns the group, the logs and what is to be done; large state stays in the store and is read through
+//! [`StateView`]. Parts: `pending` (writes that are not durable yet), `group` (members), `sync` (events between peers),
+//! `paths` (from heads to what should stand on disk), `local` (from disk changes to events), `work` (what to fetch and
+//! install), `join` (how devices become members).
+//!
+//! Lost in a crash: everything not covered by [`Input::Persisted`]; nothing that depends on it has left the engine.
 
+mod group;
 mod io;
+mod join;
+mod local;
 mod message;
+mod paths;
+mod pending;
+mod sync;
+mod work;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use ed25519_dalek::SigningKey;
+use sha2::{Digest, Sha256};
 
 pub use io::*;
 pub use message::*;
 
+use crate::ids::{DeviceId, ShortId};
+use crate::ledger::LogState;
+use crate::time::{BootInstant, Now};
+use group::Group;
+use join::Joining;
+use local::Local;
+use pending::Pending;
+use sync::Peers;
+use work::Work;
+
 /// Keeps one folder of one group in step with its peers.
+///
+/// Methods are of four kinds: getters; `handle_*` for what came from outside; `poll_*` for what the caller must do now.
+/// After each `handle_*` drain [`poll_output`](Self::poll_output), then sleep until
+/// [`poll_timeout`](Self::poll_timeout). Time must not go backwards. The same inputs at the same times with the same
+/// seed give the same outputs.
 #[derive(Debug)]
-pub struct SyncEngine {}
+pub struct SyncEngine {
+    me: DeviceId,
+    key: SigningKey,
+    name: String,
+    trust_lan: bool,
+    random: Random,
+    phase: Phase,
+    group: Option<Group>,
+    /// The logs of all authors; this device's own too, once it has events.
+    logs: BTreeMap<ShortId, LogState>,
+    pending: Pending,
+    peers: Peers,
+    local: Local,
+    work: Work,
+    joining: Joining,
+    installed_count: u64,
+    copies_count: u64,
+    persisted: BatchNo,
+    issued: BatchNo,
+    next_request: u64,
+    staged: Vec<Output>,
+    gated: VecDeque<(BatchNo, Output)>,
+    out: VecDeque<Output>,
+}
+
+/// How far the engine is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// Before [`Input::Start`], or waiting for a group.
+    NoGroup,
+    /// The group is known, its ledger is not complete yet; the folder has not been looked at.
+    CatchingUp,
+    /// The first scan is under way; `joining`: files of unknown descent are a joiner's.
+    Scanning { joining: bool },
+    /// Everything goes its way.
+    Running,
+}
 
 impl SyncEngine {
     /// Takes up the durable state.
     #[must_use]
-    pub fn new(_config: EngineConfig, _recovered: Recovered) -> Self {
-        Self {}
+    pub fn new(config: EngineConfig, recovered: Recovered) -> Self {
+        let key = SigningKey::from_bytes(&config.secret);
+        let me = DeviceId::new(key.verifying_key().to_bytes());
+        let group = recovered
+            .settings
+            .get(join::GROUP)
+            .and_then(|bytes| Group::from_bytes(bytes).ok());
+        let mut name = config.name;
+        while name.len() > crate::ledger::MAX_NAME {
+            name.pop();
+        }
+        Self {
+            me,
+            key,
+            name,
+            trust_lan: config.trust_lan,
+            random: Random {
+                seed: config.seed,
+                counter: 0,
+            },
+            phase: Phase::NoGroup,
+            group,
+            logs: recovered.logs,
+            pending: Pending::new(),
+            peers: Peers::default(),
+            local: Local::default(),
+            work: Work::new(recovered.needs),
+            joining: Joining::recover(&recovered.settings),
+            installed_count: recovered.installed_count,
+            copies_count: recovered.copies_count,
+            persisted: BatchNo(0),
+            issued: BatchNo(0),
+            next_request: 0,
+            staged: Vec::new(),
+            gated: VecDeque::new(),
+            out: VecDeque::new(),
+        }
+    }
+
+    /// Returns this device's id.
+    #[must_use]
+    pub const fn device(&self) -> DeviceId {
+        self.me
+    }
+
+    /// Returns how many local changes wait to be published; the caller holds the scanner back above a few thousand.
+    #[must_use]
+    pub fn local_backlog(&self) -> usize {
+        self.local.len()
+    }
+
+    /// Returns how many events this device has made.
+    #[must_use]
+    pub fn own_seq(&self) -> u64 {
+        self.logs.get(&self.me.short()).map_or(0, LogState::size)
     }
 
     /// Takes one input. It cannot fail: a bad message is an input too.
-    pub fn handle_input(&mut self, _input: Input, _now: crate::time::Now, _view: &impl StateView) {}
+    pub fn handle_input(&mut self, input: Input, now: Now, view: &impl StateView) {
+        match input {
+            Input::Start { installs } => self.start(installs, now, view),
+            Input::LocalChanges(changes) => self.local_changes(changes),
+            Input::ScanFinished => self.scan_finished(now, view),
+            Input::Connected {
+                device,
+                address,
+                local,
+            } => self.connected(device, address, local, now),
+            Input::Disconnected { device } => self.disconnected(device),
+            Input::LanPeer { device, group } => self.lan_peer(device, group, now),
+            Input::Request { from, id, request } => self.request(from, id, request, now, view),
+            Input::Response { id, result } => self.response(id, result, now, view),
+            Input::Gossip { from, message } => self.gossip(from, &message, now),
+            Input::Persisted(no) => {
+                self.persisted = self.persisted.max(no);
+                self.pending.persisted(self.persisted);
+            }
+            Input::Fetched(contents) => self.fetched(&contents, view),
+            Input::FetchFailed { content, reason } => self.fetch_failed(content, reason, now, view),
+            Input::Installed(results) => self.installs_done(results, now, view),
+            Input::Command { id, command } => self.command(id, command, now, view),
+        }
+        self.settle(now, view);
+    }
+
+    /// Takes changes that the scanner found; the promised name for [`Input::LocalChanges`].
+    pub fn handle_fs_event(&mut self, changes: Vec<LocalChange>, now: Now, view: &impl StateView) {
+        self.handle_input(Input::LocalChanges(changes), now, view);
+    }
+
+    /// Takes a peer's broadcast; the promised name for [`Input::Gossip`].
+    pub fn handle_network_event(
+        &mut self,
+        from: DeviceId,
+        message: GossipMessage,
+        now: Now,
+        view: &impl StateView,
+    ) {
+        self.handle_input(Input::Gossip { from, message }, now, view);
+    }
 
     /// Does what is due by now.
-    pub fn handle_timeout(&mut self, _now: crate::time::Now, _view: &impl StateView) {}
+    pub fn handle_timeout(&mut self, now: Now, view: &impl StateView) {
+        self.sync_timeout(now);
+        self.join_timeout(now, view);
+        self.work_timeout(now);
+        self.settle(now, view);
+    }
 
     /// Returns the next thing to do; to be called until it returns `None`.
     pub fn poll_output(&mut self) -> Option<Output> {
-        None
+        self.out.pop_front()
     }
 
     /// Returns the next deadline and its reason.
     #[must_use]
-    pub fn poll_timeout(&self) -> Option<(crate::time::BootInstant, &'static str)> {
-        None
+    pub fn poll_timeout(&self) -> Option<(BootInstant, &'static str)> {
+        let deadlines = [
+            self.peers.deadline(),
+            self.joining.deadline(),
+            self.work.deadline(),
+            self.local.deadline(self.may_publish()),
+        ];
+        deadlines.into_iter().flatten().min()
     }
 
     /// Returns a snapshot for people.
     #[must_use]
     pub fn status(&self) -> Status {
-        Status::default()
+        let stuck = self.work.stuck();
+        Status {
+            device: Some(self.me),
+            group: self.group.as_ref().map(|group| group.id),
+            role: self.group.as_ref().and_then(|group| group.role(&self.me)),
+            state: self.folder_state(),
+            files_total: self.installed_count,
+            files_needed: self.work.len() as u64,
+            bytes_needed: self.work.bytes(),
+            conflicts: self.copies_count,
+            events: self.logs.values().map(LogState::size).sum(),
+            peers: self.peer_statuses(),
+            join_held: self.local.held() as u64,
+            stuck,
+        }
     }
+
+    fn folder_state(&self) -> FolderState {
+        match self.phase {
+            Phase::NoGroup | Phase::CatchingUp => FolderState::Starting,
+            Phase::Scanning { .. } => FolderState::Scanning,
+            Phase::Running if self.work.is_empty() && self.local.is_empty() && !self.peers.is_pulling() => {
+                FolderState::InSync
+            }
+            Phase::Running => FolderState::Syncing,
+        }
+    }
+
+    /// Publishes and schedules what has become possible, then hands out outputs in order: those that tell anybody
+    /// anything wait until what they rest on is durable.
+    fn settle(&mut self, now: Now, view: &impl StateView) {
+        self.publish_local(now, view);
+        self.schedule(view);
+        self.tell_in_sync();
+        if let Some(batch) = self.pending.close() {
+            self.issued = batch.no;
+            self.out.push_back(Output::Persist(batch));
+        }
+        let gate = self.issued;
+        self.gated.extend(
+            std::mem::take(&mut self.staged)
+                .into_iter()
+                .map(|output| (gate, output)),
+        );
+        while self
+            .gated
+            .front()
+            .is_some_and(|(gate, _)| *gate <= self.persisted)
+        {
+            self.out.extend(self.gated.pop_front().map(|(_, output)| output));
+        }
+    }
+
+    fn emit(&mut self, output: Output) {
+        self.staged.push(output);
+    }
+
+    /// Emits something that reveals nothing and changes nothing that must be durable first.
+    fn emit_now(&mut self, output: Output) {
+        self.out.push_back(output);
+    }
+
+    fn notify(&mut self, notification: Notification) {
+        self.emit(Output::Notify(notification));
+    }
+
+    fn my_role(&self) -> Option<crate::access::Role> {
+        self.group.as_ref()?.role(&self.me)
+    }
+}
+
+/// Random bytes from a seed: SHA-256(seed ‖ counter).
+#[derive(Debug)]
+struct Random {
+    seed: [u8; 32],
+    counter: u64,
+}
+
+impl Random {
+    fn bytes32(&mut self) -> [u8; 32] {
+        self.counter += 1;
+        let mut hasher = Sha256::new();
+        hasher.update(self.seed);
+        hasher.update(self.counter.to_be_bytes());
+        hasher.finalize().into()
+    }
+
+    fn bytes16(&mut self) -> [u8; 16] {
+        let mut half = [0; 16];
+        half.copy_from_slice(&self.bytes32()[..16]);
+        half
+    }
+
+    /// Returns a number below `bound` (not zero); good enough for jitter and choice.
+    fn below(&mut self, bound: u64) -> u64 {
+        let bytes = self.bytes32();
+        let mut eight = [0; 8];
+        eight.copy_from_slice(&bytes[..8]);
+        u64::from_be_bytes(eight) % bound.max(1)
+    }
+}
+
+/// Members and devices that only showed their way in; the set that may use the members' protocols.
+fn member_set(group: &Group, presented: &BTreeSet<DeviceId>, me: &DeviceId) -> BTreeSet<DeviceId> {
+    let members = group
+        .members()
+        .map(|(device, ..)| *device)
+        .chain(presented.iter().copied());
+    members.filter(|device| device != me).collect()
 }

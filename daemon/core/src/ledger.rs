@@ -9,4 +9,5 @@ pub use event::{
     SignedEvent, VerifiedEvent,
 };
 pub use item::{Genesis, Grant, GrantVia, Invite, Item, Put, PutFlags};
+pub(crate) use item::{MAX_DOTS, MAX_NAME};
 pub use log::{LogError, LogState};

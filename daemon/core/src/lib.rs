@@ -3,7 +3,7 @@
 //! puts fakes in its place.
 //!
 //! Modules, each using only those before it: [`ids`], [`rel_path`], [`time`], [`encoding`], [`merkle`], [`content`],
-//! [`tree`], [`access`], [`ledger`], [`fold`], [`engine`].
+//! [`tree`], [`access`], [`ledger`], [`fold`], [`ticket`], [`engine`].
 
 pub mod access;
 pub mod content;
@@ -14,5 +14,6 @@ pub mod ids;
 pub mod ledger;
 pub mod merkle;
 pub mod rel_path;
+pub mod ticket;
 pub mod time;
 pub mod tree;

@@ -54,6 +54,15 @@ impl Peaks {
         (size.count_ones() as usize == peaks.len()).then_some(Self { size, peaks })
     }
 
+    /// Returns peaks of a tree of which only the size counts; its head means nothing.
+    #[must_use]
+    pub(crate) const fn unknown(size: u64) -> Self {
+        Self {
+            size,
+            peaks: Vec::new(),
+        }
+    }
+
     /// Returns the number of leaves.
     #[must_use]
     pub const fn size(&self) -> u64 {

@@ -189,6 +189,8 @@ pub enum Output {
     /// Get these contents into the temporary directory: from this device's own files, else from the named peers in
     /// turn. Each is answered once, by [`Input::Fetched`] or [`Input::FetchFailed`].
     Fetch(Vec<FetchJob>),
+    /// Nobody needs these complete temporary files any more.
+    DropContent(Vec<ContentHash>),
     /// Bring these paths into the named state, in this order; answered by one [`Input::Installed`].
     Install(Vec<InstallJob>),
     /// Scan the whole folder, then say [`Input::ScanFinished`].
@@ -474,6 +476,11 @@ pub enum Notification {
     /// A member's last connection is gone.
     PeerDisconnected {
         /// Who.
+        device: DeviceId,
+    },
+    /// An event says something that this daemon does not know and must not ignore: it needs a newer version.
+    UpgradeNeeded {
+        /// The event's author.
         device: DeviceId,
     },
     /// A path cannot be brought into the wanted state.

@@ -1,0 +1,777 @@
+//! How a device founds a group or becomes a member of one (ledger.md 4, *Joining*; overview.md D13, D14).
+//!
+//! A joiner shows that it holds an invite's key, and gets the signed admin events that lead from genesis to its Grant.
+//! It then leaves its own group of one, takes the group's ledger, and only then looks at its folder.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use ed25519_dalek::{Signer, SigningKey};
+
+use super::group::{Group, grant_message, nonce_message, verify};
+use super::sync::Asked;
+use super::{
+    Command, CommandError, CommandId, InboundId, MAX_PRESENT_BYTES, Notification, Output, Phase,
+    RecoveredInstall, Redeem, RefuseReason, Reply, Request, RequestFailed, Response, StateView, StoredEvent,
+    SyncEngine, member_set,
+};
+use crate::access::Role;
+use crate::ids::{DeviceId, EventId, GroupId};
+use crate::ledger::{
+    EventKind, Genesis, Grant, GrantVia, Invite, Item, LogState, SignedEvent, VerifiedEvent,
+};
+use crate::ticket::Ticket;
+use crate::time::{BootInstant, Now};
+use crate::tree::Installed;
+
+/// Setting: the evaluated group.
+pub(super) const GROUP: &str = "group";
+/// Setting: present while the folder has not been compared with a joined group's ledger.
+const JOINING: &str = "joining";
+/// Setting: devices that showed their way in before their Grant arrived, 32 bytes each.
+const PRESENTED: &str = "presented";
+/// Setting: addresses to keep dialling, one on a line.
+const DIAL: &str = "dial";
+/// Setting: the secret half of the recovery key, until its words have been shown.
+const RECOVERY: &str = "recovery";
+
+/// How long a join may take before its command fails.
+const JOIN_TIMEOUT: Duration = Duration::from_secs(60);
+/// Until a device of a ticket is asked again.
+const HELLO_AGAIN: Duration = Duration::from_secs(2);
+/// How long the local network must have been quiet before a group is founded on it.
+const LAN_QUIET: Duration = Duration::from_secs(3);
+/// How long to wait for another device to found the group that it should found.
+const LAN_WAIT: Duration = Duration::from_secs(20);
+/// Nonces handed out and not redeemed.
+const MAX_NONCES: usize = 64;
+/// Devices that showed their way in and whose Grant has not arrived.
+const MAX_PRESENTED: usize = 64;
+/// Devices of the local network that are remembered.
+const MAX_LAN: usize = 256;
+/// Addresses that are kept.
+const MAX_DIAL: usize = 64;
+
+/// A ticket being redeemed.
+#[derive(Debug)]
+struct ActiveJoin {
+    ticket: Ticket,
+    reply: CommandId,
+    deadline: BootInstant,
+    again: BootInstant,
+    refusal: Option<RefuseReason>,
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(super) struct Joining {
+    pub(super) presented: BTreeSet<DeviceId>,
+    nonces: BTreeMap<DeviceId, [u8; 32]>,
+    active: Option<ActiveJoin>,
+    must_compare: bool,
+    dial: Vec<String>,
+    /// Devices of the local network that would like to share, their groups, and when they were last heard of.
+    lan: BTreeMap<DeviceId, (Option<GroupId>, BootInstant)>,
+    lan_found_at: Option<BootInstant>,
+    lan_asked: bool,
+}
+
+impl Joining {
+    pub(super) fn recover(settings: &BTreeMap<String, Vec<u8>>) -> Self {
+        let presented = settings.get(PRESENTED).map(|bytes| {
+            bytes
+                .chunks_exact(DeviceId::LEN)
+                .filter_map(|id| DeviceId::from_slice(id).ok())
+                .collect()
+        });
+        let dial = settings.get(DIAL).map(|bytes| {
+            String::from_utf8_lossy(bytes)
+                .lines()
+                .map(str::to_owned)
+                .collect::<Vec<_>>()
+        });
+        Self {
+            presented: presented.unwrap_or_default(),
+            dial: dial.unwrap_or_default(),
+            must_compare: settings.contains_key(JOINING),
+            ..Self::default()
+        }
+    }
+
+    pub(super) fn deadline(&self) -> Option<(BootInstant, &'static str)> {
+        let join = self
+            .active
+            .as_ref()
+            .map(|join| (join.deadline.min(join.again), "join"));
+        let lan = self
+            .lan_found_at
+            .map(|at| (at, "found a group on the local network"));
+        join.into_iter().chain(lan).min()
+    }
+}
+
+impl SyncEngine {
+    /// Takes up work where the last run left it.
+    pub(super) fn start(&mut self, installs: Vec<RecoveredInstall>, now: Now, view: &impl StateView) {
+        for address in self.joining.dial.clone() {
+            self.emit(Output::Dial { address });
+        }
+        if self.group.is_none() {
+            if self.trust_lan {
+                self.joining.lan_found_at = Some(now.boot.after(LAN_QUIET));
+                self.emit(Output::Announce { group: None });
+            } else {
+                self.found_group(now, view);
+            }
+            return;
+        }
+        for install in installs {
+            self.recover_install(install, view);
+        }
+        self.enter_group();
+        if self.joining.must_compare {
+            self.phase = Phase::CatchingUp;
+        } else {
+            self.recover_needs(view);
+            self.scan(false);
+        }
+    }
+
+    fn recover_install(&mut self, install: RecoveredInstall, view: &impl StateView) {
+        let RecoveredInstall { path, now: there } = install;
+        let installed = there.map(|(entry, print)| {
+            let want = self
+                .want(&path, view)
+                .filter(|want| want.entry.node == entry.node);
+            let (dots, copy_of) = match want {
+                Some(want) => (want.dots, want.copy_of),
+                None => (self.pending.versions_with(view, &path, &entry.node), None),
+            };
+            Installed {
+                entry,
+                print,
+                dots,
+                copy_of,
+            }
+        });
+        self.record_installed(&path, installed, view);
+        self.update_need(&path, view);
+    }
+
+    fn scan(&mut self, joining: bool) {
+        self.phase = Phase::Scanning { joining };
+        self.emit(Output::Scan);
+    }
+
+    /// Tells the network who is in the group.
+    fn enter_group(&mut self) {
+        let Some(group) = &self.group else { return };
+        let members = member_set(group, &self.joining.presented, &self.me);
+        let id = group.id;
+        self.emit(Output::Members(members));
+        if self.trust_lan {
+            self.emit(Output::Announce { group: Some(id) });
+        }
+    }
+
+    /// Makes a group of one.
+    fn found_group(&mut self, now: Now, view: &impl StateView) {
+        let secret = self.random.bytes32();
+        let recovery = SigningKey::from_bytes(&secret).verifying_key().to_bytes();
+        let items = vec![
+            Item::Genesis(Genesis {
+                name: self.name.clone(),
+                recovery,
+            }),
+            Item::Grant(Grant {
+                device: self.me,
+                role: Role::Owner,
+                name: self.name.clone(),
+                via: GrantVia::Author,
+            }),
+        ];
+        self.joining.lan_found_at = None;
+        self.pending.set_setting(RECOVERY, Some(secret.to_vec()));
+        self.publish(EventKind::Genesis, items, now, view);
+        self.enter_group();
+        self.scan(false);
+    }
+
+    /// Takes up an admin event.
+    pub(super) fn apply_admin(&mut self, event: &VerifiedEvent, log: &LogState) {
+        if event.header.kind == EventKind::Genesis && self.group.is_none() {
+            self.group = Some(Group::new(event.id.as_group()));
+        }
+        let Some(group) = &mut self.group else { return };
+        let added = group.apply(event, log);
+        let bytes = group.to_bytes();
+        self.pending.set_setting(GROUP, Some(bytes));
+        for device in &added {
+            let found = self
+                .group
+                .iter()
+                .flat_map(|group| group.members())
+                .find(|(id, ..)| *id == device);
+            if let Some((_, role, name)) = found {
+                let added = Notification::MemberAdded {
+                    device: *device,
+                    name: name.to_owned(),
+                    role,
+                };
+                self.notify(added);
+            }
+        }
+        if added
+            .iter()
+            .any(|device| *device != self.me && !self.joining.presented.remove(device))
+        {
+            self.enter_group();
+        }
+    }
+
+    /// Takes a user's command.
+    pub(super) fn command(&mut self, id: CommandId, command: Command, now: Now, view: &impl StateView) {
+        match command {
+            Command::CreateInvite {
+                role,
+                expires_ms,
+                max_uses,
+                secret,
+            } => {
+                let reply = self.create_invite(role, expires_ms, max_uses, secret, now, view);
+                self.emit(Output::Reply { id, reply });
+            }
+            Command::Join { ticket } => {
+                if let Err(error) = self.start_join(id, &ticket, now) {
+                    self.emit(Output::Reply { id, reply: error });
+                }
+            }
+            Command::Rescan { path: None } => {
+                self.emit(Output::Scan);
+                self.emit(Output::Reply {
+                    id,
+                    reply: Ok(Reply::Done),
+                });
+            }
+            Command::Rescan { path: Some(path) } => {
+                self.emit(Output::Rescan(vec![path]));
+                self.emit(Output::Reply {
+                    id,
+                    reply: Ok(Reply::Done),
+                });
+            }
+            Command::ResolveJoin { choice } => self.resolve_join(id, choice, view),
+        }
+    }
+
+    fn create_invite(
+        &mut self,
+        role: Role,
+        expires_ms: Option<u64>,
+        max_uses: u32,
+        secret: [u8; 32],
+        now: Now,
+        view: &impl StateView,
+    ) -> Result<Reply, CommandError> {
+        let group = self.group.as_ref().ok_or(CommandError::NoGroup)?.id;
+        if role == Role::Owner || max_uses == 0 {
+            return Err(CommandError::Invalid(
+                "An invite gives admin, editor or viewer, at least once",
+            ));
+        }
+        if !self.my_role().is_some_and(|mine| mine.may_give(role)) {
+            return Err(CommandError::NotAllowed);
+        }
+        let key = SigningKey::from_bytes(&secret).verifying_key().to_bytes();
+        let invite = Invite {
+            key,
+            role,
+            expires_ms,
+            max_uses,
+        };
+        self.publish(EventKind::Admin, vec![Item::Invite(invite)], now, view);
+        Ok(Reply::Invited { group, secret })
+    }
+
+    /// Starts to redeem a ticket; an answer that is known at once comes as the error.
+    fn start_join(
+        &mut self,
+        id: CommandId,
+        ticket: &str,
+        now: Now,
+    ) -> Result<(), Result<Reply, CommandError>> {
+        let ticket = Ticket::parse(ticket).map_err(|_| Err(CommandError::BadTicket))?;
+        if self.joining.active.is_some() {
+            return Err(Err(CommandError::Busy));
+        }
+        if let Some(group) = &self.group {
+            if group.id == ticket.group {
+                let role = group.role(&self.me).unwrap_or(Role::Viewer);
+                return Err(Ok(Reply::Joined {
+                    group: group.id,
+                    role,
+                }));
+            }
+            if group.members().count() > 1 {
+                return Err(Err(CommandError::AlreadyInGroup));
+            }
+        }
+        for address in &ticket.addresses {
+            self.emit(Output::Dial {
+                address: address.clone(),
+            });
+        }
+        self.joining.lan_found_at = None;
+        self.joining.active = Some(ActiveJoin {
+            ticket,
+            reply: id,
+            deadline: now.boot.after(JOIN_TIMEOUT),
+            again: now.boot.after(HELLO_AGAIN),
+            refusal: None,
+        });
+        self.say_hello();
+        Ok(())
+    }
+
+    /// Asks every connected device for a nonce; only one of the ticket's group can do something with what follows.
+    fn say_hello(&mut self) {
+        let devices: Vec<DeviceId> = self.peers.connected().map(|(device, _)| *device).collect();
+        for device in devices {
+            self.ask(device, Asked::Hello, Request::JoinHello);
+        }
+    }
+
+    /// A device that is no member connected.
+    pub(super) fn stranger_connected(&mut self, device: DeviceId) {
+        if self.joining.active.is_some() {
+            self.ask(device, Asked::Hello, Request::JoinHello);
+        } else {
+            self.ask_lan(device);
+        }
+    }
+
+    /// A device of the local network told about itself.
+    pub(super) fn lan_peer(&mut self, device: DeviceId, group: Option<GroupId>, now: Now) {
+        if !self.trust_lan || (self.joining.lan.len() >= MAX_LAN && !self.joining.lan.contains_key(&device)) {
+            return;
+        }
+        let known = self.joining.lan.insert(device, (group, now.boot));
+        if self.phase != Phase::NoGroup || self.group.is_some() {
+            return;
+        }
+        if known.map(|(group, _)| group) != Some(group) {
+            self.joining.lan_found_at = Some(now.boot.after(LAN_QUIET));
+        }
+        self.ask_lan(device);
+    }
+
+    /// Asks a device of the local network that has a group to be admitted.
+    fn ask_lan(&mut self, device: DeviceId) {
+        let has_group = self
+            .joining
+            .lan
+            .get(&device)
+            .is_some_and(|(group, _)| group.is_some());
+        let waiting = self.trust_lan && self.group.is_none() && !self.joining.lan_asked;
+        if waiting && has_group && self.peers.get(&device).is_some() {
+            self.joining.lan_asked = true;
+            let name = self.name.clone();
+            self.ask(device, Asked::TrustLan, Request::JoinTrustLan { name });
+        }
+    }
+
+    pub(super) fn join_timeout(&mut self, now: Now, view: &impl StateView) {
+        if self
+            .joining
+            .active
+            .as_ref()
+            .is_some_and(|join| join.deadline <= now.boot)
+        {
+            let join = self.joining.active.take();
+            if let Some(ActiveJoin { reply, refusal, .. }) = join {
+                let error = refusal.map_or(CommandError::Unreachable, CommandError::Refused);
+                self.emit(Output::Reply {
+                    id: reply,
+                    reply: Err(error),
+                });
+            }
+        }
+        if let Some(join) = &mut self.joining.active
+            && join.again <= now.boot
+        {
+            join.again = now.boot.after(HELLO_AGAIN);
+            self.say_hello();
+        }
+        if self.joining.lan_found_at.is_some_and(|at| at <= now.boot) {
+            self.lan_is_quiet(now, view);
+        }
+    }
+
+    /// The smallest device makes the group; the others wait for it.
+    fn lan_is_quiet(&mut self, now: Now, view: &impl StateView) {
+        self.joining
+            .lan
+            .retain(|_, (_, heard)| now.boot.since(*heard) < LAN_WAIT);
+        let grouped = self
+            .joining
+            .lan
+            .iter()
+            .find(|(_, (group, _))| group.is_some())
+            .map(|(id, _)| *id);
+        let smaller = self.joining.lan.keys().any(|device| *device < self.me);
+        self.joining.lan_asked = false;
+        if let Some(device) = grouped {
+            self.joining.lan_found_at = Some(now.boot.after(LAN_QUIET));
+            self.ask_lan(device);
+        } else if smaller {
+            self.joining.lan_found_at = Some(now.boot.after(LAN_QUIET));
+        } else {
+            self.found_group(now, view);
+        }
+    }
+
+    pub(super) fn join_hello(&mut self, from: DeviceId, id: InboundId) {
+        let nonce = self.random.bytes32();
+        while self.joining.nonces.len() >= MAX_NONCES {
+            self.joining.nonces.pop_first();
+        }
+        self.joining.nonces.insert(from, nonce);
+        self.respond(id, Response::Challenge { nonce });
+    }
+
+    pub(super) fn join_redeem(
+        &mut self,
+        from: DeviceId,
+        id: InboundId,
+        redeem: &Redeem,
+        now: Now,
+        view: &impl StateView,
+    ) {
+        let response = match self.check_redeem(from, redeem, now) {
+            Ok(role) => {
+                let via = GrantVia::Invite {
+                    key: redeem.invite,
+                    sig: redeem.grant_sig,
+                };
+                self.admit(from, role, redeem.name.clone(), via, now, view)
+            }
+            Err(reason) => Response::Refused(reason),
+        };
+        self.respond(id, response);
+    }
+
+    fn check_redeem(&mut self, from: DeviceId, redeem: &Redeem, now: Now) -> Result<Role, RefuseReason> {
+        let group = self.group.as_ref().ok_or(RefuseReason::Busy)?;
+        if group.id != redeem.group {
+            return Err(RefuseReason::OtherGroup);
+        }
+        let nonce = self.joining.nonces.remove(&from).ok_or(RefuseReason::Busy)?;
+        let live = group.invite(&redeem.invite).ok_or(RefuseReason::BadInvite)?;
+        let signed = verify(
+            &redeem.invite,
+            &redeem.nonce_sig,
+            &nonce_message(&nonce, &group.id, &from),
+        ) && verify(
+            &redeem.invite,
+            &redeem.grant_sig,
+            &grant_message(&group.id, &from),
+        );
+        if !signed {
+            return Err(RefuseReason::BadInvite);
+        }
+        if group.is_member(&from) {
+            return Ok(live.invite.role);
+        }
+        if live.invite.expires_ms.is_some_and(|ms| ms <= now.wall_ms) {
+            return Err(RefuseReason::Expired);
+        }
+        if group.uses(&redeem.invite) >= live.invite.max_uses {
+            return Err(RefuseReason::UsedUp);
+        }
+        let mine = group.role(&self.me);
+        if !mine.is_some_and(|mine| mine >= Role::Admin && mine >= live.invite.role) {
+            return Err(RefuseReason::MayNotAdmit);
+        }
+        Ok(live.invite.role)
+    }
+
+    pub(super) fn join_trust_lan(
+        &mut self,
+        from: DeviceId,
+        id: InboundId,
+        name: String,
+        now: Now,
+        view: &impl StateView,
+    ) {
+        let local = self.peers.get(&from).is_some_and(|peer| peer.local);
+        let may = self.my_role().is_some_and(|mine| mine.may_give(Role::Editor));
+        let response = if self.trust_lan && local && may {
+            self.admit(from, Role::Editor, name, GrantVia::Author, now, view)
+        } else {
+            Response::Refused(RefuseReason::MayNotAdmit)
+        };
+        self.respond(id, response);
+    }
+
+    /// Makes a device a member, unless it is one, and returns its way into the group.
+    fn admit(
+        &mut self,
+        device: DeviceId,
+        role: Role,
+        mut name: String,
+        via: GrantVia,
+        now: Now,
+        view: &impl StateView,
+    ) -> Response {
+        while name.len() > crate::ledger::MAX_NAME {
+            name.pop();
+        }
+        if !self.group.as_ref().is_some_and(|group| group.is_member(&device)) {
+            let grant = Item::Grant(Grant {
+                device,
+                role,
+                name,
+                via,
+            });
+            self.publish(EventKind::Admin, vec![grant], now, view);
+        }
+        Response::Accepted {
+            events: self.chain_of(&device, view),
+        }
+    }
+
+    /// Returns the admin events that lead from genesis to a device's Grant, in the order of their hybrid clocks.
+    fn chain_of(&self, device: &DeviceId, view: &impl StateView) -> Vec<SignedEvent> {
+        let Some(group) = &self.group else {
+            return Vec::new();
+        };
+        let mut chain: BTreeMap<(u64, EventId), StoredEvent> = BTreeMap::new();
+        let mut open = vec![*device];
+        let mut visited = BTreeSet::new();
+        while let Some(device) = open.pop() {
+            if !visited.insert(device) {
+                continue;
+            }
+            for grant in group.grants(&device) {
+                let invite = grant
+                    .invite
+                    .as_ref()
+                    .and_then(|key| group.invite(key))
+                    .map(|live| live.dot);
+                for dot in [Some(grant.dot), invite].into_iter().flatten() {
+                    let Some(stored) = self.pending.event(view, dot.device, dot.seq) else {
+                        continue;
+                    };
+                    open.push(stored.author);
+                    if let Ok(read) = stored.event.read_stored() {
+                        chain.insert((read.header.hlc.bits(), stored.id), stored);
+                    }
+                }
+            }
+        }
+        chain.into_values().map(|stored| stored.event).collect()
+    }
+
+    /// Shows a member that does not know us how we came in.
+    pub(super) fn present(&mut self, to: DeviceId, view: &impl StateView) {
+        let me = self.me;
+        let events = self.chain_of(&me, view);
+        let size: usize = events.iter().map(SignedEvent::len).sum();
+        if !events.is_empty() && size <= MAX_PRESENT_BYTES {
+            self.ask(to, Asked::Present, Request::Present { events });
+        }
+    }
+
+    pub(super) fn present_received(&mut self, from: DeviceId, id: InboundId, events: &[SignedEvent]) {
+        let Some(group) = &self.group else {
+            self.respond(id, Response::Refused(RefuseReason::Busy));
+            return;
+        };
+        if self.is_member(&from) {
+            self.respond(id, Response::Accepted { events: Vec::new() });
+            return;
+        }
+        let shown = read_chain(group.id, events).is_some_and(|shown| shown.is_member(&from));
+        if !shown || self.joining.presented.len() >= MAX_PRESENTED {
+            self.respond(id, Response::Refused(RefuseReason::NotMember));
+            return;
+        }
+        self.joining.presented.insert(from);
+        self.respond(id, Response::Accepted { events: Vec::new() });
+        self.enter_group();
+    }
+
+    /// Takes an answer to one of the join protocol's requests.
+    pub(super) fn join_answered(
+        &mut self,
+        from: DeviceId,
+        asked: Asked,
+        result: Result<Response, RequestFailed>,
+        now: Now,
+    ) {
+        match (asked, result) {
+            (Asked::Hello, Ok(Response::Challenge { nonce })) => self.redeem(from, &nonce),
+            (Asked::Redeem, Ok(Response::Accepted { events })) => {
+                if let Some(join) = self.joining.active.take() {
+                    self.joined(from, &join.ticket, &events, Some(join.reply), now);
+                }
+            }
+            (Asked::Redeem, Ok(Response::Refused(reason))) => self.join_refused(reason),
+            (Asked::TrustLan, result) => {
+                self.joining.lan_asked = false;
+                if let Ok(Response::Accepted { events }) = result
+                    && self.group.is_none()
+                    && let Some((Some(group), _)) = self.joining.lan.get(&from)
+                {
+                    let ticket = Ticket::new(*group, [0; 32], []);
+                    self.joined(from, &ticket, &events, None, now);
+                }
+            }
+            (Asked::Present, Ok(Response::Accepted { .. })) => {
+                self.peers
+                    .ask_at(&from, now.boot.after(Duration::from_millis(200)));
+            }
+            _ => {}
+        }
+    }
+
+    fn redeem(&mut self, to: DeviceId, nonce: &[u8; 32]) {
+        let Some(join) = &self.joining.active else { return };
+        let key = SigningKey::from_bytes(&join.ticket.secret);
+        let group = join.ticket.group;
+        let redeem = Redeem {
+            group,
+            invite: key.verifying_key().to_bytes(),
+            name: self.name.clone(),
+            nonce_sig: key.sign(&nonce_message(nonce, &group, &self.me)).to_bytes(),
+            grant_sig: key.sign(&grant_message(&group, &self.me)).to_bytes(),
+        };
+        self.ask(to, Asked::Redeem, Request::JoinRedeem(Box::new(redeem)));
+    }
+
+    /// A refusal by a device of the ticket's group ends the join; one by any other device says nothing.
+    fn join_refused(&mut self, reason: RefuseReason) {
+        let Some(join) = &mut self.joining.active else {
+            return;
+        };
+        join.refusal = Some(reason);
+        let last = matches!(
+            reason,
+            RefuseReason::BadInvite | RefuseReason::Expired | RefuseReason::UsedUp
+        );
+        if last && let Some(join) = self.joining.active.take() {
+            let reply = Err(CommandError::Refused(reason));
+            self.emit(Output::Reply {
+                id: join.reply,
+                reply,
+            });
+        }
+    }
+
+    /// Leaves the group of one and enters the other.
+    fn joined(
+        &mut self,
+        from: DeviceId,
+        ticket: &Ticket,
+        events: &[SignedEvent],
+        reply: Option<CommandId>,
+        now: Now,
+    ) {
+        let shown = read_chain(ticket.group, events).filter(|shown| shown.is_member(&self.me));
+        let Some(shown) = shown else {
+            if let Some(id) = reply {
+                let reply = Err(CommandError::Refused(RefuseReason::BadInvite));
+                self.emit(Output::Reply { id, reply });
+            }
+            return;
+        };
+        let role = shown.role(&self.me).unwrap_or(Role::Viewer);
+        let mut members: BTreeSet<DeviceId> = shown.members().map(|(device, ..)| *device).collect();
+        members.insert(from);
+        members.remove(&self.me);
+        self.leave_group();
+        self.group = Some(Group::new(ticket.group));
+        self.joining.presented = members;
+        self.joining.must_compare = true;
+        self.joining.lan_found_at = None;
+        self.joining.dial = ticket.addresses.iter().take(MAX_DIAL).cloned().collect();
+        self.keep_join_settings();
+        self.phase = Phase::CatchingUp;
+        self.enter_group();
+        if let Some(id) = reply {
+            self.emit(Output::Reply {
+                id,
+                reply: Ok(Reply::Joined {
+                    group: ticket.group,
+                    role,
+                }),
+            });
+        }
+        self.peers
+            .ask_at(&from, now.boot.after(Duration::from_millis(500)));
+    }
+
+    fn leave_group(&mut self) {
+        self.pending.forget();
+        self.logs.clear();
+        self.peers.heads_moved();
+        self.work.forget();
+        self.local.clear();
+        self.installed_count = 0;
+        self.copies_count = 0;
+    }
+
+    fn keep_join_settings(&mut self) {
+        let Some(group) = &self.group else { return };
+        self.pending.set_setting(GROUP, Some(group.to_bytes()));
+        self.pending.set_setting(JOINING, Some(Vec::new()));
+        let presented = self
+            .joining
+            .presented
+            .iter()
+            .flat_map(|id| *id.as_bytes())
+            .collect();
+        self.pending.set_setting(PRESENTED, Some(presented));
+        self.pending
+            .set_setting(DIAL, Some(self.joining.dial.join("\n").into_bytes()));
+    }
+
+    /// The group's ledger is here: now the folder is compared with it.
+    pub(super) fn ledger_complete(&mut self, view: &impl StateView) {
+        let granted = self.group.as_ref().is_some_and(|group| group.is_member(&self.me));
+        if granted {
+            self.recover_needs(view);
+            self.scan(true);
+        }
+    }
+
+    /// The folder has been compared.
+    pub(super) fn forget_joining(&mut self) {
+        self.joining.must_compare = false;
+        self.pending.set_setting(JOINING, None);
+        self.pending.set_setting(PRESENTED, None);
+    }
+}
+
+/// Evaluates a chain of admin events without the logs they stand in; `None` if one is malformed, not signed, or
+/// founds another group. Enough to let a device ask for the ledger, which then says the same or refuses it.
+fn read_chain(group: GroupId, events: &[SignedEvent]) -> Option<Group> {
+    let mut shown = Group::new(group);
+    let size: usize = events.iter().map(SignedEvent::len).sum();
+    if size > MAX_PRESENT_BYTES {
+        return None;
+    }
+    let mut logs: BTreeMap<DeviceId, LogState> = BTreeMap::new();
+    for event in events {
+        let verified = event.verify(&group).ok()?;
+        let author = verified.header.author;
+        // Every event of the chain counts as seen by those after it: past cannot be checked without the logs.
+        let mut log = LogState::all_seeing(author);
+        for other in logs.values() {
+            log.seen.insert(other.author.short(), u64::MAX);
+        }
+        shown.apply(&verified, &log);
+        logs.insert(author, log);
+    }
+    Some(shown)
+}

@@ -1,0 +1,496 @@
+//! From changes on disk to events.
+//!
+//! Changes wait in a queue, one for each path, until the last event of this device's is durable and 50 ms old; then as
+//! many as fit become one event. What a change means is decided at that moment against what is believed to stand on
+//! disk, so a report that is outdated by then means nothing.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use super::{
+    BatchNo, CommandError, CommandId, JoinChoice, LocalChange, Notification, Observed, Output, Phase, Reply,
+    StateView, SyncEngine,
+};
+use crate::ids::Dot;
+use crate::ledger::{EventKind, Item, MAX_DOTS, MAX_ITEMS, Put, PutFlags};
+use crate::rel_path::RelPath;
+use crate::time::{BootInstant, Now};
+use crate::tree::{Installed, Node};
+
+/// Least time between two events of this device's: at most 20 a second.
+const PUBLISH_INTERVAL: Duration = Duration::from_millis(50);
+/// Bytes of items in one event; leaves room below the body's limit for the last item's largest size.
+const MAX_ITEM_BYTES: usize = 900 << 10;
+/// Files of unknown descent that a joiner publishes without asking.
+const MAX_UNASKED_IMPORTS: usize = 100;
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(super) struct Local {
+    queue: BTreeMap<RelPath, Change>,
+    /// Files of unknown descent, until the scan is over or the user has chosen.
+    held: BTreeMap<RelPath, Observed>,
+    published_at: Option<BootInstant>,
+    published_in: BatchNo,
+}
+
+#[derive(Debug, Clone)]
+struct Change {
+    after: Option<Observed>,
+    import: bool,
+}
+
+impl Local {
+    pub(super) fn len(&self) -> usize {
+        self.queue.len()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+
+    pub(super) fn held(&self) -> usize {
+        self.held.len()
+    }
+
+    pub(super) fn holds(&self, path: &RelPath) -> bool {
+        self.held.contains_key(path)
+    }
+
+    pub(super) fn deadline(&self, may_publish: bool) -> Option<(BootInstant, &'static str)> {
+        if self.queue.is_empty() || !may_publish {
+            return None;
+        }
+        Some((self.next_at(), "publish local changes"))
+    }
+
+    fn next_at(&self) -> BootInstant {
+        self.published_at
+            .map_or(BootInstant::default(), |at| at.after(PUBLISH_INTERVAL))
+    }
+
+    pub(super) fn clear(&mut self) {
+        *self = Self::default();
+    }
+}
+
+/// An event in the making.
+#[derive(Debug, Default)]
+struct Draft {
+    items: Vec<Item>,
+    bytes: usize,
+    /// Paths that have a Put or Del in it.
+    written: BTreeSet<RelPath>,
+    seq: u64,
+    /// Files that vanished, by inode and node: where they may have been moved from.
+    vanished: BTreeMap<(u64, Node), RelPath>,
+    /// Where such files went.
+    moved: BTreeMap<RelPath, RelPath>,
+}
+
+impl Draft {
+    fn is_full(&self) -> bool {
+        // A change adds at most two items.
+        self.items.len() + 2 > MAX_ITEMS || self.bytes >= MAX_ITEM_BYTES
+    }
+
+    fn next_dot(&self, device: crate::ids::ShortId) -> Dot {
+        Dot {
+            device,
+            seq: self.seq,
+            item: u32::try_from(self.items.len()).unwrap_or(u32::MAX),
+        }
+    }
+
+    fn add(&mut self, item: Item) {
+        self.bytes += item.to_bytes().len() + 3;
+        self.items.push(item);
+    }
+}
+
+impl SyncEngine {
+    /// Takes what the scanner found.
+    pub(super) fn local_changes(&mut self, changes: Vec<LocalChange>) {
+        if matches!(self.phase, Phase::NoGroup | Phase::CatchingUp) {
+            // The scan that follows sees it again.
+            return;
+        }
+        for LocalChange { path, after } in changes {
+            if !path.is_own() {
+                self.local.queue.insert(path, Change { after, import: false });
+            }
+        }
+    }
+
+    /// Says whether this device's last event is durable.
+    pub(super) fn may_publish(&self) -> bool {
+        self.local.published_in <= self.persisted
+    }
+
+    /// Turns waiting changes into an event, if it is time.
+    pub(super) fn publish_local(&mut self, now: Now, view: &impl StateView) {
+        if self.local.queue.is_empty() || !self.may_publish() || now.boot < self.local.next_at() {
+            return;
+        }
+        let mut draft = Draft {
+            seq: self.own_log().size(),
+            ..Draft::default()
+        };
+        let mut adopted = Vec::new();
+        self.find_moves(&mut draft, view);
+        while !draft.is_full() {
+            let Some((path, change)) = self.local.queue.pop_first() else {
+                break;
+            };
+            if self.work.is_busy(&path) {
+                self.work.rescan_after(path);
+                continue;
+            }
+            self.take_change(path, change, &mut draft, &mut adopted, view);
+        }
+        if !draft.items.is_empty() {
+            self.publish_draft(draft, now, view);
+        }
+        for path in adopted {
+            self.update_need(&path, view);
+        }
+    }
+
+    fn publish_draft(&mut self, draft: Draft, now: Now, view: &impl StateView) {
+        if !self.my_role().is_some_and(crate::access::Role::may_write) {
+            for path in draft.written {
+                let reason = "this device's role may not change files".to_owned();
+                self.notify(Notification::PathStuck { path, reason });
+            }
+            return;
+        }
+        for item in &draft.items {
+            if let Item::Put(Put { path, .. }) | Item::Del { path, .. } = item {
+                let removed = matches!(item, Item::Del { .. });
+                self.notify(Notification::PathPublished {
+                    path: path.clone(),
+                    removed,
+                });
+            }
+        }
+        self.publish(EventKind::Work, draft.items, now, view);
+        self.local.published_at = Some(now.boot);
+        self.local.published_in = BatchNo(self.issued.0 + 1);
+    }
+
+    /// Finds files that vanished from one path and appeared at another.
+    fn find_moves(&self, draft: &mut Draft, view: &impl StateView) {
+        let mut vanished = BTreeMap::new();
+        for (path, change) in self.local.queue.iter().take(MAX_ITEMS) {
+            if change.after.is_none()
+                && let Some(have) = self.pending.installed(view, path)
+                && matches!(have.entry.node, Node::File { .. })
+            {
+                vanished.insert((have.print.ino, have.entry.node), path.clone());
+            }
+        }
+        if vanished.is_empty() {
+            return;
+        }
+        for (path, change) in self.local.queue.iter().take(MAX_ITEMS) {
+            let Some(after) = &change.after else { continue };
+            if let Some(from) = vanished.get(&(after.print.ino, after.entry.node.clone())) {
+                draft.moved.insert(from.clone(), path.clone());
+            }
+        }
+        draft.vanished = vanished;
+    }
+
+    /// Decides what one change means.
+    fn take_change(
+        &mut self,
+        path: RelPath,
+        change: Change,
+        draft: &mut Draft,
+        adopted: &mut Vec<RelPath>,
+        view: &impl StateView,
+    ) {
+        let have = self.pending.installed(view, &path);
+        if self.local.holds(&path) && !change.import {
+            self.held_changed(path, change.after, adopted);
+            return;
+        }
+        if self.is_known(&path, &change, have.as_ref(), view) {
+            adopted.push(path);
+            return;
+        }
+        let joining = self.phase == Phase::Scanning { joining: true };
+        match change.after {
+            Some(after) if joining && have.is_none() && !change.import => {
+                self.joiner_entry(path, after, draft, adopted, view);
+            }
+            Some(after) => self.changed(path, have, after, change.import, draft, view),
+            None => {
+                self.vanished(&path, have, draft, view);
+                adopted.push(path);
+            }
+        }
+    }
+
+    /// Says whether a change is none: the disk holds what is believed, or what is wanted anyway. Records the latter.
+    fn is_known(
+        &mut self,
+        path: &RelPath,
+        change: &Change,
+        have: Option<&Installed>,
+        view: &impl StateView,
+    ) -> bool {
+        let Some(after) = &change.after else {
+            return have.is_none();
+        };
+        if let Some(have) = have.filter(|have| have.entry == after.entry) {
+            if have.print != after.print {
+                let installed = Installed {
+                    print: after.print,
+                    ..have.clone()
+                };
+                self.record_installed(path, Some(installed), view);
+            }
+            return true;
+        }
+        let Some(want) = self.want(path, view).filter(|want| want.is_met_by(&after.entry)) else {
+            return false;
+        };
+        self.keep_manifest(after);
+        let installed = Installed {
+            entry: after.entry.clone(),
+            print: after.print,
+            dots: want.dots,
+            copy_of: want.copy_of,
+        };
+        self.record_installed(path, Some(installed), view);
+        true
+    }
+
+    fn keep_manifest(&mut self, after: &Observed) {
+        if let Some(manifest) = &after.manifest {
+            self.pending.add_manifest(manifest.clone());
+        }
+    }
+
+    /// A path holds something new.
+    fn changed(
+        &mut self,
+        path: RelPath,
+        have: Option<Installed>,
+        after: Observed,
+        import: bool,
+        draft: &mut Draft,
+        view: &impl StateView,
+    ) {
+        self.keep_manifest(&after);
+        let origin = self.discard_copy(have.as_ref(), draft, view);
+        let mut base = Vec::new();
+        let mut metadata = false;
+        if origin.is_none() && !import {
+            base = self.base_of(&path, have.as_ref(), view);
+            metadata = have
+                .as_ref()
+                .is_some_and(|have| have.entry.node == after.entry.node);
+        }
+        let moved_from = origin.or_else(|| {
+            draft
+                .vanished
+                .get(&(after.print.ino, after.entry.node.clone()))
+                .cloned()
+        });
+        let dot = draft.next_dot(self.me.short());
+        let flags = PutFlags { import, metadata };
+        let entry = after.entry;
+        let installed = Installed {
+            entry: entry.clone(),
+            print: after.print,
+            dots: vec![dot],
+            copy_of: None,
+        };
+        self.record_installed(&path, Some(installed), view);
+        draft.written.insert(path.clone());
+        draft.add(Item::Put(Put {
+            path,
+            entry,
+            base,
+            flags,
+            moved_from,
+        }));
+    }
+
+    /// A path holds nothing any more.
+    fn vanished(
+        &mut self,
+        path: &RelPath,
+        have: Option<Installed>,
+        draft: &mut Draft,
+        view: &impl StateView,
+    ) {
+        if self.discard_copy(have.as_ref(), draft, view).is_none() {
+            let base = self.base_of(path, have.as_ref(), view);
+            if !base.is_empty() {
+                let moved_to = draft.moved.get(path).cloned();
+                draft.written.insert(path.clone());
+                draft.add(Item::Del {
+                    path: path.clone(),
+                    base,
+                    moved_to,
+                });
+            }
+        }
+        self.record_installed(path, None, view);
+    }
+
+    /// What becomes of a conflict copy is the user's decision about it: the version it shows is discarded. Returns the
+    /// path it was a copy of.
+    fn discard_copy(
+        &self,
+        have: Option<&Installed>,
+        draft: &mut Draft,
+        view: &impl StateView,
+    ) -> Option<RelPath> {
+        let have = have.filter(|have| have.copy_of.is_some())?;
+        let origin = have.copy_of.clone()?;
+        let heads = self.pending.path_state(view, &origin).unwrap_or_default();
+        let drop: Vec<Dot> = have
+            .dots
+            .iter()
+            .filter(|dot| heads.head(**dot).is_some())
+            .copied()
+            .collect();
+        if !drop.is_empty() {
+            draft.add(Item::Discard {
+                path: origin.clone(),
+                drop,
+            });
+        }
+        Some(origin)
+    }
+
+    /// Returns the versions that a change of the working copy replaces: those it came from, and every head of the same
+    /// kind and content.
+    fn base_of(&self, path: &RelPath, have: Option<&Installed>, view: &impl StateView) -> Vec<Dot> {
+        let state = self.pending.path_state(view, path).unwrap_or_default();
+        let mut base = have.map(|have| have.dots.clone()).unwrap_or_default();
+        base.extend(state.heads_with(have.map(|have| &have.entry.node)));
+        base.sort();
+        base.dedup();
+        base.truncate(usize::try_from(MAX_DOTS).unwrap_or(usize::MAX));
+        base
+    }
+
+    /// A joiner's file: an old copy, one of unknown descent, or one that the group never had.
+    fn joiner_entry(
+        &mut self,
+        path: RelPath,
+        after: Observed,
+        draft: &mut Draft,
+        adopted: &mut Vec<RelPath>,
+        view: &impl StateView,
+    ) {
+        let want = self.want(&path, view);
+        let same = want.as_ref().filter(|want| want.entry.node == after.entry.node);
+        let (dots, copy_of) = match same {
+            Some(want) => (want.dots.clone(), want.copy_of.clone()),
+            None => (self.pending.versions_with(view, &path, &after.entry.node), None),
+        };
+        if same.is_some() || !dots.is_empty() {
+            self.keep_manifest(&after);
+            let installed = Installed {
+                entry: after.entry,
+                print: after.print,
+                dots,
+                copy_of,
+            };
+            self.record_installed(&path, Some(installed), view);
+            adopted.push(path);
+        } else if want.is_none() && !self.pending.has_history(view, &path) {
+            self.changed(path, None, after, false, draft, view);
+        } else if after.entry.node.is_dir() {
+            // A directory of no matter what descent is the directory that is wanted there, or goes if it is empty.
+            let installed = Installed {
+                entry: after.entry,
+                print: after.print,
+                dots: Vec::new(),
+                copy_of: None,
+            };
+            self.record_installed(&path, Some(installed), view);
+            adopted.push(path);
+        } else {
+            self.local.held.insert(path, after);
+        }
+    }
+
+    fn held_changed(&mut self, path: RelPath, after: Option<Observed>, adopted: &mut Vec<RelPath>) {
+        match after {
+            Some(after) => {
+                self.local.held.insert(path, after);
+            }
+            None => {
+                self.local.held.remove(&path);
+                adopted.push(path);
+            }
+        }
+    }
+
+    /// The first scan is over.
+    pub(super) fn scan_finished(&mut self, now: Now, view: &impl StateView) {
+        let Phase::Scanning { joining } = self.phase else {
+            return;
+        };
+        // What the scan found is decided by the rules for joiners; nothing of it may wait beyond.
+        while joining && !self.local.queue.is_empty() {
+            let before = self.local.queue.len();
+            self.local.published_at = None;
+            self.local.published_in = BatchNo(0);
+            self.publish_local(now, view);
+            if self.local.queue.len() == before {
+                break;
+            }
+        }
+        self.phase = Phase::Running;
+        if joining && self.local.held.len() <= MAX_UNASKED_IMPORTS {
+            self.release_held(JoinChoice::KeepBoth, view);
+        }
+    }
+
+    /// Publishes the held files, or lets the group's versions replace them.
+    fn release_held(&mut self, choice: JoinChoice, view: &impl StateView) {
+        for (path, after) in std::mem::take(&mut self.local.held) {
+            match choice {
+                JoinChoice::KeepBoth => {
+                    self.local.queue.insert(
+                        path,
+                        Change {
+                            after: Some(after),
+                            import: true,
+                        },
+                    );
+                }
+                JoinChoice::PreferGroup => {
+                    let installed = Installed {
+                        entry: after.entry,
+                        print: after.print,
+                        dots: Vec::new(),
+                        copy_of: None,
+                    };
+                    self.record_installed(&path, Some(installed), view);
+                    self.update_need(&path, view);
+                }
+            }
+        }
+        self.forget_joining();
+    }
+
+    /// Takes the user's choice about held files.
+    pub(super) fn resolve_join(&mut self, id: CommandId, choice: JoinChoice, view: &impl StateView) {
+        let reply = if self.local.held.is_empty() {
+            Err(CommandError::Invalid("No files wait for a choice"))
+        } else {
+            self.release_held(choice, view);
+            Ok(Reply::Done)
+        };
+        self.emit(Output::Reply { id, reply });
+    }
+}

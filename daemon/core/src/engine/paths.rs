@@ -1,0 +1,390 @@
+//! From events to what should stand on disk: applying items to path states, the names pass, and what each path needs.
+
+use std::collections::BTreeSet;
+
+use super::work::Need;
+use super::{Notification, StateView, SyncEngine};
+use crate::fold::names::{self, Here};
+use crate::fold::{PathState, Version};
+use crate::ids::{ContentHash, Dot, ShortId};
+use crate::ledger::{Item, VerifiedEvent};
+use crate::rel_path::RelPath;
+use crate::tree::{Entry, Installed, Node};
+
+/// Mode of a directory that no version describes.
+const IMPLIED_DIR_MODE: u32 = 0o755;
+
+/// What should stand at a path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Want {
+    pub(super) entry: Entry,
+    /// The heads whose kind and content this is; empty for an implied directory.
+    pub(super) dots: Vec<Dot>,
+    /// The version that was chosen.
+    pub(super) dot: Option<Dot>,
+    pub(super) copy_of: Option<RelPath>,
+}
+
+impl Want {
+    /// Says whether an entry on disk is this one.
+    pub(super) fn is_met_by(&self, entry: &Entry) -> bool {
+        if self.dot.is_none() {
+            entry.node.is_dir()
+        } else {
+            *entry == self.entry
+        }
+    }
+
+    pub(super) fn content(&self) -> Option<ContentHash> {
+        self.entry.node.content()
+    }
+}
+
+impl SyncEngine {
+    /// Applies the items of a work event whose author may write; its log already ends with it.
+    pub(super) fn apply_work(&mut self, event: &VerifiedEvent, view: &impl StateView) {
+        let author = event.header.author.short();
+        let mut written = BTreeSet::new();
+        let mut touched: Vec<(RelPath, bool)> = Vec::new();
+        for (i, item) in event.body.items.iter().enumerate() {
+            let Some(path) = item.path() else { continue };
+            let second = !matches!(item, Item::Discard { .. }) && !written.insert(path.clone());
+            if second {
+                continue;
+            }
+            let dot = Dot {
+                device: author,
+                seq: event.header.seq,
+                item: u32::try_from(i).unwrap_or(u32::MAX),
+            };
+            let mut state = self.pending.path_state(view, path).unwrap_or_default();
+            let was_live = state.is_live();
+            if self.apply_item(event, dot, item, &mut state, view) {
+                self.pending.set_path_state(path, Some(state));
+                touched.push((path.clone(), was_live));
+            }
+        }
+        self.refresh_touched(touched, view);
+    }
+
+    /// Applies one item to its path's state; `false` if it is void.
+    fn apply_item(
+        &mut self,
+        event: &VerifiedEvent,
+        dot: Dot,
+        item: &Item,
+        state: &mut PathState,
+        view: &impl StateView,
+    ) -> bool {
+        let (path, named) = match item {
+            Item::Put(put) => (&put.path, &put.base),
+            Item::Del { path, base, .. } => (path, base),
+            Item::Discard { path, drop } => (path, drop),
+            Item::Genesis(_) | Item::Grant(_) | Item::Invite(_) | Item::Unknown { .. } => return false,
+        };
+        let Some(base) = self.named_versions(event, path, named, view) else {
+            return false;
+        };
+        let (entry, import) = match item {
+            Item::Put(put) => (Some(put.entry.clone()), put.flags.import),
+            Item::Del { .. } => (None, false),
+            _ => {
+                state.discard(named);
+                return true;
+            }
+        };
+        let changes = entry
+            .as_ref()
+            .is_none_or(|entry| !base.iter().any(|b| b.node() == Some(&entry.node)));
+        let version = Version {
+            dot,
+            event: event.id,
+            hlc: event.header.hlc,
+            entry,
+            base: named.clone(),
+            import,
+            changes,
+        };
+        let replaced_by = version
+            .node()
+            .and_then(|node| self.pending.replaced(view, path, node));
+        let order = version.order();
+        self.pending.add_version(path, version.clone());
+        for node in state.apply(version, &base, replaced_by).replaced {
+            if self
+                .pending
+                .replaced(view, path, &node)
+                .is_none_or(|known| known < order)
+            {
+                self.pending.set_replaced(path, node, order);
+            }
+        }
+        true
+    }
+
+    /// Returns the known versions among `dots`; `None` if one breaks the base rule: each must name an item of the same
+    /// path in the author's past.
+    fn named_versions(
+        &self,
+        event: &VerifiedEvent,
+        path: &RelPath,
+        dots: &[Dot],
+        view: &impl StateView,
+    ) -> Option<Vec<Version>> {
+        let author = event.header.author.short();
+        let log = self.logs.get(&author)?;
+        let mut known = Vec::with_capacity(dots.len());
+        for dot in dots {
+            let in_past = if dot.device == author {
+                dot.seq < event.header.seq
+            } else {
+                log.has_seen(dot.device, dot.seq)
+            };
+            if !in_past {
+                return None;
+            }
+            match self.pending.version(view, path, *dot) {
+                Some(version) => known.push(version),
+                None if self.item_is_of(path, *dot, view) => {}
+                None => return None,
+            }
+        }
+        Some(known)
+    }
+
+    /// Says whether a void item, which left no version, is of this path.
+    fn item_is_of(&self, path: &RelPath, dot: Dot, view: &impl StateView) -> bool {
+        let Some(stored) = self.pending.event(view, dot.device, dot.seq) else {
+            return false;
+        };
+        let Ok(event) = stored.event.read_stored() else {
+            return false;
+        };
+        let item = usize::try_from(dot.item)
+            .ok()
+            .and_then(|i| event.body.items.get(i));
+        item.is_some_and(|item| item.path() == Some(path) && !matches!(item, Item::Discard { .. }))
+    }
+
+    /// Runs the names pass over paths whose heads changed and over what depends on them.
+    fn refresh_touched(&mut self, touched: Vec<(RelPath, bool)>, view: &impl StateView) {
+        let mut refresh = BTreeSet::new();
+        for (path, was_live) in touched {
+            let live = self
+                .pending
+                .path_state(view, &path)
+                .is_some_and(|state| state.is_live());
+            if live != was_live {
+                self.add_ancestors(&path, &mut refresh, view);
+                refresh.extend(self.pending.copy_origin(view, &path));
+            }
+            refresh.insert(path);
+        }
+        for path in refresh {
+            self.refresh(&path, view);
+        }
+    }
+
+    /// Adds the directories above `path` up to and including the first that a version puts there: only they can become
+    /// implied, or cease to be.
+    fn add_ancestors(&self, path: &RelPath, refresh: &mut BTreeSet<RelPath>, view: &impl StateView) {
+        for dir in path.ancestors() {
+            let live = self
+                .pending
+                .path_state(view, &dir)
+                .is_some_and(|state| state.is_live());
+            refresh.insert(dir);
+            if live {
+                break;
+            }
+        }
+    }
+
+    /// Gives a path's conflict copies their names, and notes what the path and the copies need.
+    pub(super) fn refresh(&mut self, path: &RelPath, view: &impl StateView) {
+        let mut affected = BTreeSet::from([path.clone()]);
+        if let Some(mut state) = self.pending.path_state(view, path) {
+            let below = self.is_crowded(&state, path, view);
+            let copies: Vec<(Dot, String)> = names::resolve(&state, below)
+                .copies
+                .iter()
+                .map(|version| (version.dot, version.event.to_hex()))
+                .collect();
+            let shown: Vec<(RelPath, Dot)> = copies
+                .into_iter()
+                .map(|(dot, event)| (self.name_copy(path, dot, &event, view), dot))
+                .collect();
+            if shown != state.shown {
+                self.rename_copies(path, &state.shown, &shown, &mut affected);
+                state.shown = shown;
+                self.pending.set_path_state(path, Some(state));
+            }
+        }
+        for name in affected {
+            self.update_need(&name, view);
+        }
+    }
+
+    /// Says whether something live below `path` keeps its own entry from standing there.
+    fn is_crowded(&self, state: &PathState, path: &RelPath, view: &impl StateView) -> bool {
+        let dir = state.winner().and_then(Version::node).is_some_and(Node::is_dir);
+        !dir && self.pending.has_live_below(view, path)
+    }
+
+    fn name_copy(&self, path: &RelPath, dot: Dot, event: &str, view: &impl StateView) -> RelPath {
+        let plain = names::copy_name(path, dot, None);
+        let real = self
+            .pending
+            .path_state(view, &plain)
+            .is_some_and(|state| state.is_live());
+        let other = self
+            .pending
+            .copy_origin(view, &plain)
+            .is_some_and(|origin| origin != *path);
+        if real || other {
+            names::copy_name(path, dot, Some(&event[..6]))
+        } else {
+            plain
+        }
+    }
+
+    fn rename_copies(
+        &mut self,
+        path: &RelPath,
+        old: &[(RelPath, Dot)],
+        new: &[(RelPath, Dot)],
+        affected: &mut BTreeSet<RelPath>,
+    ) {
+        for (name, dot) in old.iter().filter(|copy| !new.contains(copy)) {
+            self.pending.set_copy_name(name, None);
+            self.pending
+                .set_copy_name(&names::copy_name(path, *dot, None), None);
+            affected.insert(name.clone());
+        }
+        for (name, dot) in new {
+            self.pending.set_copy_name(name, Some(path.clone()));
+            self.pending
+                .set_copy_name(&names::copy_name(path, *dot, None), Some(path.clone()));
+            affected.insert(name.clone());
+            if !old.iter().any(|(known, _)| known == name) {
+                self.notify(Notification::ConflictCopy {
+                    path: name.clone(),
+                    origin: path.clone(),
+                });
+            }
+        }
+    }
+
+    /// Returns what should stand at a path.
+    pub(super) fn want(&self, path: &RelPath, view: &impl StateView) -> Option<Want> {
+        if let Some(want) = self.want_own(path, view) {
+            return Some(want);
+        }
+        let origin = self.pending.copy_origin(view, path)?;
+        let state = self.pending.path_state(view, &origin)?;
+        let (_, dot) = state.shown.iter().find(|(name, _)| name == path)?;
+        let entry = state.head(*dot)?.entry.clone()?;
+        let dots = state.heads_with(Some(&entry.node));
+        Some(Want {
+            entry,
+            dots,
+            dot: Some(*dot),
+            copy_of: Some(origin),
+        })
+    }
+
+    fn want_own(&self, path: &RelPath, view: &impl StateView) -> Option<Want> {
+        let state = self.pending.path_state(view, path).unwrap_or_default();
+        let below = self.is_crowded(&state, path, view);
+        match names::resolve(&state, below).here {
+            Here::Nothing => None,
+            Here::ImpliedDir => {
+                let entry = Entry {
+                    node: Node::Dir,
+                    mode: IMPLIED_DIR_MODE,
+                    mtime_ns: 0,
+                };
+                Some(Want {
+                    entry,
+                    dots: Vec::new(),
+                    dot: None,
+                    copy_of: None,
+                })
+            }
+            Here::Version(version) => {
+                let entry = version.entry.clone()?;
+                let dots = state.heads_with(Some(&entry.node));
+                Some(Want {
+                    entry,
+                    dots,
+                    dot: Some(version.dot),
+                    copy_of: None,
+                })
+            }
+        }
+    }
+
+    /// Compares what should stand at a path with what does, and notes the difference as a need.
+    pub(super) fn update_need(&mut self, path: &RelPath, view: &impl StateView) {
+        let want = self.want(path, view);
+        let have = self.pending.installed(view, path);
+        let need = match (want, have) {
+            (None, None) => None,
+            (None, Some(have)) => Some(Need::Remove {
+                content: have.entry.node.content(),
+            }),
+            (Some(want), Some(have)) if want.is_met_by(&have.entry) => {
+                self.adopt(path, &want, have, view);
+                None
+            }
+            (Some(want), have) => {
+                let same = have.is_some_and(|have| have.entry.node == want.entry.node);
+                Some(Need::Put {
+                    bytes: if same { 0 } else { want.entry.node.size() },
+                })
+            }
+        };
+        self.set_need(path, need);
+    }
+
+    /// Takes what stands on disk for the wanted versions.
+    fn adopt(&mut self, path: &RelPath, want: &Want, have: Installed, view: &impl StateView) {
+        if have.dots != want.dots || have.copy_of != want.copy_of {
+            let installed = Installed {
+                dots: want.dots.clone(),
+                copy_of: want.copy_of.clone(),
+                ..have
+            };
+            self.record_installed(path, Some(installed), view);
+        }
+    }
+
+    /// Records what stands on disk, and keeps the counts.
+    pub(super) fn record_installed(
+        &mut self,
+        path: &RelPath,
+        installed: Option<Installed>,
+        view: &impl StateView,
+    ) {
+        let old = self.pending.installed(view, path);
+        let count = |i: &Option<Installed>| u64::from(i.is_some());
+        let copies = |i: &Option<Installed>| u64::from(i.as_ref().is_some_and(|i| i.copy_of.is_some()));
+        self.installed_count =
+            self.installed_count + count(&installed) - count(&old).min(self.installed_count);
+        self.copies_count = self.copies_count + copies(&installed) - copies(&old).min(self.copies_count);
+        self.pending.set_installed(path, installed);
+    }
+
+    /// Notes a need, or that there is none.
+    fn set_need(&mut self, path: &RelPath, need: Option<Need>) {
+        let needed = need.is_some();
+        if self.work.set(path, need) != needed {
+            self.pending.set_need(path, needed);
+        }
+    }
+
+    /// Returns the author of a version.
+    pub(super) fn author_of(dot: Option<Dot>) -> Option<ShortId> {
+        dot.map(|dot| dot.device)
+    }
+}

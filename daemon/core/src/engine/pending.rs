@@ -1,0 +1,315 @@
+//! Writes that are not durable yet, laid over the store's view.
+//!
+//! Every change of state goes through here: it is visible to the engine at once, and [`Pending::close`] turns what
+//! changed since the last call into one [`Batch`](super::Batch). When the batch is durable its entries are dropped.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use super::io::{BatchNo, StateView, StoredEvent, Write};
+use crate::content::Manifest;
+use crate::fold::{PathState, Version, WriteOrder};
+use crate::ids::{Dot, ShortId};
+use crate::ledger::LogState;
+use crate::rel_path::RelPath;
+use crate::tree::{Installed, Node};
+
+/// A row that a batch wrote.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+enum Key {
+    Path(RelPath),
+    Installed(RelPath),
+    CopyName(RelPath),
+    Replaced(RelPath, Node),
+    Version(RelPath, Dot),
+    Event(ShortId, u64),
+    Need(RelPath),
+    Log(ShortId),
+    Setting(&'static str),
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(super) struct Pending {
+    open: BatchNo,
+    paths: BTreeMap<RelPath, (BatchNo, Option<PathState>)>,
+    installed: BTreeMap<RelPath, (BatchNo, Option<Installed>)>,
+    copy_names: BTreeMap<RelPath, (BatchNo, Option<RelPath>)>,
+    replaced: BTreeMap<RelPath, BTreeMap<Node, (BatchNo, WriteOrder)>>,
+    versions: BTreeMap<RelPath, BTreeMap<Dot, (BatchNo, Version)>>,
+    events: BTreeMap<(ShortId, u64), (BatchNo, StoredEvent)>,
+    /// Values of rows that the engine itself holds in memory: only the newest is written.
+    needs: BTreeMap<RelPath, bool>,
+    logs: BTreeMap<ShortId, LogState>,
+    settings: BTreeMap<&'static str, Option<Vec<u8>>>,
+    manifests: Vec<Arc<Manifest>>,
+    appended: Vec<StoredEvent>,
+    touched: BTreeSet<Key>,
+    closed: VecDeque<(BatchNo, BTreeSet<Key>)>,
+    /// While set, the view still shows a group that was left.
+    forgotten: Option<BatchNo>,
+    forget: bool,
+}
+
+impl Pending {
+    pub(super) fn new() -> Self {
+        Self {
+            open: BatchNo(1),
+            ..Self::default()
+        }
+    }
+
+    /// Forgets the group: nothing of the view counts any more.
+    pub(super) fn forget(&mut self) {
+        *self = Self {
+            open: self.open,
+            closed: std::mem::take(&mut self.closed),
+            manifests: std::mem::take(&mut self.manifests),
+            forgotten: Some(self.open),
+            forget: true,
+            ..Self::default()
+        };
+    }
+
+    pub(super) fn path_state(&self, view: &impl StateView, path: &RelPath) -> Option<PathState> {
+        match self.paths.get(path) {
+            Some((_, state)) => state.clone(),
+            None => self.ask(view, |v| v.path_state(path)),
+        }
+    }
+
+    pub(super) fn installed(&self, view: &impl StateView, path: &RelPath) -> Option<Installed> {
+        match self.installed.get(path) {
+            Some((_, installed)) => installed.clone(),
+            None => self.ask(view, |v| v.installed(path)),
+        }
+    }
+
+    pub(super) fn copy_origin(&self, view: &impl StateView, name: &RelPath) -> Option<RelPath> {
+        match self.copy_names.get(name) {
+            Some((_, origin)) => origin.clone(),
+            None => self.ask(view, |v| v.copy_origin(name)),
+        }
+    }
+
+    pub(super) fn replaced(&self, view: &impl StateView, path: &RelPath, node: &Node) -> Option<WriteOrder> {
+        match self.replaced.get(path).and_then(|nodes| nodes.get(node)) {
+            Some((_, order)) => Some(*order),
+            None => self.ask(view, |v| v.replaced(path, node)),
+        }
+    }
+
+    pub(super) fn version(&self, view: &impl StateView, path: &RelPath, dot: Dot) -> Option<Version> {
+        match self.versions.get(path).and_then(|dots| dots.get(&dot)) {
+            Some((_, version)) => Some(version.clone()),
+            None => self.ask(view, |v| v.version(path, dot)),
+        }
+    }
+
+    pub(super) fn versions_with(&self, view: &impl StateView, path: &RelPath, node: &Node) -> Vec<Dot> {
+        let mut dots = if self.forgotten.is_some() {
+            Vec::new()
+        } else {
+            view.versions_with(path, node)
+        };
+        for (dot, (_, version)) in self.versions.get(path).into_iter().flatten() {
+            if version.node() == Some(node) && !dots.contains(dot) {
+                dots.push(*dot);
+            }
+        }
+        dots.sort();
+        dots
+    }
+
+    pub(super) fn has_history(&self, view: &impl StateView, path: &RelPath) -> bool {
+        self.versions.contains_key(path) || (self.forgotten.is_none() && view.has_history(path))
+    }
+
+    pub(super) fn event(&self, view: &impl StateView, author: ShortId, seq: u64) -> Option<StoredEvent> {
+        match self.events.get(&(author, seq)) {
+            Some((_, event)) => Some(event.clone()),
+            None => self.ask(view, |v| v.event(author, seq)),
+        }
+    }
+
+    /// Says whether any path below `dir` has a Put among its heads.
+    pub(super) fn has_live_below(&self, view: &impl StateView, dir: &RelPath) -> bool {
+        let (from, to) = dir.below_range();
+        let start = RelPath::parse(&from[..from.len() - 1]);
+        let Ok(start) = start else { return false };
+        let laid_over = self
+            .paths
+            .range(start..)
+            .skip_while(|(path, _)| path.as_bytes() < &from[..])
+            .take_while(|(path, _)| path.as_bytes() < &to[..])
+            .any(|(_, (_, state))| state.as_ref().is_some_and(PathState::is_live));
+        if laid_over || self.forgotten.is_some() {
+            return laid_over;
+        }
+        let mut after: Option<RelPath> = None;
+        while let Some(path) = view.next_live_below(dir, after.as_ref()) {
+            if !self.paths.contains_key(&path) {
+                return true;
+            }
+            after = Some(path);
+        }
+        false
+    }
+
+    pub(super) fn set_path_state(&mut self, path: &RelPath, state: Option<PathState>) {
+        self.paths.insert(path.clone(), (self.open, state));
+        self.touched.insert(Key::Path(path.clone()));
+    }
+
+    pub(super) fn set_installed(&mut self, path: &RelPath, installed: Option<Installed>) {
+        self.installed.insert(path.clone(), (self.open, installed));
+        self.touched.insert(Key::Installed(path.clone()));
+    }
+
+    pub(super) fn set_copy_name(&mut self, name: &RelPath, origin: Option<RelPath>) {
+        self.copy_names.insert(name.clone(), (self.open, origin));
+        self.touched.insert(Key::CopyName(name.clone()));
+    }
+
+    pub(super) fn set_replaced(&mut self, path: &RelPath, node: Node, order: WriteOrder) {
+        self.touched.insert(Key::Replaced(path.clone(), node.clone()));
+        self.replaced
+            .entry(path.clone())
+            .or_default()
+            .insert(node, (self.open, order));
+    }
+
+    pub(super) fn add_version(&mut self, path: &RelPath, version: Version) {
+        self.touched.insert(Key::Version(path.clone(), version.dot));
+        self.versions
+            .entry(path.clone())
+            .or_default()
+            .insert(version.dot, (self.open, version));
+    }
+
+    pub(super) fn add_event(&mut self, event: StoredEvent) {
+        let key = (event.author.short(), event.seq);
+        self.touched.insert(Key::Event(key.0, key.1));
+        self.appended.push(event.clone());
+        self.events.insert(key, (self.open, event));
+    }
+
+    pub(super) fn set_log(&mut self, device: ShortId, log: LogState) {
+        self.touched.insert(Key::Log(device));
+        self.logs.insert(device, log);
+    }
+
+    pub(super) fn set_need(&mut self, path: &RelPath, needed: bool) {
+        self.touched.insert(Key::Need(path.clone()));
+        self.needs.insert(path.clone(), needed);
+    }
+
+    pub(super) fn set_setting(&mut self, name: &'static str, value: Option<Vec<u8>>) {
+        self.touched.insert(Key::Setting(name));
+        self.settings.insert(name, value);
+    }
+
+    pub(super) fn add_manifest(&mut self, manifest: Arc<Manifest>) {
+        self.manifests.push(manifest);
+    }
+
+    /// Returns what was written since the last call as a batch; `None` if nothing was.
+    pub(super) fn close(&mut self) -> Option<super::Batch> {
+        if self.touched.is_empty() && self.manifests.is_empty() && !self.forget {
+            return None;
+        }
+        let no = self.open;
+        let touched = std::mem::take(&mut self.touched);
+        let mut writes = Vec::with_capacity(touched.len() + 1);
+        if std::mem::take(&mut self.forget) {
+            writes.push(Write::Forget);
+        }
+        writes.extend(
+            std::mem::take(&mut self.manifests)
+                .into_iter()
+                .map(Write::Manifest),
+        );
+        writes.extend(std::mem::take(&mut self.appended).into_iter().map(Write::Event));
+        writes.extend(touched.iter().filter_map(|key| self.write_of(key)));
+        self.needs.clear();
+        self.logs.clear();
+        self.settings.clear();
+        self.closed.push_back((no, touched));
+        self.open = BatchNo(no.0 + 1);
+        Some(super::Batch { no, writes })
+    }
+
+    /// Drops what is durable.
+    pub(super) fn persisted(&mut self, through: BatchNo) {
+        if self.forgotten.is_some_and(|no| no <= through) {
+            self.forgotten = None;
+        }
+        while self.closed.front().is_some_and(|(no, _)| *no <= through) {
+            let Some((no, keys)) = self.closed.pop_front() else {
+                break;
+            };
+            keys.iter().for_each(|key| self.drop_if(key, no));
+        }
+    }
+
+    fn drop_if(&mut self, key: &Key, no: BatchNo) {
+        match key {
+            Key::Path(path) => remove_if(&mut self.paths, path, no),
+            Key::Installed(path) => remove_if(&mut self.installed, path, no),
+            Key::CopyName(name) => remove_if(&mut self.copy_names, name, no),
+            Key::Event(author, seq) => remove_if(&mut self.events, &(*author, *seq), no),
+            Key::Replaced(path, node) => {
+                if let Some(nodes) = self.replaced.get_mut(path) {
+                    remove_if(nodes, node, no);
+                    if nodes.is_empty() {
+                        self.replaced.remove(path);
+                    }
+                }
+            }
+            Key::Version(path, dot) => {
+                if let Some(dots) = self.versions.get_mut(path) {
+                    remove_if(dots, dot, no);
+                    if dots.is_empty() {
+                        self.versions.remove(path);
+                    }
+                }
+            }
+            Key::Need(_) | Key::Log(_) | Key::Setting(_) => {}
+        }
+    }
+
+    fn write_of(&self, key: &Key) -> Option<Write> {
+        Some(match key {
+            Key::Path(path) => Write::PathState(path.clone(), self.paths.get(path)?.1.clone()),
+            Key::Installed(path) => Write::Installed(path.clone(), self.installed.get(path)?.1.clone()),
+            Key::CopyName(name) => Write::CopyName {
+                name: name.clone(),
+                origin: self.copy_names.get(name)?.1.clone(),
+            },
+            Key::Replaced(path, node) => {
+                Write::Replaced(path.clone(), node.clone(), self.replaced.get(path)?.get(node)?.1)
+            }
+            Key::Version(path, dot) => {
+                Write::Version(path.clone(), self.versions.get(path)?.get(dot)?.1.clone())
+            }
+            Key::Need(path) => Write::Need(path.clone(), *self.needs.get(path)?),
+            Key::Log(device) => Write::Log(*device, self.logs.get(device)?.clone()),
+            Key::Setting(name) => Write::Setting(name, self.settings.get(name)?.clone()),
+            Key::Event(..) => return None,
+        })
+    }
+
+    fn ask<V: StateView, T>(&self, view: &V, read: impl FnOnce(&V) -> Option<T>) -> Option<T> {
+        if self.forgotten.is_some() {
+            None
+        } else {
+            read(view)
+        }
+    }
+}
+
+fn remove_if<K: Ord, T>(map: &mut BTreeMap<K, (BatchNo, T)>, key: &K, no: BatchNo) {
+    if map.get(key).is_some_and(|(at, _)| *at == no) {
+        map.remove(key);
+    }
+}

@@ -1,0 +1,703 @@
+//! Events between peers: push and gossip are hints, heads and pulls are the truth (ledger.md 6).
+//!
+//! A pull asks for all events beyond the asker's log sizes, and gets them in the order in which they arrived at the
+//! answerer. That order respects `seen`, so each event can be applied as it comes and nothing is ever buffered; what
+//! does not fit is pulled instead.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use sha2::{Digest, Sha256};
+
+use super::{
+    GossipMessage, Head, InboundId, MAX_PAGE_BYTES, MAX_PUSH_BYTES, Notification, Output, PeerStatus, Phase,
+    RefuseReason, Request, RequestFailed, RequestId, Response, StateView, StoredEvent, SyncEngine,
+};
+use crate::ids::{DeviceId, EventId, ShortId};
+use crate::ledger::{Body, EventKind, Header, Item, LogError, LogState, Seen, SignedEvent, VerifiedEvent};
+use crate::time::{BootInstant, Hlc, Now};
+
+/// Between two exchanges of heads with some neighbour, when nothing happens.
+const ROUND: Duration = Duration::from_secs(60);
+/// Spread of [`ROUND`], so that devices do not ask in step.
+const ROUND_JITTER_MS: u64 = 10_000;
+/// After the last change, until heads are compared with a neighbour.
+const QUIET: Duration = Duration::from_secs(5);
+/// After gossip named an unknown event, until its neighbour is asked; the push is usually faster.
+const GOSSIP_GRACE: Duration = Duration::from_millis(500);
+/// Until a peer that did not answer is asked again.
+const ASK_AGAIN: Duration = Duration::from_secs(2);
+/// Until a peer that sent nothing usable is asked again.
+const PENALTY: Duration = Duration::from_secs(60);
+/// Pushes to one peer that wait for their acknowledgement; beyond it the peer pulls.
+const MAX_PUSHES: u32 = 64;
+
+/// What is known of a connected device.
+#[derive(Debug)]
+pub(super) struct Peer {
+    address: String,
+    pub(super) local: bool,
+    pulling: bool,
+    pushes: u32,
+    /// The digest that this peer was told we are in sync with.
+    told: Option<[u8; 32]>,
+    /// The digest that this peer said it is in sync with.
+    said: Option<[u8; 32]>,
+    pub(super) in_sync: bool,
+    ask_at: Option<BootInstant>,
+    pub(super) caught_up: bool,
+}
+
+/// What a request of ours was about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Asked {
+    Heads,
+    Pull,
+    Push,
+    InSync,
+    Hello,
+    Redeem,
+    TrustLan,
+    Present,
+}
+
+/// The connected devices and what is under way with them.
+#[derive(Debug, Default)]
+pub(super) struct Peers {
+    map: BTreeMap<DeviceId, Peer>,
+    requests: BTreeMap<RequestId, (DeviceId, Asked)>,
+    digest: Option<[u8; 32]>,
+    round: Option<BootInstant>,
+    quiet: Option<BootInstant>,
+}
+
+/// Why an event was not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Refused {
+    /// It is known.
+    Known,
+    /// Something before it is missing.
+    Gap,
+    /// No honest daemon sends this.
+    Bad(&'static str),
+}
+
+impl Peers {
+    pub(super) fn connected(&self) -> impl Iterator<Item = (&DeviceId, &Peer)> {
+        self.map.iter()
+    }
+
+    pub(super) fn get(&self, device: &DeviceId) -> Option<&Peer> {
+        self.map.get(device)
+    }
+
+    pub(super) fn is_pulling(&self) -> bool {
+        self.map.values().any(|peer| peer.pulling)
+    }
+
+    pub(super) fn deadline(&self) -> Option<(BootInstant, &'static str)> {
+        let asks = self
+            .map
+            .values()
+            .filter_map(|peer| Some((peer.ask_at?, "ask a peer for its heads")));
+        let round = self.round.map(|at| (at, "compare heads with some neighbour"));
+        let quiet = self.quiet.map(|at| (at, "compare heads after a change"));
+        asks.chain(round).chain(quiet).min()
+    }
+
+    /// Has the digest computed again.
+    pub(super) fn heads_moved(&mut self) {
+        self.digest = None;
+    }
+
+    pub(super) fn ask_at(&mut self, device: &DeviceId, at: BootInstant) {
+        if let Some(peer) = self.map.get_mut(device) {
+            peer.ask_at = Some(peer.ask_at.map_or(at, |known| known.min(at)));
+        }
+    }
+}
+
+impl SyncEngine {
+    pub(super) fn is_member(&self, device: &DeviceId) -> bool {
+        let known = self.group.as_ref().is_some_and(|group| group.is_member(device));
+        known || self.joining.presented.contains(device)
+    }
+
+    pub(super) fn ask(&mut self, to: DeviceId, asked: Asked, request: Request) {
+        self.next_request += 1;
+        let id = RequestId(self.next_request);
+        self.peers.requests.insert(id, (to, asked));
+        self.emit(Output::Request { to, id, request });
+    }
+
+    pub(super) fn respond(&mut self, id: InboundId, response: Response) {
+        self.emit(Output::Respond { id, response });
+    }
+
+    pub(super) fn connected(&mut self, device: DeviceId, address: String, local: bool, now: Now) {
+        if device == self.me {
+            return;
+        }
+        let peer = Peer {
+            address,
+            local,
+            pulling: false,
+            pushes: 0,
+            told: None,
+            said: None,
+            in_sync: false,
+            ask_at: None,
+            caught_up: false,
+        };
+        self.peers.map.insert(device, peer);
+        self.peers.round.get_or_insert(now.boot.after(ROUND));
+        if self.is_member(&device) {
+            self.notify(Notification::PeerConnected { device });
+            self.ask_heads(device);
+            self.work.sources_changed();
+        } else {
+            self.stranger_connected(device);
+        }
+    }
+
+    pub(super) fn disconnected(&mut self, device: DeviceId) {
+        if self.peers.map.remove(&device).is_some() && self.is_member(&device) {
+            self.notify(Notification::PeerDisconnected { device });
+        }
+        if self.peers.map.is_empty() {
+            self.peers.round = None;
+        }
+    }
+
+    pub(super) fn ask_heads(&mut self, device: DeviceId) {
+        if let Some(peer) = self.peers.map.get_mut(&device) {
+            peer.ask_at = None;
+            if peer.pulling {
+                return;
+            }
+        }
+        let digest = self.digest();
+        self.ask(device, Asked::Heads, Request::Heads { digest });
+    }
+
+    fn pull(&mut self, device: DeviceId) {
+        let Some(peer) = self.peers.map.get_mut(&device) else {
+            return;
+        };
+        if peer.pulling {
+            return;
+        }
+        peer.pulling = true;
+        let have = self
+            .logs
+            .iter()
+            .map(|(short, log)| (*short, log.size()))
+            .collect();
+        let max_bytes = u32::try_from(MAX_PAGE_BYTES).unwrap_or(u32::MAX);
+        self.ask(device, Asked::Pull, Request::Pull { have, max_bytes });
+    }
+
+    /// Returns the digest of all heads; computed again only when one moved.
+    pub(super) fn digest(&mut self) -> [u8; 32] {
+        let logs = &self.logs;
+        *self.peers.digest.get_or_insert_with(|| {
+            let mut hasher = Sha256::new();
+            for (short, log) in logs {
+                hasher.update(short.as_bytes());
+                hasher.update(log.size().to_be_bytes());
+                hasher.update(log.last_id.id16());
+            }
+            hasher.finalize().into()
+        })
+    }
+
+    fn heads(&self) -> Vec<Head> {
+        let head = |(device, log): (&ShortId, &LogState)| Head {
+            device: *device,
+            size: log.size(),
+            id16: log.last_id.id16(),
+        };
+        self.logs.iter().map(head).collect()
+    }
+
+    /// Answers a peer.
+    pub(super) fn request(
+        &mut self,
+        from: DeviceId,
+        id: InboundId,
+        request: Request,
+        now: Now,
+        view: &impl StateView,
+    ) {
+        if !request.is_join() && !self.is_member(&from) {
+            self.respond(id, Response::Refused(RefuseReason::NotMember));
+            return;
+        }
+        match request {
+            Request::Heads { digest } => {
+                if digest == self.digest() {
+                    self.respond(id, Response::Same);
+                } else {
+                    let heads = self.heads();
+                    self.respond(id, Response::Heads(heads));
+                    self.peers
+                        .ask_at(&from, now.boot.after(Duration::from_millis(50)));
+                }
+            }
+            Request::Pull { have, max_bytes } => {
+                let have = have.into_iter().collect();
+                let max = usize::try_from(max_bytes)
+                    .unwrap_or(usize::MAX)
+                    .min(MAX_PAGE_BYTES);
+                let (events, more) = view.events_beyond(&have, max);
+                let events = events.into_iter().map(|stored| stored.event).collect();
+                self.respond(id, Response::Events { events, more });
+            }
+            Request::Push { events } => {
+                self.respond(id, Response::Ack);
+                self.take_events(from, events, now, view);
+            }
+            Request::InSync { digest } => {
+                self.respond(id, Response::Ack);
+                let same = digest == self.digest();
+                if let Some(peer) = self.peers.map.get_mut(&from) {
+                    peer.said = Some(digest);
+                    peer.in_sync = same;
+                }
+                self.work.sources_changed();
+            }
+            Request::JoinHello => self.join_hello(from, id),
+            Request::JoinRedeem(redeem) => self.join_redeem(from, id, &redeem, now, view),
+            Request::JoinTrustLan { name } => self.join_trust_lan(from, id, name, now, view),
+            Request::Present { events } => self.present_received(from, id, &events),
+        }
+    }
+
+    /// Takes an answer.
+    pub(super) fn response(
+        &mut self,
+        id: RequestId,
+        result: Result<Response, RequestFailed>,
+        now: Now,
+        view: &impl StateView,
+    ) {
+        let Some((from, asked)) = self.peers.requests.remove(&id) else {
+            return;
+        };
+        match asked {
+            Asked::Heads => self.heads_answered(from, result, now, view),
+            Asked::Pull => self.pull_answered(from, result, now, view),
+            Asked::Push => {
+                if let Some(peer) = self.peers.map.get_mut(&from) {
+                    peer.pushes = peer.pushes.saturating_sub(1);
+                }
+            }
+            Asked::InSync => {
+                if result != Ok(Response::Ack)
+                    && let Some(peer) = self.peers.map.get_mut(&from)
+                {
+                    peer.told = None;
+                }
+            }
+            Asked::Hello | Asked::Redeem | Asked::TrustLan | Asked::Present => {
+                self.join_answered(from, asked, result, now);
+            }
+        }
+    }
+
+    fn heads_answered(
+        &mut self,
+        from: DeviceId,
+        result: Result<Response, RequestFailed>,
+        now: Now,
+        view: &impl StateView,
+    ) {
+        match result {
+            Ok(Response::Same) => self.caught_up(from, view),
+            Ok(Response::Heads(heads)) => {
+                let behind = heads
+                    .iter()
+                    .any(|head| self.logs.get(&head.device).map_or(0, LogState::size) < head.size);
+                if behind {
+                    self.pull(from);
+                } else {
+                    self.caught_up(from, view);
+                }
+            }
+            Ok(Response::Refused(_)) | Err(RequestFailed) => {
+                self.present(from, view);
+                self.peers.ask_at(&from, now.boot.after(ASK_AGAIN));
+            }
+            Ok(_) => self.misbehaved(from, "an answer of the wrong kind", now),
+        }
+    }
+
+    fn pull_answered(
+        &mut self,
+        from: DeviceId,
+        result: Result<Response, RequestFailed>,
+        now: Now,
+        view: &impl StateView,
+    ) {
+        if let Some(peer) = self.peers.map.get_mut(&from) {
+            peer.pulling = false;
+        }
+        match result {
+            Ok(Response::Events { events, more }) => {
+                let before = self.digest();
+                let good = self.take_events(from, events, now, view);
+                if good && more && before != self.digest() {
+                    self.pull(from);
+                } else if good && !more {
+                    self.caught_up(from, view);
+                } else {
+                    self.peers.ask_at(&from, now.boot.after(PENALTY));
+                }
+            }
+            Ok(Response::Refused(_)) | Err(RequestFailed) => {
+                self.peers.ask_at(&from, now.boot.after(ASK_AGAIN));
+            }
+            Ok(_) => self.misbehaved(from, "an answer of the wrong kind", now),
+        }
+    }
+
+    /// Applies a peer's events in order; `false` if one was bad.
+    fn take_events(
+        &mut self,
+        from: DeviceId,
+        events: Vec<SignedEvent>,
+        now: Now,
+        view: &impl StateView,
+    ) -> bool {
+        for event in events {
+            match self.accept(&event, view) {
+                Ok(()) => self.peers.quiet = Some(now.boot.after(QUIET)),
+                Err(Refused::Known) => {}
+                Err(Refused::Gap) => {
+                    self.pull(from);
+                    return true;
+                }
+                Err(Refused::Bad(reason)) => {
+                    self.misbehaved(from, reason, now);
+                    return false;
+                }
+            }
+        }
+        true
+    }
+
+    fn misbehaved(&mut self, device: DeviceId, reason: &'static str, now: Now) {
+        self.peers.ask_at(&device, now.boot.after(PENALTY));
+        self.notify(Notification::PeerMisbehaved { device, reason });
+    }
+
+    /// A peer has nothing that we lack.
+    fn caught_up(&mut self, from: DeviceId, view: &impl StateView) {
+        if let Some(peer) = self.peers.map.get_mut(&from) {
+            peer.caught_up = true;
+        }
+        if self.phase == Phase::CatchingUp {
+            self.ledger_complete(view);
+        }
+    }
+
+    /// Checks an event in full and applies it (ledger.md 7).
+    pub(super) fn accept(&mut self, event: &SignedEvent, view: &impl StateView) -> Result<(), Refused> {
+        let Some(group) = &self.group else {
+            return Err(Refused::Gap);
+        };
+        let header = Header::from_bytes(&event.header).map_err(|_| Refused::Bad("a malformed header"))?;
+        let founding = header.kind == EventKind::Genesis && event.id().as_group() == group.id;
+        if !founding && !group.is_member(&header.author) {
+            return Err(Refused::Gap);
+        }
+        let short = header.author.short();
+        let log = self
+            .logs
+            .get(&short)
+            .cloned()
+            .unwrap_or_else(|| LogState::empty(header.author));
+        match log.check_next(&header) {
+            Err(LogError::Known) => return self.known_or_fork(&header, event, view),
+            Err(LogError::Gap) => return Err(Refused::Gap),
+            Err(_) => return Err(Refused::Bad("an event that does not continue its log")),
+            Ok(()) => {}
+        }
+        let verified = event
+            .verify(&group.id)
+            .map_err(|_| Refused::Bad("an event that does not verify"))?;
+        for seen in &header.seen {
+            self.check_seen(seen, header.hlc, view)?;
+        }
+        self.apply(&verified, log, view);
+        Ok(())
+    }
+
+    fn known_or_fork(
+        &mut self,
+        header: &Header,
+        event: &SignedEvent,
+        view: &impl StateView,
+    ) -> Result<(), Refused> {
+        let stored = self.pending.event(view, header.author.short(), header.seq);
+        if stored.is_some_and(|stored| stored.id == event.id()) {
+            return Err(Refused::Known);
+        }
+        Err(Refused::Bad("a second event for one place in a log"))
+    }
+
+    /// Checks one entry of `seen`: the event is here, is the named one, and is older by the hybrid clock.
+    fn check_seen(&self, seen: &Seen, hlc: Hlc, view: &impl StateView) -> Result<(), Refused> {
+        let log = self.logs.get(&seen.device).ok_or(Refused::Gap)?;
+        if log.size() < seen.next_seq {
+            return Err(Refused::Gap);
+        }
+        let (id16, clock) = if log.size() == seen.next_seq {
+            (log.last_id.id16(), log.hlc)
+        } else {
+            let stored = self
+                .pending
+                .event(view, seen.device, seen.next_seq - 1)
+                .ok_or(Refused::Gap)?;
+            let header = Header::from_bytes(&stored.event.header).map_err(|_| Refused::Gap)?;
+            (stored.id.id16(), header.hlc)
+        };
+        if id16 != seen.id16 {
+            return Err(Refused::Bad("an event that has seen another history"));
+        }
+        if clock >= hlc {
+            return Err(Refused::Bad("an event older than what it has seen"));
+        }
+        Ok(())
+    }
+
+    /// Applies a checked event to log, group and paths.
+    fn apply(&mut self, event: &VerifiedEvent, mut log: LogState, view: &impl StateView) {
+        let author = event.header.author;
+        let short = author.short();
+        log.push(event);
+        self.peers.heads_moved();
+        self.pending.add_event(StoredEvent {
+            author,
+            seq: event.header.seq,
+            id: event.id,
+            kind: event.header.kind.code(),
+            event: event.signed.clone(),
+        });
+        self.pending.set_log(short, log.clone());
+        self.logs.insert(short, log.clone());
+        let critical = event.body.items.iter().any(Item::is_unknown_critical);
+        if critical || event.header.kind.is_unknown_critical() {
+            self.notify(Notification::UpgradeNeeded { device: author });
+            return;
+        }
+        match event.header.kind {
+            EventKind::Genesis | EventKind::Admin => self.apply_admin(event, &log),
+            EventKind::Work => {
+                let role = self.group.as_ref().and_then(|group| group.role_at(&log));
+                if role.is_some_and(crate::access::Role::may_write) {
+                    self.apply_work(event, view);
+                }
+            }
+            EventKind::Unknown(_) => {}
+        }
+    }
+
+    /// Makes an event of this device's, applies it, and tells the members once it is durable.
+    pub(super) fn publish(&mut self, kind: EventKind, items: Vec<Item>, now: Now, view: &impl StateView) {
+        let (signed, id) = self.sign_event(kind, items, now);
+        let Ok(verified) = signed.read_stored() else {
+            debug_assert!(false, "an event of our own making is well-formed");
+            return;
+        };
+        let log = self.own_log();
+        self.apply(&verified, log, view);
+        self.peers.quiet = Some(now.boot.after(QUIET));
+        self.broadcast(&signed, verified.header.seq, id);
+    }
+
+    pub(super) fn own_log(&self) -> LogState {
+        self.logs
+            .get(&self.me.short())
+            .cloned()
+            .unwrap_or_else(|| LogState::empty(self.me))
+    }
+
+    fn sign_event(&mut self, kind: EventKind, items: Vec<Item>, now: Now) -> (SignedEvent, EventId) {
+        let own = self.own_log();
+        let newest = self.logs.values().map(|log| log.hlc).max().unwrap_or_default();
+        let seen = self
+            .logs
+            .iter()
+            .filter(|(short, log)| {
+                **short != self.me.short() && own.seen.get(short).copied().unwrap_or(0) < log.size()
+            })
+            .map(|(short, log)| Seen {
+                device: *short,
+                next_seq: log.size(),
+                id16: log.last_id.id16(),
+            })
+            .collect();
+        let header = Header {
+            author: self.me,
+            seq: own.size(),
+            prev_root: own.peaks.root(),
+            hlc: newest.next(now.wall_ms),
+            wall_ms: now.wall_ms,
+            seen,
+            kind,
+            n_items: 0,
+            body_len: 0,
+            body_root: [0; 32],
+        };
+        let body = Body {
+            seed: self.random.bytes16(),
+            items,
+        };
+        let group = self
+            .group
+            .as_ref()
+            .map_or_else(|| crate::ids::GroupId::new([0; 32]), |group| group.id);
+        SignedEvent::sign(&self.key, &group, header, &body)
+    }
+
+    fn broadcast(&mut self, event: &SignedEvent, seq: u64, id: EventId) {
+        let members: Vec<DeviceId> = self
+            .peers
+            .map
+            .iter()
+            .filter(|(device, peer)| self.is_member(device) && peer.pushes < MAX_PUSHES)
+            .map(|(device, _)| *device)
+            .collect();
+        if members.is_empty() {
+            return;
+        }
+        if event.len() <= MAX_PUSH_BYTES {
+            for device in &members {
+                if let Some(peer) = self.peers.map.get_mut(device) {
+                    peer.pushes += 1;
+                }
+                self.ask(
+                    *device,
+                    Asked::Push,
+                    Request::Push {
+                        events: vec![event.clone()],
+                    },
+                );
+            }
+        }
+        let message = GossipMessage::EventAnnounced {
+            author: self.me,
+            seq,
+            id,
+            header: event.header.clone(),
+            signature: event.signature,
+        };
+        self.emit(Output::Gossip(message));
+    }
+
+    /// Takes a broadcast: a hint that somebody has something new.
+    pub(super) fn gossip(&mut self, from: DeviceId, message: &GossipMessage, now: Now) {
+        let GossipMessage::EventAnnounced { author, seq, .. } = message;
+        let known = self.logs.get(&author.short()).map_or(0, LogState::size);
+        if *seq >= known {
+            self.peers.ask_at(&from, now.boot.after(GOSSIP_GRACE));
+        }
+    }
+
+    /// Compares heads where it is time to.
+    pub(super) fn sync_timeout(&mut self, now: Now) {
+        let due: Vec<DeviceId> = self
+            .peers
+            .map
+            .iter()
+            .filter(|(_, peer)| peer.ask_at.is_some_and(|at| at <= now.boot))
+            .map(|(device, _)| *device)
+            .collect();
+        for device in due {
+            if self.is_member(&device) {
+                self.ask_heads(device);
+            } else if let Some(peer) = self.peers.map.get_mut(&device) {
+                peer.ask_at = None;
+            }
+        }
+        if self.peers.quiet.is_some_and(|at| at <= now.boot) {
+            self.peers.quiet = None;
+            self.ask_some_neighbour();
+        }
+        if self.peers.round.is_some_and(|at| at <= now.boot) {
+            let jitter = Duration::from_millis(self.random.below(2 * ROUND_JITTER_MS));
+            let next = ROUND - Duration::from_millis(ROUND_JITTER_MS) + jitter;
+            self.peers.round = Some(now.boot.after(next));
+            self.ask_some_neighbour();
+        }
+    }
+
+    fn ask_some_neighbour(&mut self) {
+        let members: Vec<DeviceId> = self
+            .peers
+            .map
+            .keys()
+            .filter(|device| self.is_member(device))
+            .copied()
+            .collect();
+        if members.is_empty() {
+            return;
+        }
+        let chosen = self.random.below(members.len() as u64);
+        if let Some(device) = usize::try_from(chosen).ok().and_then(|i| members.get(i)) {
+            self.ask_heads(*device);
+        }
+    }
+
+    /// Tells members once that everything our heads name is here.
+    pub(super) fn tell_in_sync(&mut self) {
+        if self.phase != Phase::Running || !self.work.is_empty() || !self.local.is_empty() {
+            return;
+        }
+        let digest = self.digest();
+        let untold: Vec<DeviceId> = self
+            .peers
+            .map
+            .iter()
+            .filter(|(device, peer)| peer.caught_up && peer.told != Some(digest) && self.is_member(device))
+            .map(|(device, _)| *device)
+            .collect();
+        for device in untold {
+            if let Some(peer) = self.peers.map.get_mut(&device) {
+                peer.told = Some(digest);
+                peer.in_sync = peer.said == Some(digest);
+            }
+            self.ask(device, Asked::InSync, Request::InSync { digest });
+        }
+    }
+
+    pub(super) fn peer_statuses(&self) -> Vec<PeerStatus> {
+        let mut all = BTreeMap::new();
+        for (device, role, name) in self.group.iter().flat_map(|group| group.members()) {
+            let status = PeerStatus {
+                device: *device,
+                name: name.to_owned(),
+                role: Some(role),
+                connected: false,
+                address: None,
+                in_sync: false,
+            };
+            all.insert(*device, status);
+        }
+        for (device, peer) in &self.peers.map {
+            let status = all.entry(*device).or_insert_with(|| PeerStatus {
+                device: *device,
+                name: String::new(),
+                role: None,
+                connected: true,
+                address: None,
+                in_sync: false,
+            });
+            status.connected = true;
+            status.address = Some(peer.address.clone());
+            status.in_sync = peer.said.is_some() && peer.said == self.peers.digest;
+        }
+        all.into_values().collect()
+    }
+}
