@@ -129,6 +129,13 @@ impl FakeDisk {
         self.temporary.insert(ContentHash::of(&bytes), bytes);
     }
 
+    /// Throws temporary files away.
+    pub fn drop_contents(&mut self, contents: &[ContentHash]) {
+        for content in contents {
+            self.temporary.remove(content);
+        }
+    }
+
     /// Empties the temporary directory, as recovery may.
     pub fn sweep(&mut self) {
         self.temporary.clear();

@@ -1,6 +1,7 @@
 //! Tickets as `syncctl invite` prints them, with addresses of the simulated network.
 
 use p2p_sync_core::ids::GroupId;
+use p2p_sync_core::ticket::Ticket;
 
 /// Returns the address of a simulated device.
 #[must_use]
@@ -17,6 +18,6 @@ pub fn resolve(address: &str) -> Option<usize> {
 /// Returns a ticket.
 #[must_use]
 pub fn print(group: GroupId, secret: [u8; 32], devices: &[usize]) -> String {
-    let addresses: Vec<String> = devices.iter().map(|device| address(*device)).collect();
-    format!("{group}:{}:{}", GroupId::new(secret), addresses.join(","))
+    let addresses = devices.iter().map(|device| address(*device));
+    Ticket::new(group, secret, addresses).to_string()
 }

@@ -96,6 +96,7 @@ impl World {
                     self.later(device, delay, Work::Fetch(job));
                 }
             }
+            Output::DropContent(contents) => self.devices[device].disk.drop_contents(&contents),
             Output::Install(jobs) => self.queue_installs(device, jobs),
             Output::Scan => self.begin_scan(device),
             Output::Rescan(paths) => {
@@ -175,6 +176,6 @@ fn is_activity(output: &Output) -> bool {
         Output::Members(_) | Output::Announce { .. } | Output::Dial { .. } | Output::Reply { .. } => true,
         Output::Request { request, .. } => !matches!(request, Request::Heads { .. } | Request::InSync { .. }),
         Output::Respond { response, .. } => !matches!(response, Response::Same | Response::Ack),
-        Output::Scan | Output::Notify(_) => false,
+        Output::Scan | Output::Notify(_) | Output::DropContent(_) => false,
     }
 }
