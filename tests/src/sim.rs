@@ -10,6 +10,7 @@
 pub mod actions;
 pub mod device;
 pub mod disk;
+pub mod oracle;
 pub mod plan;
 pub mod rng;
 pub mod scanner;

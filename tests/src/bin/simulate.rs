@@ -9,8 +9,12 @@ use std::process::ExitCode;
 use clap::Parser;
 use p2p_sync_tests::sim::trace::Sink;
 
-#[path = "../../simulation/invariants.rs"]
-mod invariants;
+#[path = "../../simulation"]
+mod simulation {
+    pub(crate) mod invariants;
+}
+
+use simulation::invariants;
 
 /// Run seeds of the simulation until one fails
 #[derive(Debug, Parser)]

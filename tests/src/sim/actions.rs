@@ -219,11 +219,11 @@ impl Hand<'_> {
         if !self.make_parents(path) {
             return None;
         }
-        self.users.remember(&bytes, self.device);
         let what = format!("write {path} = {:?}", String::from_utf8_lossy(&bytes));
         match self.disk.lstat(path).map(|inode| inode.kind.clone()) {
             Some(Kind::Dir) => return None,
             Some(Kind::File(old)) => {
+                self.users.remember(&bytes, self.device);
                 if old != bytes {
                     self.users.give_up(&old);
                 }
@@ -232,7 +232,7 @@ impl Hand<'_> {
                     return done(what, vec![path.clone()]);
                 }
             }
-            Some(Kind::Link(_)) | None => {}
+            Some(Kind::Link(_)) | None => self.users.remember(&bytes, self.device),
         }
         self.disk
             .create(path, Kind::File(bytes), FILE_MODES[rng.index(2)], self.now_ns);

@@ -6,6 +6,7 @@ mod pairing;
 mod services;
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 
 use p2p_sync_core::engine::{Command, CommandId, FetchJob, Input, Output, RequestId};
 use p2p_sync_core::ids::DeviceId;
@@ -168,7 +169,7 @@ impl World {
         while !self.is_at_rest() {
             self.step()?;
             if self.time_ms > end {
-                return Err(format!("No rest {REST_WITHIN_MS} ms after the healing"));
+                return Err(self.unrest());
             }
         }
         Ok(())
@@ -264,6 +265,17 @@ impl World {
         self.healed
             && self.time_ms > self.last_activity_ms + REST_MS
             && self.time_ms > self.plan.span_ms + REST_MS
+    }
+
+    /// Says who is still busy, and with what.
+    fn unrest(&self) -> String {
+        let mut text = format!("No rest {REST_WITHIN_MS} ms after the healing:");
+        for device in &self.devices {
+            let status = device.status();
+            let needs: Vec<&RelPath> = device.store.durable().needs.iter().collect();
+            let _ = write!(text, " [{} {:?}, needs {needs:?}]", device.index, status.state);
+        }
+        text
     }
 
     fn step(&mut self) -> Result<(), String> {

@@ -139,6 +139,7 @@ impl World {
     }
 
     pub(super) fn drop_links(&mut self, device: usize) -> Result<(), String> {
+        self.links.inbound.retain(|_, (answerer, _)| *answerer != device);
         for peer in self.links.peers(device) {
             self.disconnect(device, peer)?;
         }
