@@ -1,1 +1,217 @@
-//! control: not written yet.
+//! The control service: the gRPC API `p2psync.v1` on a Unix socket.
+//!
+//! It owns no state. What reads is answered from the published [`StatusSnapshot`]; what acts becomes a
+//! [`ControlCommand`] with a oneshot for the answer, which the event loop hands to the engine, the network or the
+//! journal; what happens is passed from the [`Notification`] channel to the watchers. A crash loses nothing but the
+//! calls under way.
+//!
+//! Who may call is decided once per connection, from the kernel's word about the peer ([`Access`]); every rpc, health
+//! and reflection included, is refused to others with `PERMISSION_DENIED`. Errors become statuses in one place
+//! (`control/status.rs`).
+
+mod authority;
+mod caller;
+mod convert;
+mod server;
+mod service;
+mod socket;
+mod status;
+mod watch;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use p2p_sync_core::access::Role;
+use p2p_sync_core::engine::{CommandError, JoinChoice, Notification, Status};
+use p2p_sync_core::ids::GroupId;
+use p2p_sync_core::rel_path::RelPath;
+use p2p_sync_core::ticket::Ticket;
+use tokio::sync::{broadcast, mpsc, oneshot, watch as latest};
+
+pub use caller::Access;
+pub use server::{ControlService, ServeError};
+pub use socket::{ControlSocket, SocketError};
+
+/// Commands that may wait for the event loop. Each belongs to a call that waits, so more would only wait longer.
+pub const COMMAND_QUEUE: usize = 64;
+/// Notifications kept for a slow watcher; who falls further behind is told how many were dropped.
+pub const NOTIFICATION_QUEUE: usize = 1_024;
+
+/// Where a command's answer goes. A closed receiver means that the caller went away; that is no error.
+pub type ReplyTo<T> = oneshot::Sender<Result<T, ControlError>>;
+
+/// What a user can ask of the daemon. Exactly one answer goes to each `reply`.
+#[derive(Debug)]
+pub enum ControlCommand {
+    /// Make an invite and a ticket for it with this device's addresses.
+    CreateInvite {
+        /// The role of whoever redeems it; never owner.
+        role: Role,
+        /// When it ends; `None`: never.
+        expires: Option<SystemTime>,
+        /// How often it may be redeemed, 1 to [`MAX_INVITE_USES`].
+        max_uses: u32,
+        /// The ticket.
+        reply: ReplyTo<Ticket>,
+    },
+    /// Redeem a ticket; answered when the device is in the group, or cannot be.
+    Join {
+        /// The ticket, already known to be well formed.
+        ticket: Ticket,
+        /// What to do with differing files; `None`: hold them if there are many.
+        choice: Option<JoinChoice>,
+        /// The group and the role.
+        reply: ReplyTo<Joined>,
+    },
+    /// Decide about the files that a join left held.
+    ResolveJoin {
+        /// What to do with them.
+        choice: JoinChoice,
+        /// Done.
+        reply: ReplyTo<()>,
+    },
+    /// Scan the folder or what lies below a path; answered when it is under way.
+    Rescan {
+        /// `None`: the whole folder.
+        path: Option<RelPath>,
+        /// Done.
+        reply: ReplyTo<()>,
+    },
+    /// Keep dialling an address; answered at once.
+    ConnectPeer {
+        /// A well-formed multiaddress.
+        address: String,
+        /// Done.
+        reply: ReplyTo<()>,
+    },
+    /// Say what the crash journal holds.
+    GetJournal {
+        /// The journal.
+        reply: ReplyTo<JournalSummary>,
+    },
+}
+
+/// Times that one invite may be redeemed: a classroom, not the internet.
+pub const MAX_INVITE_USES: u32 = 1_000;
+
+/// The group that was joined.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Joined {
+    /// The group.
+    pub group: GroupId,
+    /// This device's role in it.
+    pub role: Role,
+}
+
+/// What the crash journal holds.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct JournalSummary {
+    /// Whether the last run stopped cleanly; a first run counts as clean.
+    pub last_stop_clean: bool,
+    /// Paths that recovery looked at when this run started, relative to the folder; `.` is all of it.
+    pub recovered: Vec<PathBuf>,
+    /// Paths in use now, relative to the folder.
+    pub in_use: Vec<PathBuf>,
+    /// Installs begun and not finished.
+    pub open_installs: u64,
+    /// Bytes of the journal file.
+    pub size_bytes: u64,
+}
+
+/// Why a command was not done.
+#[derive(Debug, thiserror::Error)]
+pub enum ControlError {
+    /// The engine refused it.
+    #[error(transparent)]
+    Command(#[from] CommandError),
+    /// The address cannot be dialled.
+    #[error("{address} is not an address that this device can dial")]
+    BadAddress {
+        /// As it was given.
+        address: String,
+    },
+    /// The disk refused.
+    #[error("Cannot read {}", path.display())]
+    Io {
+        /// What was to be read.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The daemon did not get to it in time.
+    #[error("The daemon did not get to it in time")]
+    TimedOut,
+    /// The daemon is stopping.
+    #[error("The daemon is stopping")]
+    Stopping,
+}
+
+/// All that `status` and `peers` show.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StatusSnapshot {
+    /// The engine's view.
+    pub engine: Status,
+    /// This device's name.
+    pub name: String,
+    /// The daemon's version.
+    pub version: &'static str,
+    /// Where the folder is.
+    pub folder: PathBuf,
+    /// Multiaddresses at which this device can be reached, with the `/p2p/` part.
+    pub listen: Vec<String>,
+    /// When the daemon started.
+    pub started_at: SystemTime,
+    /// Why changes are found by rescans only; `None` while the watcher works.
+    pub watcher_degraded: Option<String>,
+    /// Why the folder cannot be kept; `None` while it can.
+    pub failure: Option<String>,
+    /// More that a person should look at. Conflicts, held files, stuck paths and the watcher are added to it when it
+    /// is shown.
+    pub warnings: Vec<Warning>,
+    /// Bytes of content received from peers since the start.
+    pub bytes_in: u64,
+    /// Bytes of content sent to peers since the start.
+    pub bytes_out: u64,
+}
+
+impl StatusSnapshot {
+    /// Returns the snapshot of a daemon that has only just begun.
+    #[must_use]
+    pub fn starting(name: String, folder: PathBuf, started_at: SystemTime) -> Self {
+        Self {
+            engine: Status::default(),
+            name,
+            version: env!("CARGO_PKG_VERSION"),
+            folder,
+            listen: Vec::new(),
+            started_at,
+            watcher_degraded: None,
+            failure: None,
+            warnings: Vec::new(),
+            bytes_in: 0,
+            bytes_out: 0,
+        }
+    }
+}
+
+/// Something that a person should look at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Warning {
+    /// A stable word in capitals.
+    pub code: &'static str,
+    /// One sentence.
+    pub message: String,
+}
+
+/// The service's ends of the channels to the event loop.
+#[derive(Debug, Clone)]
+pub struct Backend {
+    /// Takes commands; make it with room for [`COMMAND_QUEUE`].
+    pub commands: mpsc::Sender<ControlCommand>,
+    /// The newest snapshot.
+    pub status: latest::Receiver<Arc<StatusSnapshot>>,
+    /// What happens; each watcher subscribes. Make it with room for [`NOTIFICATION_QUEUE`].
+    pub notifications: broadcast::Sender<Notification>,
+}

@@ -1,1 +1,526 @@
-//! daemon: not written yet.
+//! Starts all services around the event loop, and stops them in order.
+//!
+//! Start: lock and recover the folder (journal), open the store, put right what a crash left, then network, content,
+//! scanner and watcher, and last the control socket, so that whoever can talk to the daemon finds it whole.
+//!
+//! Stop: 1 the control socket takes no more calls, 2 the event loop ends, 3 installs and writes under way end, 4 the
+//! network says goodbye, 5 scanner, watcher and installer end, 6 the store is closed, 7 the journal is marked clean.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, SystemTime};
+
+use p2p_sync_core::engine::{EngineConfig, Input, Notification, RecoveredInstall, SyncEngine};
+use p2p_sync_core::ids::DeviceId;
+use p2p_sync_core::ticket::Ticket;
+use tokio::sync::{broadcast, mpsc, watch};
+use tokio::task::JoinHandle;
+use tracing::{error, info, warn};
+
+use crate::content_index::{SharedStore, SwarmStreams};
+use crate::control::{
+    Access, Backend, COMMAND_QUEUE, ControlCommand, ControlService, ControlSocket, NOTIFICATION_QUEUE,
+    SocketError, StatusSnapshot,
+};
+use crate::event_loop::{Channels, EventLoop, LoopError, Services};
+use crate::identity::{self, IdentityError};
+use crate::install_task;
+use crate::journal::{JournalError, JournalService};
+use crate::network::{
+    NetworkCommand, NetworkConfig, NetworkError, NetworkEvent, NetworkHandle, NetworkService, StreamOpener, peer_of,
+};
+use crate::paths::SocketPlace;
+use crate::root_dir::Modes;
+use crate::scan_task::{self, CHANGE_BATCHES, ScanTask};
+use crate::scanner::Scanner;
+use crate::store::{Store, StoreError, StoreWriter};
+use crate::transfer::{FetchTiming, Fetcher, OpenFolderError, Provider, TransferStats};
+use crate::watcher::{FileWatcher, WatchError};
+use crate::worktree::{InstallToken, Worktree, WorktreeError};
+
+/// Contents reported by the fetcher and not taken yet, in batches.
+const FETCH_EVENTS: usize = 64;
+
+/// How a daemon is set up; every path absolute.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The folder; made if missing.
+    pub folder: PathBuf,
+    /// Where key and store lie; made if missing.
+    pub state_dir: PathBuf,
+    /// Where the control socket is; `None`: there is none.
+    pub socket: Option<SocketPlace>,
+    /// The group whose members may use the control socket.
+    pub control_group: Option<String>,
+    /// Where to listen, multiaddresses.
+    pub listen: Vec<libp2p::Multiaddr>,
+    /// Whether to take a free port when the wanted one is taken.
+    pub fallback_port: bool,
+    /// Addresses to keep dialling.
+    pub peers: Vec<String>,
+    /// The device's name, for people.
+    pub name: String,
+    /// A ticket to redeem at the start.
+    pub join: Option<Ticket>,
+    /// Whether to use mDNS.
+    pub mdns: bool,
+    /// Whether to admit devices of the local network without asking.
+    pub trust_lan: bool,
+    /// Which permission bits are kept.
+    pub modes: Modes,
+}
+
+/// Why the daemon cannot run.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DaemonError {
+    /// A directory cannot be made.
+    #[error("Cannot make the directory {}", path.display())]
+    MakeDir {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The key cannot be had.
+    #[error("Cannot use this device's key")]
+    Identity(#[from] IdentityError),
+    /// The journal cannot be used.
+    #[error("Cannot use the journal of the folder")]
+    Journal(#[from] JournalError),
+    /// The folder cannot be used.
+    #[error("Cannot use the folder")]
+    Worktree(#[from] WorktreeError),
+    /// The store cannot be used.
+    #[error("Cannot use the store")]
+    Store(#[from] StoreError),
+    /// The folder is not the one that the store belongs to.
+    #[error("{} is not the folder that the state in {} belongs to: put the folder back, or give this folder a state of its own with --state-dir", folder.display(), state_dir.display())]
+    OtherFolder {
+        /// The folder.
+        folder: PathBuf,
+        /// The state.
+        state_dir: PathBuf,
+    },
+    /// The network cannot be used.
+    #[error("Cannot use the network")]
+    Network(#[from] NetworkError),
+    /// Content cannot be moved.
+    #[error("Cannot open the folder for transfers")]
+    Transfer(#[from] OpenFolderError),
+    /// The folder cannot be watched.
+    #[error("Cannot watch the folder")]
+    Watch(#[from] WatchError),
+    /// The control socket cannot be used.
+    #[error("Cannot use the control socket")]
+    Socket(#[from] SocketError),
+    /// A thread cannot be started.
+    #[error("Cannot start a thread")]
+    Thread(#[source] std::io::Error),
+    /// The device's id is no key.
+    #[error("This device's id is no key")]
+    DeviceId,
+    /// The loop ended by a failure.
+    #[error("The daemon cannot go on: {0}")]
+    Loop(String),
+}
+
+/// A running daemon.
+#[derive(Debug)]
+pub struct Daemon {
+    device: DeviceId,
+    fresh: bool,
+    control: mpsc::Sender<ControlCommand>,
+    status: watch::Receiver<Arc<StatusSnapshot>>,
+    notifications: broadcast::Sender<Notification>,
+    socket: Option<PathBuf>,
+    stop: watch::Sender<bool>,
+    task: JoinHandle<Result<(), DaemonError>>,
+}
+
+impl Daemon {
+    /// Starts everything; returns when the control socket answers.
+    ///
+    /// # Errors
+    /// Any [`DaemonError`].
+    ///
+    /// # Cancel safety
+    /// Not cancel safe: a half started daemon leaves threads behind.
+    pub async fn start(options: Options) -> Result<Self, DaemonError> {
+        let started = SystemTime::now();
+        make_dir(&options.folder)?;
+        make_private_dir(&options.state_dir)?;
+        let (secret, fresh) = identity::load_or_create(&options.state_dir)?;
+        let opened = tokio::task::block_in_place(|| Opened::open(&options))?;
+        let (stop, stopping) = watch::channel(false);
+        let (control, control_inbox) = mpsc::channel(COMMAND_QUEUE);
+        let (notifications, _) = broadcast::channel(NOTIFICATION_QUEUE);
+        let snapshot = StatusSnapshot::starting(options.name.clone(), options.folder.clone(), started);
+        let (status, status_view) = watch::channel(Arc::new(snapshot));
+        let socket = bind(&options)?;
+        let socket_path = socket.as_ref().map(|socket| socket.path().to_owned());
+        let backend = Backend {
+            commands: control.clone(),
+            status: status_view.clone(),
+            notifications: notifications.clone(),
+        };
+        let engine = SyncEngine::new(
+            EngineConfig {
+                secret,
+                name: options.name.clone(),
+                seed: identity::random32()?,
+                trust_lan: options.trust_lan,
+            },
+            opened.store.load()?,
+        );
+        let device = engine.device();
+        let running = Running::start(
+            &options,
+            secret,
+            engine,
+            opened,
+            Ends { control_inbox, status, notifications: notifications.clone(), stopping: stopping.clone() },
+        )?;
+        let server = socket.map(|socket| serve(socket, backend, &options, stopping));
+        info!(device = %device.short(), folder = %options.folder.display(), "Started");
+        let join = options.join.clone();
+        let task = tokio::spawn(running.run(join, server, started));
+        Ok(Self { device, fresh, control, status: status_view, notifications, socket: socket_path, stop, task })
+    }
+
+    /// Returns this device's id.
+    #[must_use]
+    pub const fn device(&self) -> DeviceId {
+        self.device
+    }
+
+    /// Says whether the device's key was made by this start.
+    #[must_use]
+    pub const fn is_fresh(&self) -> bool {
+        self.fresh
+    }
+
+    /// Returns where the control socket is.
+    #[must_use]
+    pub fn socket(&self) -> Option<&Path> {
+        self.socket.as_deref()
+    }
+
+    /// Returns the way to give commands.
+    #[must_use]
+    pub fn control(&self) -> mpsc::Sender<ControlCommand> {
+        self.control.clone()
+    }
+
+    /// Returns the newest status, and those to come.
+    #[must_use]
+    pub fn status(&self) -> watch::Receiver<Arc<StatusSnapshot>> {
+        self.status.clone()
+    }
+
+    /// Returns what happens from now on.
+    #[must_use]
+    pub fn notifications(&self) -> broadcast::Receiver<Notification> {
+        self.notifications.subscribe()
+    }
+
+    /// Runs until `shutdown` is done or something fails, then stops in order.
+    ///
+    /// # Errors
+    /// [`DaemonError::Loop`] if the daemon could not go on.
+    ///
+    /// # Cancel safety
+    /// Not cancel safe: dropping the future stops nothing in order.
+    pub async fn run_until(mut self, shutdown: impl Future<Output = ()>) -> Result<(), DaemonError> {
+        tokio::select! {
+            () = shutdown => {
+                let _ = self.stop.send(true);
+                self.task.await
+            }
+            result = &mut self.task => result,
+        }
+        .unwrap_or_else(|error| Err(DaemonError::Loop(error.to_string())))
+    }
+}
+
+/// What lies on disk, opened and recovered.
+struct Opened {
+    journal: Arc<JournalService>,
+    journal_recovered: Vec<PathBuf>,
+    worktree: Arc<Worktree>,
+    store: Store,
+    installs: Vec<RecoveredInstall>,
+    recovery_token: InstallToken,
+}
+
+impl Opened {
+    fn open(options: &Options) -> Result<Self, DaemonError> {
+        let journal = Arc::new(JournalService::new(&options.folder)?);
+        let mut journal_recovered: Vec<PathBuf> = journal.check_for_recovery()?.into_iter().collect();
+        journal_recovered.sort();
+        let worktree = Arc::new(Worktree::new(&options.folder, journal.clone(), options.modes)?);
+        check_root(options, worktree.root_id())?;
+        let store = Store::open(&options.state_dir.join("store.sqlite"))?;
+        let recovery = worktree.recover()?;
+        for displaced in &recovery.displaced {
+            warn!(kept_at = %displaced.kept_at, "A program wrote to a file after it was replaced");
+        }
+        worktree.sweep_tmp(|name| name.ends_with(".part"))?;
+        Ok(Self {
+            journal,
+            journal_recovered,
+            worktree,
+            store,
+            installs: recovery.installs,
+            recovery_token: recovery.token,
+        })
+    }
+}
+
+/// Refuses a folder that is not the one the state was made with: an unmounted disk must never look like deletions.
+fn check_root(options: &Options, root_id: &str) -> Result<(), DaemonError> {
+    let path = options.state_dir.join("root-id");
+    match std::fs::read_to_string(&path) {
+        Ok(known) if known == root_id => Ok(()),
+        Ok(_) => Err(DaemonError::OtherFolder {
+            folder: options.folder.clone(),
+            state_dir: options.state_dir.clone(),
+        }),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => std::fs::write(&path, root_id)
+            .map_err(|source| DaemonError::MakeDir { path, source }),
+        Err(source) => Err(DaemonError::MakeDir { path, source }),
+    }
+}
+
+/// The ends of channels that the loop takes.
+struct Ends {
+    control_inbox: mpsc::Receiver<ControlCommand>,
+    status: watch::Sender<Arc<StatusSnapshot>>,
+    notifications: broadcast::Sender<Notification>,
+    stopping: watch::Receiver<bool>,
+}
+
+/// All services, wired.
+struct Running {
+    event_loop: EventLoop,
+    channels: Channels,
+    first: Option<(Input, InstallToken)>,
+    journal: Arc<JournalService>,
+    writer: Arc<StoreWriter>,
+    network: mpsc::UnboundedSender<NetworkCommand>,
+    network_task: JoinHandle<()>,
+    scan: ScanTask,
+    install_thread: std::thread::JoinHandle<()>,
+    watcher: Arc<FileWatcher>,
+}
+
+impl Running {
+    fn start(
+        options: &Options,
+        secret: [u8; 32],
+        engine: SyncEngine,
+        opened: Opened,
+        ends: Ends,
+    ) -> Result<Self, DaemonError> {
+        let (persisted_sender, persisted) = mpsc::unbounded_channel();
+        let writer = Arc::new(opened.store.writer(move |result| {
+            let _ = persisted_sender.send(result);
+        })?);
+        let shared = |store: &Store| -> Result<Arc<SharedStore>, StoreError> {
+            Ok(Arc::new(SharedStore::new(store.view()?, writer.clone())))
+        };
+        let (network, network_events, streams, network_task) = start_network(options, secret)?;
+        for address in &options.peers {
+            let _ = network.send(NetworkCommand::Dial { address: address.clone() });
+        }
+        let (stale_sender, stale) = mpsc::unbounded_channel();
+        let stats = Arc::new(TransferStats::default());
+        let on_stale = Arc::new(move |path| drop(stale_sender.send(path)));
+        let provider = Provider::new(&options.folder, shared(&opened.store)?, on_stale, stats.clone())?;
+        let (fetch_sender, fetch) = mpsc::channel(FETCH_EVENTS);
+        let (fetch_task, fetcher) = Fetcher::new(
+            &options.folder,
+            shared(&opened.store)?,
+            Arc::new(SwarmStreams(streams)),
+            fetch_sender,
+            stats.clone(),
+            FetchTiming::default(),
+        )?;
+        tokio::spawn(fetch_task.run());
+        let (watcher, hints) = FileWatcher::start(&options.folder)?;
+        let watcher = Arc::new(watcher);
+        let scanner = Scanner::new(
+            &options.folder,
+            opened.worktree.root_id().to_owned(),
+            shared(&opened.store)?,
+            options.modes,
+            watcher.clone(),
+        )?;
+        let (scan_sender, scan_events) = mpsc::channel(CHANGE_BATCHES);
+        let scan = scan_task::spawn(scanner, scan_sender).map_err(DaemonError::Thread)?;
+        let (disk_sender, disk_events) = mpsc::unbounded_channel();
+        let (disk, install_thread) =
+            install_task::spawn(opened.worktree.clone(), disk_sender).map_err(DaemonError::Thread)?;
+        let peer_id = peer_of(&engine.device()).map_err(|_| DaemonError::DeviceId)?.to_string();
+        let degraded = {
+            let watcher = watcher.clone();
+            Arc::new(move || watcher.degraded())
+        };
+        let services = Services {
+            view: opened.store.view()?,
+            writer: writer.clone(),
+            journal: opened.journal.clone(),
+            journal_recovered: opened.journal_recovered,
+            disk,
+            scan: scan.commands.clone(),
+            network: network.clone(),
+            peer_id,
+            fetcher,
+            provider,
+            stats,
+            status: ends.status,
+            notifications: ends.notifications,
+            degraded,
+        };
+        let channels = Channels {
+            persisted,
+            disk: disk_events,
+            scan: scan_events,
+            hints,
+            network: network_events,
+            fetch,
+            stale,
+            control: ends.control_inbox,
+            shutdown: ends.stopping,
+        };
+        Ok(Self {
+            event_loop: EventLoop::new(engine, services),
+            channels,
+            first: Some((Input::Start { installs: opened.installs }, opened.recovery_token)),
+            journal: opened.journal,
+            writer,
+            network,
+            network_task,
+            scan,
+            install_thread,
+            watcher,
+        })
+    }
+
+    async fn run(
+        mut self,
+        join: Option<Ticket>,
+        server: Option<JoinHandle<()>>,
+        started: SystemTime,
+    ) -> Result<(), DaemonError> {
+        crate::service_manager::ready();
+        let result = self.run_loop(join).await;
+        if let Err(error) = &result {
+            error!(error = %crate::error_chain(error), "The daemon cannot go on");
+        }
+        crate::service_manager::stopping();
+        self.event_loop.wind_down(&mut self.channels, started).await;
+        let _ = self.network.send(NetworkCommand::Shutdown);
+        let _ = tokio::time::timeout(Duration::from_secs(1), &mut self.network_task).await;
+        if let Some(server) = server {
+            server.abort();
+        }
+        self.scan.stop.store(true, Ordering::Relaxed);
+        let clean = result.is_ok();
+        let Self { event_loop, channels, scan, install_thread, watcher, writer, journal, .. } = self;
+        let end = tokio::task::spawn_blocking(move || {
+            drop(event_loop);
+            drop(channels);
+            drop(watcher);
+            let ScanTask { commands, thread, .. } = scan;
+            drop(commands);
+            let _ = thread.join();
+            let _ = install_thread.join();
+            writer.close();
+            if clean { journal.clear() } else { Ok(()) }
+        });
+        if let Ok(Err(error)) = end.await {
+            error!(error = %crate::error_chain(&error), "Cannot mark the journal clean");
+        }
+        result.map_err(|error| DaemonError::Loop(crate::error_chain(&error)))
+    }
+
+    async fn run_loop(&mut self, join: Option<Ticket>) -> Result<(), LoopError> {
+        if let Some((first, token)) = self.first.take() {
+            self.event_loop.begin(first, token)?;
+        }
+        if let Some(ticket) = join {
+            self.event_loop.join_at_start(ticket)?;
+        }
+        self.event_loop.run(&mut self.channels).await
+    }
+}
+
+fn bind(options: &Options) -> Result<Option<ControlSocket>, DaemonError> {
+    let Some(place) = &options.socket else { return Ok(None) };
+    if let Some(passed) = ControlSocket::from_systemd()? {
+        return Ok(Some(passed));
+    }
+    Ok(Some(ControlSocket::bind(place, options.control_group.as_deref())?))
+}
+
+fn serve(
+    socket: ControlSocket,
+    backend: Backend,
+    options: &Options,
+    mut stopping: watch::Receiver<bool>,
+) -> JoinHandle<()> {
+    let access = Access::current(options.control_group.clone());
+    tokio::spawn(async move {
+        let shutdown = async move { drop(stopping.changed().await) };
+        if let Err(error) = ControlService::new(backend, access).serve(socket, shutdown).await {
+            error!(error = %crate::error_chain(&error), "The control socket failed");
+        }
+    })
+}
+
+type Network =
+    (mpsc::UnboundedSender<NetworkCommand>, mpsc::Receiver<NetworkEvent>, StreamOpener, JoinHandle<()>);
+
+/// Starts the network behind a queue that never refuses: the loop must not wait for it, and what it is told about
+/// members must not be lost. The queue is bounded by what the engine asks, which waits for answers.
+fn start_network(options: &Options, secret: [u8; 32]) -> Result<Network, DaemonError> {
+    let config = NetworkConfig {
+        secret,
+        listen: options.listen.clone(),
+        fallback_port: options.fallback_port,
+        mdns: options.mdns,
+        trust_lan: options.trust_lan,
+    };
+    let (service, handle) = NetworkService::new(config)?;
+    let NetworkHandle { commands, events, streams } = handle;
+    let (sender, mut queue) = mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        while let Some(command) = queue.recv().await {
+            if commands.send(command).await.is_err() {
+                break;
+            }
+        }
+    });
+    let task = tokio::spawn(async move {
+        if let Err(error) = service.run().await {
+            error!(error = %crate::error_chain(&error), "The network failed");
+        }
+    });
+    Ok((sender, events, streams, task))
+}
+
+fn make_dir(path: &Path) -> Result<(), DaemonError> {
+    std::fs::create_dir_all(path).map_err(|source| DaemonError::MakeDir { path: path.to_owned(), source })
+}
+
+fn make_private_dir(path: &Path) -> Result<(), DaemonError> {
+    use std::os::unix::fs::DirBuilderExt;
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(|source| DaemonError::MakeDir { path: path.to_owned(), source })
+}

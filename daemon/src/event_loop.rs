@@ -1,1 +1,559 @@
-//! event_loop: not written yet.
+//! The task that owns the engine: it turns what happens into inputs and carries out the outputs.
+//!
+//! Order of a turn: shutdown, what became durable, what was installed, timers, commands, content, the network, the
+//! scanner. The scanner comes last and is held back while many changes wait, since the disk can always be looked at
+//! again. Nothing here waits for a service; services wait for this task.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::Sender as StdSender;
+use std::time::{Duration, SystemTime};
+
+use p2p_sync_core::engine::{
+    BatchNo, Command, CommandError, CommandId, FolderState, Input, JoinChoice, Notification, Output, Reply,
+    SyncEngine,
+};
+use p2p_sync_core::ids::{DeviceId, GroupId};
+use p2p_sync_core::rel_path::RelPath;
+use p2p_sync_core::ticket::Ticket;
+use p2p_sync_core::time::Now;
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use tracing::{debug, error, info, trace, warn};
+
+use crate::clock;
+use crate::control::{
+    ControlCommand, ControlError, JournalSummary, Joined, ReplyTo, StatusSnapshot, Warning,
+};
+use crate::install_task::{DiskCommand, DiskEvent};
+use crate::journal::JournalService;
+use crate::network::{NetworkCommand, NetworkEvent};
+use crate::scan_task::{ScanCommand, ScanEvent};
+use crate::store::{StoreError, StoreView, StoreWriter};
+use crate::transfer::{FetchEvent, FetchHandle, Provider, TransferStats};
+use crate::watcher::Hint;
+use crate::worktree::InstallToken;
+
+/// Local changes that may wait in the engine before the scanner is held back.
+const MAX_LOCAL_BACKLOG: usize = 8192;
+/// Between two snapshots for `status`.
+const STATUS_INTERVAL: Duration = Duration::from_millis(100);
+/// Own events between two notes of their number in the journal.
+const OWN_SEQ_INTERVAL: u64 = 64;
+
+/// The loop's ends of all channels.
+#[derive(Debug)]
+pub(crate) struct Channels {
+    pub(crate) persisted: mpsc::UnboundedReceiver<Result<BatchNo, StoreError>>,
+    pub(crate) disk: mpsc::UnboundedReceiver<DiskEvent>,
+    pub(crate) scan: mpsc::Receiver<ScanEvent>,
+    pub(crate) hints: mpsc::Receiver<Hint>,
+    pub(crate) network: mpsc::Receiver<NetworkEvent>,
+    pub(crate) fetch: mpsc::Receiver<FetchEvent>,
+    pub(crate) stale: mpsc::UnboundedReceiver<RelPath>,
+    pub(crate) control: mpsc::Receiver<ControlCommand>,
+    pub(crate) shutdown: watch::Receiver<bool>,
+}
+
+/// What the loop drives.
+pub(crate) struct Services {
+    pub(crate) view: StoreView,
+    pub(crate) writer: Arc<StoreWriter>,
+    pub(crate) journal: Arc<JournalService>,
+    pub(crate) journal_recovered: Vec<PathBuf>,
+    pub(crate) disk: StdSender<DiskCommand>,
+    pub(crate) scan: StdSender<ScanCommand>,
+    pub(crate) network: mpsc::UnboundedSender<NetworkCommand>,
+    pub(crate) peer_id: String,
+    pub(crate) fetcher: FetchHandle,
+    pub(crate) provider: Provider,
+    pub(crate) stats: Arc<TransferStats>,
+    pub(crate) status: watch::Sender<Arc<StatusSnapshot>>,
+    pub(crate) notifications: broadcast::Sender<Notification>,
+    pub(crate) degraded: Arc<dyn Fn() -> Option<String> + Send + Sync>,
+}
+
+/// Why the loop ended.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum LoopError {
+    /// The store failed; nothing can be recorded any more.
+    #[error("The store failed")]
+    Store(#[source] StoreError),
+    /// The store can no longer be read.
+    #[error("The store can no longer be read")]
+    View,
+    /// A service ended by itself.
+    #[error("The {0} service ended")]
+    ServiceEnded(&'static str),
+}
+
+/// A command of a user's that the engine has not answered yet.
+enum Waiting {
+    Invite(ReplyTo<Ticket>),
+    Join(ReplyTo<Joined>, Option<JoinChoice>),
+    Done(ReplyTo<()>),
+}
+
+/// See the module.
+pub(crate) struct EventLoop {
+    engine: SyncEngine,
+    services: Services,
+    waiting: BTreeMap<CommandId, Waiting>,
+    next_command: u64,
+    submitted: BatchNo,
+    durable: BatchNo,
+    /// Finished groups whose record is not durable yet.
+    tokens: VecDeque<(BatchNo, InstallToken)>,
+    listen: Vec<String>,
+    /// What to do with differing files once a join has found them.
+    join_choice: Option<JoinChoice>,
+    scan_problems: Vec<(RelPath, String)>,
+    failure: Option<String>,
+    own_seq_noted: u64,
+    last_state: Option<FolderState>,
+}
+
+impl EventLoop {
+    pub(crate) fn new(engine: SyncEngine, services: Services) -> Self {
+        Self {
+            engine,
+            services,
+            waiting: BTreeMap::new(),
+            next_command: 0,
+            submitted: BatchNo(0),
+            durable: BatchNo(0),
+            tokens: VecDeque::new(),
+            listen: Vec::new(),
+            join_choice: None,
+            scan_problems: Vec::new(),
+            failure: None,
+            own_seq_noted: 0,
+            last_state: None,
+        }
+    }
+
+    /// Gives the engine its first input; `token` stands for the installs that recovery found.
+    ///
+    /// # Errors
+    /// One of [`LoopError`].
+    pub(crate) fn begin(&mut self, first: Input, token: InstallToken) -> Result<(), LoopError> {
+        self.input(first)?;
+        self.tokens.push_back((self.submitted, token));
+        self.finish_installs();
+        Ok(())
+    }
+
+    /// Runs until shutdown is asked for or the store fails.
+    ///
+    /// # Errors
+    /// One of [`LoopError`].
+    pub(crate) async fn run(&mut self, channels: &mut Channels) -> Result<(), LoopError> {
+        let mut status = tokio::time::interval(STATUS_INTERVAL);
+        status.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut stale_status = true;
+        loop {
+            let deadline = self.sleep_until();
+            let may_scan = self.engine.local_backlog() < MAX_LOCAL_BACKLOG && !self.services.writer.is_behind();
+            let may_listen = !self.services.writer.is_behind();
+            tokio::select! {
+                biased;
+                _ = channels.shutdown.changed() => return Ok(()),
+                Some(result) = channels.persisted.recv() => self.persisted(result)?,
+                Some(event) = channels.disk.recv() => self.disk(event)?,
+                () = tokio::time::sleep(deadline) => self.timeout()?,
+                _ = status.tick(), if stale_status => {
+                    self.publish_status();
+                    stale_status = false;
+                    continue;
+                }
+                Some(command) = channels.control.recv() => self.control(command)?,
+                event = channels.fetch.recv() => {
+                    let Some(event) = event else { return Err(LoopError::ServiceEnded("content")) };
+                    self.fetch(event)?;
+                }
+                Some(path) = channels.stale.recv() => self.rescan(vec![path]),
+                event = channels.network.recv(), if may_listen => {
+                    let Some(event) = event else { return Err(LoopError::ServiceEnded("network")) };
+                    self.network(event)?;
+                }
+                Some(hint) = channels.hints.recv() => self.hint(hint),
+                Some(event) = channels.scan.recv(), if may_scan => self.scan(event)?,
+            }
+            stale_status = true;
+        }
+    }
+
+    fn sleep_until(&self) -> Duration {
+        let Some((at, reason)) = self.engine.poll_timeout() else { return Duration::from_secs(3600) };
+        let wait = at.since(clock::now().boot);
+        trace!(reason, ms = wait.as_millis(), "Next deadline");
+        wait
+    }
+
+    fn input(&mut self, input: Input) -> Result<(), LoopError> {
+        let now = clock::now();
+        self.engine.handle_input(input, now, &self.services.view);
+        self.drain(now)
+    }
+
+    fn timeout(&mut self) -> Result<(), LoopError> {
+        let now = clock::now();
+        self.engine.handle_timeout(now, &self.services.view);
+        self.drain(now)
+    }
+
+    /// Carries out what the engine wants done.
+    fn drain(&mut self, _now: Now) -> Result<(), LoopError> {
+        if self.services.view.failed() {
+            return Err(LoopError::View);
+        }
+        while let Some(output) = self.engine.poll_output() {
+            self.output(output)?;
+        }
+        Ok(())
+    }
+
+    fn output(&mut self, output: Output) -> Result<(), LoopError> {
+        match output {
+            Output::Persist(batch) => {
+                self.submitted = batch.no;
+                self.services.writer.submit(batch).map_err(LoopError::Store)?;
+            }
+            Output::Request { to, id, request } => self.send(NetworkCommand::Request { to, id, request }),
+            Output::Respond { id, response } => self.send(NetworkCommand::Respond { id, response }),
+            Output::Gossip(message) => self.send(NetworkCommand::Gossip(message)),
+            Output::Members(members) => self.send(NetworkCommand::Members(members)),
+            Output::Announce { group } => self.send(NetworkCommand::Announce { group }),
+            Output::Dial { address } => self.send(NetworkCommand::Dial { address }),
+            Output::Fetch(jobs) => self.services.fetcher.fetch(jobs),
+            Output::DropContent(contents) => self.to_disk(DiskCommand::Drop(contents)),
+            Output::Install(jobs) => self.to_disk(DiskCommand::Install(jobs)),
+            Output::Scan => self.to_scan(ScanCommand::Full),
+            Output::Rescan(paths) => self.rescan(paths),
+            Output::Reply { id, reply } => self.reply(id, reply),
+            Output::Notify(notification) => self.notify(notification),
+        }
+        Ok(())
+    }
+
+    /// Sends to the network in order; what its inbox has no room for waits here.
+    fn send(&self, command: NetworkCommand) {
+        // The task ends only after this loop; its end is noticed by its events ending.
+        let _ = self.services.network.send(command);
+    }
+
+    fn to_disk(&self, command: DiskCommand) {
+        // The thread ends only after this loop.
+        let _ = self.services.disk.send(command);
+    }
+
+    fn to_scan(&self, command: ScanCommand) {
+        let _ = self.services.scan.send(command);
+    }
+
+    fn rescan(&self, paths: Vec<RelPath>) {
+        self.to_scan(ScanCommand::Paths(paths));
+    }
+
+    fn persisted(&mut self, result: Result<BatchNo, StoreError>) -> Result<(), LoopError> {
+        let no = result.map_err(LoopError::Store)?;
+        self.durable = no;
+        self.finish_installs();
+        let seq = self.engine.own_seq();
+        if seq >= self.own_seq_noted + OWN_SEQ_INTERVAL {
+            self.own_seq_noted = seq;
+            if let Err(error) = self.services.journal.record_own_seq(seq) {
+                error!(error = %crate::error_chain(&error), "Cannot write to the journal");
+            }
+        }
+        self.input(Input::Persisted(no))
+    }
+
+    fn finish_installs(&mut self) {
+        while self.tokens.front().is_some_and(|(no, _)| *no <= self.durable) {
+            if let Some((_, token)) = self.tokens.pop_front() {
+                self.to_disk(DiskCommand::Finish(token));
+            }
+        }
+    }
+
+    fn disk(&mut self, event: DiskEvent) -> Result<(), LoopError> {
+        match event {
+            DiskEvent::Installed { results, token } => {
+                self.input(Input::Installed(results))?;
+                self.tokens.push_back((self.submitted, token));
+                self.finish_installs();
+                Ok(())
+            }
+            DiskEvent::Displaced(paths) => {
+                self.rescan(paths);
+                Ok(())
+            }
+        }
+    }
+
+    fn scan(&mut self, event: ScanEvent) -> Result<(), LoopError> {
+        match event {
+            ScanEvent::Changes(changes) => {
+                let now = clock::now();
+                self.engine.handle_fs_event(changes, now, &self.services.view);
+                self.drain(now)
+            }
+            ScanEvent::Finished { problems, .. } => {
+                self.failure = None;
+                self.scan_problems = problems;
+                self.input(Input::ScanFinished)?;
+                self.choose_held()
+            }
+            ScanEvent::Failed(reason) => {
+                self.failure = Some(reason);
+                Ok(())
+            }
+        }
+    }
+
+    /// Gives the answer that came with the join to the files that it found differing.
+    fn choose_held(&mut self) -> Result<(), LoopError> {
+        let Some(choice) = self.join_choice else { return Ok(()) };
+        if self.engine.status().join_held == 0 {
+            return Ok(());
+        }
+        self.join_choice = None;
+        self.next_command += 1;
+        let id = CommandId(self.next_command);
+        self.input(Input::Command { id, command: Command::ResolveJoin { choice } })
+    }
+
+    fn hint(&self, hint: Hint) {
+        match hint {
+            Hint::Paths(paths) => self.rescan(paths),
+            Hint::Overflow => self.to_scan(ScanCommand::Full),
+        }
+    }
+
+    fn fetch(&mut self, event: FetchEvent) -> Result<(), LoopError> {
+        match event {
+            FetchEvent::Fetched(contents) => self.input(Input::Fetched(contents)),
+            FetchEvent::Failed { content, reason } => self.input(Input::FetchFailed { content, reason }),
+            FetchEvent::Misbehaved { device, reason } => {
+                self.notify(Notification::PeerMisbehaved { device, reason });
+                Ok(())
+            }
+            FetchEvent::Stale(path) => {
+                self.rescan(vec![path]);
+                Ok(())
+            }
+        }
+    }
+
+    fn network(&mut self, event: NetworkEvent) -> Result<(), LoopError> {
+        match event {
+            NetworkEvent::Listening(address) => {
+                info!(%address, "Listening");
+                let address = format!("{address}/p2p/{}", self.services.peer_id);
+                if !self.listen.contains(&address) {
+                    self.listen.push(address);
+                }
+                Ok(())
+            }
+            NetworkEvent::Connected { device, address, local, .. } => {
+                self.input(Input::Connected { device, address, local })
+            }
+            NetworkEvent::Disconnected { device } => {
+                self.services.fetcher.peer_gone(device);
+                self.input(Input::Disconnected { device })
+            }
+            NetworkEvent::Request { from, id, request } => self.input(Input::Request { from, id, request }),
+            NetworkEvent::Response { id, result } => self.input(Input::Response { id, result }),
+            NetworkEvent::Gossip { from, message } => {
+                let now = clock::now();
+                self.engine.handle_network_event(from, message, now, &self.services.view);
+                self.drain(now)
+            }
+            NetworkEvent::LanPeer { device, group } => self.input(Input::LanPeer { device, group }),
+            NetworkEvent::Stream { from, stream } => {
+                self.serve(from, stream);
+                Ok(())
+            }
+            NetworkEvent::ListenFailed { address, reason } => {
+                warn!(%address, reason, "Cannot listen");
+                Ok(())
+            }
+        }
+    }
+
+    fn serve(&self, from: DeviceId, stream: libp2p::Stream) {
+        let provider = self.services.provider.clone();
+        tokio::spawn(async move {
+            if let Err(error) = provider.serve(from, stream).await {
+                debug!(device = %from.short(), error = %crate::error_chain(&error), "A content stream ended");
+            }
+        });
+    }
+
+    fn control(&mut self, command: ControlCommand) -> Result<(), LoopError> {
+        let (command, waiting) = match command {
+            ControlCommand::GetJournal { reply } => {
+                let _ = reply.send(Ok(self.journal_summary()));
+                return Ok(());
+            }
+            ControlCommand::ConnectPeer { address, reply } => {
+                self.send(NetworkCommand::Dial { address });
+                let _ = reply.send(Ok(()));
+                return Ok(());
+            }
+            ControlCommand::CreateInvite { role, expires, max_uses, reply } => {
+                let Ok(secret) = crate::identity::random32() else {
+                    let _ = reply.send(Err(ControlError::TimedOut));
+                    return Ok(());
+                };
+                let expires_ms = expires.map(clock::wall_ms);
+                (Command::CreateInvite { role, expires_ms, max_uses, secret }, Waiting::Invite(reply))
+            }
+            ControlCommand::Join { ticket, choice, reply } => {
+                (Command::Join { ticket: ticket.to_string() }, Waiting::Join(reply, choice))
+            }
+            ControlCommand::ResolveJoin { choice, reply } => {
+                (Command::ResolveJoin { choice }, Waiting::Done(reply))
+            }
+            ControlCommand::Rescan { path, reply } => (Command::Rescan { path }, Waiting::Done(reply)),
+        };
+        self.next_command += 1;
+        let id = CommandId(self.next_command);
+        self.waiting.insert(id, waiting);
+        self.input(Input::Command { id, command })
+    }
+
+    fn journal_summary(&self) -> JournalSummary {
+        let summary = self.services.journal.summary();
+        JournalSummary {
+            last_stop_clean: self.services.journal_recovered.is_empty(),
+            recovered: self.services.journal_recovered.clone(),
+            in_use: summary.in_use,
+            open_installs: summary.open_installs,
+            size_bytes: summary.size_bytes,
+        }
+    }
+
+    /// Gives the engine's answer to whoever asked; a closed receiver went away and wants none.
+    fn reply(&mut self, id: CommandId, reply: Result<Reply, CommandError>) {
+        match self.waiting.remove(&id) {
+            Some(Waiting::Invite(to)) => {
+                let _ = to.send(match reply {
+                    Ok(Reply::Invited { group, secret }) => Ok(self.ticket(group, secret)),
+                    Ok(_) => Err(ControlError::TimedOut),
+                    Err(error) => Err(error.into()),
+                });
+            }
+            Some(Waiting::Join(to, choice)) => {
+                if reply.is_ok() {
+                    self.join_choice = choice;
+                }
+                let _ = to.send(match reply {
+                    Ok(Reply::Joined { group, role }) => Ok(Joined { group, role }),
+                    Ok(_) => Err(ControlError::TimedOut),
+                    Err(error) => Err(error.into()),
+                });
+            }
+            Some(Waiting::Done(to)) => drop(to.send(reply.map(|_| ()).map_err(ControlError::from))),
+            None => {}
+        }
+    }
+
+    fn ticket(&self, group: GroupId, secret: [u8; 32]) -> Ticket {
+        let far = |address: &&String| !address.contains("/ip4/127.") && !address.contains("/ip6/::1/");
+        let reachable: Vec<String> = self.listen.iter().filter(far).cloned().collect();
+        // A device that listens on loopback only is being tried out on one machine.
+        let addresses = if reachable.is_empty() { self.listen.clone() } else { reachable };
+        Ticket::new(group, secret, addresses)
+    }
+
+    fn notify(&self, notification: Notification) {
+        match &notification {
+            Notification::MemberAdded { device, name, role } => {
+                info!(device = %device.short(), name, %role, "A device joined the group");
+            }
+            Notification::PeerConnected { device } => info!(device = %device.short(), "Connected"),
+            Notification::PeerDisconnected { device } => info!(device = %device.short(), "Disconnected"),
+            Notification::PeerMisbehaved { device, reason } => {
+                warn!(device = %device.short(), reason, "A device sent what no honest daemon sends");
+                self.send(NetworkCommand::Disconnect(*device));
+            }
+            Notification::UpgradeNeeded { device } => {
+                warn!(device = %device.short(), "An event needs a newer version of this daemon");
+            }
+            Notification::PathStuck { path, reason } => debug!(%path, reason, "A path is stuck"),
+            Notification::PathSynced { path, .. } => trace!(%path, "Synced"),
+            Notification::PathPublished { path, .. } => trace!(%path, "Published"),
+            Notification::ConflictCopy { path, .. } => debug!(%path, "A conflict copy appeared"),
+        }
+        // Nobody may be watching.
+        let _ = self.services.notifications.send(notification);
+    }
+
+    fn publish_status(&mut self) {
+        let engine = self.engine.status();
+        if self.last_state != Some(engine.state) {
+            self.last_state = Some(engine.state);
+            let (files, needed, conflicts) = (engine.files_total, engine.files_needed, engine.conflicts);
+            info!(state = ?engine.state, files, needed, conflicts, "Folder");
+            crate::service_manager::status(&format!("{:?}: {files} files, {needed} to go", engine.state));
+        }
+        let mut warnings = Vec::new();
+        for (path, reason) in self.scan_problems.iter().take(20) {
+            warnings.push(Warning { code: "UNREADABLE", message: format!("{path}: {reason}") });
+        }
+        let next = StatusSnapshot {
+            engine,
+            listen: self.listen.clone(),
+            watcher_degraded: (self.services.degraded)(),
+            failure: self.failure.clone(),
+            warnings,
+            bytes_in: self.services.stats.bytes_in(),
+            bytes_out: self.services.stats.bytes_out(),
+            ..StatusSnapshot::clone(&self.services.status.borrow())
+        };
+        self.services.status.send_if_modified(|current| {
+            let changed = **current != next;
+            if changed {
+                *current = Arc::new(next);
+            }
+            changed
+        });
+    }
+
+    /// Has a ticket redeemed as if a user had typed it; the answer is logged.
+    pub(crate) fn join_at_start(&mut self, ticket: Ticket) -> Result<(), LoopError> {
+        let (reply, answer) = oneshot::channel();
+        tokio::spawn(async move {
+            match answer.await {
+                Ok(Ok(Joined { group, role })) => info!(%group, %role, "Joined"),
+                Ok(Err(error)) => error!(error = %crate::error_chain(&error), "Cannot join"),
+                Err(_) => {}
+            }
+        });
+        self.control(ControlCommand::Join { ticket, choice: None, reply })
+    }
+
+    /// Waits for installs and writes under way, so that a stop is clean.
+    pub(crate) async fn wind_down(&mut self, channels: &mut Channels, started: SystemTime) {
+        let limit = Duration::from_secs(3);
+        let end = async {
+            while self.engine.is_installing() || self.durable < self.submitted || !self.tokens.is_empty() {
+                let result = tokio::select! {
+                    Some(result) = channels.persisted.recv() => self.persisted(result),
+                    Some(event) = channels.disk.recv() => self.disk(event),
+                    else => break,
+                };
+                if result.is_err() {
+                    break;
+                }
+            }
+        };
+        if tokio::time::timeout(limit, end).await.is_err() {
+            warn!("Installs were still under way; the next start takes them up");
+        }
+        let up = started.elapsed().unwrap_or_default().as_secs();
+        info!(up_s = up, "Stopping");
+    }
+}

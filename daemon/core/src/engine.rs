@@ -134,6 +134,12 @@ impl SyncEngine {
         self.local.len()
     }
 
+    /// Says whether a group of installs is under way.
+    #[must_use]
+    pub fn is_installing(&self) -> bool {
+        self.work.is_installing()
+    }
+
     /// Returns how many events this device has made.
     #[must_use]
     pub fn own_seq(&self) -> u64 {

@@ -402,7 +402,6 @@ pub enum Reply {
 
 /// Why a command was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
 pub enum CommandError {
     /// There is no group yet.
     #[error("This device is not in a group yet")]

@@ -131,6 +131,10 @@ impl Work {
         self.retry.first().map(|(at, _)| (*at, "try a path again"))
     }
 
+    pub(super) fn is_installing(&self) -> bool {
+        !self.installing.is_empty()
+    }
+
     /// Says whether the disk at a path is being changed by us right now.
     pub(super) fn is_busy(&self, path: &RelPath) -> bool {
         self.busy.contains(path)

@@ -1,0 +1,87 @@
+//! The store as transfer sees it, and the network as transfer sees it.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use futures::future::BoxFuture;
+use p2p_sync_core::content::Manifest;
+use p2p_sync_core::ids::{ContentHash, DeviceId};
+use p2p_sync_core::rel_path::RelPath;
+use p2p_sync_core::tree::Installed;
+
+use crate::network::StreamOpener;
+use crate::scanner::InstalledIndex;
+use crate::store::{StoreView, StoreWriter};
+use crate::transfer::{BoxStream, ContentIndex, OpenError, StreamSource};
+
+/// Places at which one content is looked for; more equal files add nothing.
+const MAX_PLACES: usize = 8;
+
+/// A read connection shared by blocking threads, and the writer.
+#[derive(Debug)]
+pub(crate) struct SharedStore {
+    view: Mutex<StoreView>,
+    writer: Arc<StoreWriter>,
+}
+
+impl SharedStore {
+    pub(crate) fn new(view: StoreView, writer: Arc<StoreWriter>) -> Self {
+        Self { view: Mutex::new(view), writer }
+    }
+
+    fn read<T>(&self, read: impl FnOnce(&StoreView) -> T) -> T {
+        // A reader that panicked leaves nothing half done behind.
+        read(&self.view.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl ContentIndex for SharedStore {
+    fn manifest(&self, content: &ContentHash) -> Option<Manifest> {
+        self.read(|view| view.manifest(content))
+    }
+
+    fn put_manifest(&self, manifest: Manifest) {
+        self.writer.put_manifest(Arc::new(manifest));
+    }
+
+    fn files(&self, content: &ContentHash) -> Vec<(RelPath, Installed)> {
+        self.read(|view| view.paths_with_content(content, MAX_PLACES))
+    }
+
+    fn partial(&self, content: &ContentHash) -> Option<Vec<u8>> {
+        self.writer.partial(content)
+    }
+
+    fn set_partial(&self, content: &ContentHash, bitmap: Vec<u8>) {
+        self.writer.set_partial(*content, bitmap);
+    }
+
+    fn clear_partial(&self, content: &ContentHash) {
+        self.writer.clear_partial(*content);
+    }
+}
+
+impl InstalledIndex for SharedStore {
+    fn installed(&self, path: &RelPath) -> Option<Installed> {
+        use p2p_sync_core::engine::StateView as _;
+        self.read(|view| view.installed(path))
+    }
+
+    fn children(&self, dir: Option<&RelPath>) -> Vec<(RelPath, Installed)> {
+        self.read(|view| view.installed_children(dir))
+    }
+}
+
+/// Opens content streams over the swarm.
+#[derive(Debug)]
+pub(crate) struct SwarmStreams(pub(crate) StreamOpener);
+
+impl StreamSource for SwarmStreams {
+    fn open(&self, device: DeviceId) -> BoxFuture<'_, Result<BoxStream, OpenError>> {
+        Box::pin(async move {
+            match self.0.open(device).await {
+                Ok(stream) => Ok(Box::new(stream) as BoxStream),
+                Err(error) => Err(OpenError::Failed(std::io::Error::other(error))),
+            }
+        })
+    }
+}

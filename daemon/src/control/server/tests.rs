@@ -1,0 +1,416 @@
+//! The whole service over a real socket, with a fake event loop behind it.
+
+use std::path::{Path, PathBuf};
+
+use p2p_sync_core::access::Role;
+use p2p_sync_core::engine::{CommandError, FolderState, JoinChoice, Notification};
+use p2p_sync_core::ids::{DeviceId, GroupId};
+use p2p_sync_core::rel_path::RelPath;
+use p2p_sync_core::ticket::Ticket;
+use p2p_sync_proto::v1;
+use p2p_sync_proto::v1::control_service_client::ControlServiceClient;
+use p2p_sync_proto::v1::watch_response::Change;
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::sync::{broadcast, mpsc, oneshot};
+use tokio::task::JoinHandle;
+use tonic::Code;
+use tonic::transport::{Channel, Endpoint};
+use tonic_types::StatusExt as _;
+
+use super::super::{ControlCommand, ControlError, Joined, JournalSummary, StatusSnapshot};
+use super::*;
+use crate::paths::SocketPlace;
+
+struct Running {
+    _dir: TempDir,
+    path: PathBuf,
+    status: latest::Sender<Arc<StatusSnapshot>>,
+    notifications: broadcast::Sender<Notification>,
+    stop: oneshot::Sender<()>,
+    server: JoinHandle<Result<(), ServeError>>,
+}
+
+fn ticket() -> Ticket {
+    Ticket::new(
+        GroupId::new([7; 32]),
+        [8; 32],
+        ["/ip4/127.0.0.1/tcp/1".to_owned()],
+    )
+}
+
+/// Answers commands the way the event loop would.
+async fn event_loop(mut commands: mpsc::Receiver<ControlCommand>) {
+    while let Some(command) = commands.recv().await {
+        match command {
+            ControlCommand::CreateInvite {
+                role: Role::Admin,
+                reply,
+                ..
+            } => {
+                let _ = reply.send(Err(CommandError::NotAllowed.into()));
+            }
+            ControlCommand::CreateInvite { reply, .. } => {
+                let _ = reply.send(Ok(ticket()));
+            }
+            ControlCommand::Join {
+                ticket,
+                choice,
+                reply,
+            } => {
+                assert_eq!(choice, Some(JoinChoice::KeepBoth));
+                let _ = reply.send(Ok(Joined {
+                    group: ticket.group,
+                    role: Role::Editor,
+                }));
+            }
+            ControlCommand::ResolveJoin { reply, .. } => {
+                let _ = reply.send(Err(ControlError::Command(CommandError::Busy)));
+            }
+            ControlCommand::Rescan { path, reply } => {
+                assert_eq!(path, RelPath::parse("docs").ok());
+                let _ = reply.send(Ok(()));
+            }
+            // Dropped, as when the daemon stops in between.
+            ControlCommand::ConnectPeer { .. } => {}
+            ControlCommand::GetJournal { reply } => {
+                let summary = JournalSummary {
+                    in_use: vec!["a".into()],
+                    ..JournalSummary::default()
+                };
+                let _ = reply.send(Ok(summary));
+            }
+        }
+    }
+}
+
+fn start(permits: impl Fn(u32, u32) -> bool + Send + Sync + 'static) -> Running {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("control.sock");
+    let socket = ControlSocket::bind(&SocketPlace::Named(path.clone()), None).unwrap();
+    let snapshot = StatusSnapshot::starting("atlas".into(), "/srv/sync".into(), std::time::UNIX_EPOCH);
+    let (status, status_reader) = latest::channel(Arc::new(snapshot));
+    let (commands, inbox) = mpsc::channel(4);
+    let (notifications, _) = broadcast::channel(4);
+    let backend = Backend {
+        commands,
+        status: status_reader,
+        notifications: notifications.clone(),
+    };
+    let service = ControlService::new(backend, Access::current(None));
+    let (stop, stopped) = oneshot::channel();
+    let shutdown = async {
+        let _ = stopped.await;
+    };
+    tokio::spawn(event_loop(inbox));
+    let server = tokio::spawn(service.serve_callers(socket, permits, shutdown));
+    Running {
+        _dir: dir,
+        path,
+        status,
+        notifications,
+        stop,
+        server,
+    }
+}
+
+async fn channel(path: &Path) -> Channel {
+    Endpoint::from_shared(format!("unix:{}", path.display()))
+        .unwrap()
+        .connect()
+        .await
+        .unwrap()
+}
+
+async fn client(running: &Running) -> ControlServiceClient<Channel> {
+    ControlServiceClient::new(channel(&running.path).await)
+}
+
+#[tokio::test]
+async fn reads_are_answered_from_the_snapshot() {
+    let running = start(|_, _| true);
+    let mut client = client(&running).await;
+    running.status.send_modify(|s| {
+        let s = Arc::make_mut(s);
+        s.engine.state = FolderState::InSync;
+        s.engine.files_total = 5;
+    });
+    let status = client
+        .get_status(v1::GetStatusRequest {})
+        .await
+        .unwrap()
+        .into_inner()
+        .status
+        .unwrap();
+    let folder = status.folder.unwrap();
+    assert_eq!((folder.state(), folder.files_total), (v1::FolderState::InSync, 5));
+    assert_eq!(
+        (status.device.unwrap().name.as_str(), folder.path.as_slice()),
+        ("atlas", &b"/srv/sync"[..])
+    );
+    assert!(
+        client
+            .list_peers(v1::ListPeersRequest {})
+            .await
+            .unwrap()
+            .into_inner()
+            .peers
+            .is_empty()
+    );
+}
+
+#[tokio::test]
+async fn commands_reach_the_event_loop_and_their_answers_come_back() {
+    let running = start(|_, _| true);
+    let mut client = client(&running).await;
+    let invite = client
+        .create_invite(v1::CreateInviteRequest::default())
+        .await
+        .unwrap()
+        .into_inner();
+    assert_eq!(Ticket::parse(&invite.ticket), Ok(ticket()));
+    assert_eq!((invite.role(), invite.max_uses), (v1::Role::Editor, 1));
+    let request = v1::JoinRequest {
+        ticket: invite.ticket,
+        choice: 1,
+        dry_run: false,
+    };
+    let joined = client.join(request).await.unwrap().into_inner();
+    assert_eq!(
+        (joined.group_id, joined.role),
+        ("07".repeat(32), v1::Role::Editor.into())
+    );
+    client
+        .rescan(v1::RescanRequest {
+            path: b"docs".to_vec(),
+        })
+        .await
+        .unwrap();
+    let journal = client
+        .get_journal(v1::GetJournalRequest {})
+        .await
+        .unwrap()
+        .into_inner();
+    assert_eq!(journal.in_use_paths, [b"a"]);
+}
+
+#[tokio::test]
+async fn a_dry_run_only_reads_the_ticket() {
+    let running = start(|_, _| true);
+    let request = v1::JoinRequest {
+        ticket: ticket().to_string(),
+        choice: 0,
+        dry_run: true,
+    };
+    let answer = client(&running).await.join(request).await.unwrap().into_inner();
+    assert_eq!((answer.group_id, answer.role), ("07".repeat(32), 0));
+    assert_eq!(answer.addresses, ["/ip4/127.0.0.1/tcp/1"]);
+}
+
+#[tokio::test]
+async fn refusals_carry_a_code_and_a_reason() {
+    let running = start(|_, _| true);
+    let mut client = client(&running).await;
+    let check = |status: tonic::Status, code: Code, reason: &str| {
+        let info = status.get_details_error_info().unwrap();
+        assert_eq!((status.code(), info.reason.as_str()), (code, reason));
+    };
+    let request = v1::CreateInviteRequest {
+        role: v1::Role::Admin.into(),
+        ..Default::default()
+    };
+    check(
+        client.create_invite(request).await.unwrap_err(),
+        Code::PermissionDenied,
+        "ROLE_TOO_LOW",
+    );
+    let request = v1::JoinRequest {
+        ticket: "p2ps1aaaa".into(),
+        ..Default::default()
+    };
+    check(
+        client.join(request).await.unwrap_err(),
+        Code::InvalidArgument,
+        "BAD_TICKET",
+    );
+    check(
+        client.join(v1::JoinRequest::default()).await.unwrap_err(),
+        Code::InvalidArgument,
+        "BAD_TICKET",
+    );
+    let request = v1::JoinRequest {
+        choice: 2,
+        ..Default::default()
+    };
+    check(client.join(request).await.unwrap_err(), Code::Aborted, "BUSY");
+    let request = v1::RescanRequest {
+        path: b"../x".to_vec(),
+    };
+    check(
+        client.rescan(request).await.unwrap_err(),
+        Code::InvalidArgument,
+        "BAD_PATH",
+    );
+    let request = v1::ConnectPeerRequest { address: "x".into() };
+    check(
+        client.connect_peer(request).await.unwrap_err(),
+        Code::InvalidArgument,
+        "BAD_ADDRESS",
+    );
+    let request = v1::ConnectPeerRequest {
+        address: "/ip4/127.0.0.1/tcp/1".into(),
+    };
+    check(
+        client.connect_peer(request).await.unwrap_err(),
+        Code::Unavailable,
+        "STOPPING",
+    );
+}
+
+#[tokio::test]
+async fn a_foreign_caller_is_refused_by_every_service() {
+    let running = start(|_, _| false);
+    let refused = client(&running)
+        .await
+        .get_status(v1::GetStatusRequest {})
+        .await
+        .unwrap_err();
+    assert_eq!(refused.code(), Code::PermissionDenied);
+    let info = refused.get_details_error_info().unwrap();
+    assert_eq!(info.reason, "CALLER_NOT_PERMITTED");
+    let mut health = tonic_health::pb::health_client::HealthClient::new(channel(&running.path).await);
+    let request = tonic_health::pb::HealthCheckRequest::default();
+    assert_eq!(
+        health.check(request).await.unwrap_err().code(),
+        Code::PermissionDenied
+    );
+}
+
+#[tokio::test]
+async fn health_is_serving_and_reflection_knows_the_service() {
+    let running = start(|_, _| true);
+    let channel = channel(&running.path).await;
+    let mut health = tonic_health::pb::health_client::HealthClient::new(channel.clone());
+    for service in ["", "p2psync.v1.ControlService"] {
+        let request = tonic_health::pb::HealthCheckRequest {
+            service: service.into(),
+        };
+        assert_eq!(
+            health.check(request).await.unwrap().into_inner().status,
+            1,
+            "{service}"
+        );
+    }
+    use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
+    use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
+    use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
+    let request = tonic_reflection::pb::v1::ServerReflectionRequest {
+        host: String::new(),
+        message_request: Some(MessageRequest::ListServices(String::new())),
+    };
+    let mut reflection = ServerReflectionClient::new(channel);
+    let mut answers = reflection
+        .server_reflection_info(futures::stream::iter([request]))
+        .await
+        .unwrap()
+        .into_inner();
+    let answer = answers
+        .message()
+        .await
+        .unwrap()
+        .unwrap()
+        .message_response
+        .unwrap();
+    let MessageResponse::ListServicesResponse(list) = answer else {
+        panic!("{answer:?}")
+    };
+    assert!(
+        list.service.iter().any(|s| s.name == "p2psync.v1.ControlService"),
+        "{list:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_watcher_gets_the_status_then_what_happens_and_an_error_at_the_end() {
+    let running = start(|_, _| true);
+    let mut stream = client(&running)
+        .await
+        .watch(v1::WatchRequest {})
+        .await
+        .unwrap()
+        .into_inner();
+    let first = stream.message().await.unwrap().unwrap();
+    assert!(matches!(first.change, Some(Change::Status(_))) && first.seq == 1);
+    running
+        .notifications
+        .send(Notification::PeerConnected {
+            device: DeviceId::new([1; 32]),
+        })
+        .unwrap();
+    let second = stream.message().await.unwrap().unwrap();
+    assert!(
+        matches!(second.change, Some(Change::PeerConnected(_))) && second.seq == 2,
+        "{second:?}"
+    );
+    running
+        .status
+        .send_modify(|s| Arc::make_mut(s).engine.files_total = 9);
+    let Some(Change::Status(status)) = stream.message().await.unwrap().unwrap().change else {
+        panic!()
+    };
+    assert_eq!(status.folder.unwrap().files_total, 9);
+
+    running.stop.send(()).unwrap();
+    assert_eq!(stream.message().await.unwrap_err().code(), Code::Unavailable);
+    drop(stream);
+    running.server.await.unwrap().unwrap();
+    assert!(!running.path.exists());
+}
+
+/// What gRPC's C core sends for `unix:/run/x`: a health check whose `:authority` is the percent-encoded path.
+fn stock_health_check() -> Vec<u8> {
+    let literal =
+        |index: u8, value: &str| [&[index, u8::try_from(value.len()).unwrap()], value.as_bytes()].concat();
+    let block = [
+        vec![0x83, 0x86],
+        literal(0x44, "/grpc.health.v1.Health/Check"),
+        literal(0x41, "%2Frun%2Fp2p-sync%2Fcontrol.sock"),
+        [&[0x40, 2][..], b"te", &literal(8, "trailers")[1..]].concat(),
+        literal(0x5f, "application/grpc"),
+    ]
+    .concat();
+    let frame = |kind: u8, flags: u8, stream: u8, payload: &[u8]| {
+        let len = u32::try_from(payload.len()).unwrap().to_be_bytes();
+        [&len[1..], &[kind, flags, 0, 0, 0, stream], payload].concat()
+    };
+    let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+    [
+        preface,
+        frame(4, 0, 0, &[]),
+        frame(1, 4, 1, &block),
+        frame(0, 1, 1, &[0; 5]),
+    ]
+    .concat()
+}
+
+#[tokio::test]
+async fn a_stock_client_that_sends_the_sockets_path_as_authority_is_answered() {
+    let running = start(|_, _| true);
+    for cut in [1, 30, 40, 57, 80, 100] {
+        let mut stream = UnixStream::connect(&running.path).await.unwrap();
+        let bytes = stock_health_check();
+        for part in [&bytes[..cut], &bytes[cut..]] {
+            stream.write_all(part).await.unwrap();
+            stream.flush().await.unwrap();
+        }
+        // The answer is a DATA frame with the message "status = SERVING" in it.
+        let serving = [0, 0, 0, 0, 2, 8, 1];
+        let mut answer = Vec::new();
+        while !answer.windows(serving.len()).any(|w| w == serving) {
+            let mut chunk = [0; 1024];
+            let n = stream.read(&mut chunk).await.unwrap();
+            assert_ne!(n, 0, "cut at {cut}: closed after {answer:?}");
+            answer.extend_from_slice(&chunk[..n]);
+        }
+    }
+}

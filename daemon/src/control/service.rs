@@ -1,0 +1,166 @@
+//! The rpcs: convert, hand over, wait, convert back.
+
+use std::pin::Pin;
+use std::time::{Duration, SystemTime};
+
+use p2p_sync_proto::v1::control_service_server::ControlService;
+use p2p_sync_proto::{reason, v1};
+use tokio::sync::{oneshot, watch as latest};
+use tokio_stream::Stream;
+use tonic::{Request, Response, Status};
+
+use super::status::{from_error, invalid};
+use super::{Backend, ControlCommand, ControlError, ReplyTo, convert, watch};
+
+/// How long a command may take. A join dials every address of the ticket; nothing else takes more than moments.
+const REPLY_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// Answers calls.
+#[derive(Debug)]
+pub(super) struct Rpcs {
+    pub(super) backend: Backend,
+    /// Becomes true when the daemon stops; ends the watchers.
+    pub(super) stopping: latest::Receiver<bool>,
+}
+
+type WatchStream = Pin<Box<dyn Stream<Item = Result<v1::WatchResponse, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl ControlService for Rpcs {
+    type WatchStream = WatchStream;
+
+    async fn get_status(
+        &self,
+        _request: Request<v1::GetStatusRequest>,
+    ) -> Result<Response<v1::GetStatusResponse>, Status> {
+        let status = convert::status(&self.backend.status.borrow());
+        Ok(Response::new(v1::GetStatusResponse { status: Some(status) }))
+    }
+
+    async fn list_peers(
+        &self,
+        _request: Request<v1::ListPeersRequest>,
+    ) -> Result<Response<v1::ListPeersResponse>, Status> {
+        let peers = convert::peers(&self.backend.status.borrow());
+        Ok(Response::new(v1::ListPeersResponse { peers }))
+    }
+
+    async fn watch(&self, _request: Request<v1::WatchRequest>) -> Result<Response<WatchStream>, Status> {
+        let stream = watch::stream(&self.backend, self.stopping.clone());
+        Ok(Response::new(Box::pin(stream)))
+    }
+
+    async fn rescan(
+        &self,
+        request: Request<v1::RescanRequest>,
+    ) -> Result<Response<v1::RescanResponse>, Status> {
+        let path = convert::rel_path(request.into_inner().path)?;
+        self.ask(|reply| ControlCommand::Rescan { path, reply }).await?;
+        Ok(Response::new(v1::RescanResponse {}))
+    }
+
+    async fn connect_peer(
+        &self,
+        request: Request<v1::ConnectPeerRequest>,
+    ) -> Result<Response<v1::ConnectPeerResponse>, Status> {
+        let address = convert::address(&request.into_inner().address)?;
+        self.ask(|reply| ControlCommand::ConnectPeer { address, reply })
+            .await?;
+        Ok(Response::new(v1::ConnectPeerResponse {}))
+    }
+
+    async fn create_invite(
+        &self,
+        request: Request<v1::CreateInviteRequest>,
+    ) -> Result<Response<v1::CreateInviteResponse>, Status> {
+        let terms = convert::invite_terms(&request.into_inner(), SystemTime::now())?;
+        let (role, expires, max_uses) = (terms.role, terms.expires, terms.max_uses);
+        let ticket = self
+            .ask(|reply| ControlCommand::CreateInvite {
+                role,
+                expires,
+                max_uses,
+                reply,
+            })
+            .await?;
+        Ok(Response::new(v1::CreateInviteResponse {
+            ticket: ticket.to_string(),
+            role: convert::role_to_proto(role).into(),
+            expires_at: expires.map(Into::into),
+            max_uses,
+            addresses: ticket.addresses,
+        }))
+    }
+
+    async fn join(&self, request: Request<v1::JoinRequest>) -> Result<Response<v1::JoinResponse>, Status> {
+        let request = request.into_inner();
+        let choice = convert::join_choice(request.choice)?;
+        if request.ticket.trim().is_empty() {
+            let Some(choice) = choice else {
+                return Err(invalid(
+                    reason::BAD_TICKET,
+                    "There is neither a ticket nor a choice",
+                ));
+            };
+            if !request.dry_run {
+                self.ask(|reply| ControlCommand::ResolveJoin { choice, reply })
+                    .await?;
+            }
+            return Ok(Response::new(v1::JoinResponse::default()));
+        }
+        let ticket = convert::ticket(&request.ticket)?;
+        let addresses = ticket.addresses.clone();
+        if request.dry_run {
+            let group_id = ticket.group.to_hex();
+            return Ok(Response::new(v1::JoinResponse {
+                group_id,
+                addresses,
+                ..Default::default()
+            }));
+        }
+        let joined = self
+            .ask(|reply| ControlCommand::Join {
+                ticket,
+                choice,
+                reply,
+            })
+            .await?;
+        let role = convert::role_to_proto(joined.role).into();
+        Ok(Response::new(v1::JoinResponse {
+            group_id: joined.group.to_hex(),
+            role,
+            addresses,
+        }))
+    }
+
+    async fn get_journal(
+        &self,
+        _request: Request<v1::GetJournalRequest>,
+    ) -> Result<Response<v1::GetJournalResponse>, Status> {
+        let summary = self.ask(|reply| ControlCommand::GetJournal { reply }).await?;
+        Ok(Response::new(convert::journal(&summary)))
+    }
+}
+
+impl Rpcs {
+    /// Hands a command over and waits for its answer.
+    async fn ask<T>(&self, command: impl FnOnce(ReplyTo<T>) -> ControlCommand + Send) -> Result<T, Status>
+    where
+        T: Send,
+    {
+        let (reply, answer) = oneshot::channel();
+        let command = command(reply);
+        let exchange = async {
+            self.backend
+                .commands
+                .send(command)
+                .await
+                .map_err(|_| ControlError::Stopping)?;
+            answer.await.map_err(|_| ControlError::Stopping)?
+        };
+        match tokio::time::timeout(REPLY_TIMEOUT, exchange).await {
+            Ok(result) => result.map_err(|e| from_error(&e)),
+            Err(_) => Err(from_error(&ControlError::TimedOut)),
+        }
+    }
+}

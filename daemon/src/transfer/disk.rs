@@ -1,0 +1,271 @@
+//! The folder as transfer sees it: user files to read, temporary files to write. Everything is relative to directory
+//! descriptors and passes no symbolic link (a user, or a peer's link, must not lead us out of the folder).
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use p2p_sync_core::content::{CHUNK_SIZE, ChunkHash, chunk_count, chunk_len, hash_chunk};
+use p2p_sync_core::ids::ContentHash;
+use p2p_sync_core::rel_path::{OWN_DIR, RelPath};
+use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags};
+
+use super::OpenFolderError;
+
+/// Room that is left on the file system whatever is fetched, or a hundredth of it if that is less: a full disk would
+/// stop the journal and the user's own programs too.
+const MIN_FREE: u64 = 64 << 20;
+/// Times that `openat2` is tried when a rename elsewhere disturbs it.
+const OPEN_ATTEMPTS: u32 = 16;
+/// Bytes of a chunk.
+pub(super) const CHUNK: usize = CHUNK_SIZE as usize;
+
+static ZEROS: [u8; CHUNK] = [0; CHUNK];
+
+/// Returns `len` zero bytes, at most a chunk.
+pub(super) fn zeros(len: usize) -> &'static [u8] {
+    &ZEROS[..len.min(CHUNK)]
+}
+
+/// Says whether all bytes of at most one chunk are zero.
+pub(super) fn is_zero(bytes: &[u8]) -> bool {
+    bytes == zeros(bytes.len())
+}
+
+/// The temporary directory could not do what it was asked for.
+#[derive(Debug, thiserror::Error)]
+#[error("Could not {act} {}", path.display())]
+pub(super) struct DiskError {
+    pub(super) act: &'static str,
+    pub(super) path: PathBuf,
+    #[source]
+    pub(super) source: io::Error,
+}
+
+impl DiskError {
+    /// Returns the whole chain as one line.
+    pub(super) fn text(&self) -> String {
+        format!("{self}: {}", self.source)
+    }
+}
+
+/// What a file in the temporary directory is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum TempKind {
+    /// `<hash>`: complete and verified.
+    Complete,
+    /// `<hash>.part`: under way.
+    Part,
+}
+
+/// The directories.
+#[derive(Debug)]
+pub(super) struct Folder {
+    root: OwnedFd,
+    tmp: OwnedFd,
+    tmp_path: PathBuf,
+}
+
+impl Folder {
+    /// Opens the folder and its temporary directory, which is made if it is missing.
+    pub(super) fn open(root_path: &Path) -> Result<Self, OpenFolderError> {
+        let fail = |path: &Path, errno: rustix::io::Errno| OpenFolderError {
+            path: path.to_owned(),
+            source: errno.into(),
+        };
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let root = rustix::fs::open(root_path, flags, Mode::empty()).map_err(|e| fail(root_path, e))?;
+        let own = Path::new(std::ffi::OsStr::from_bytes(OWN_DIR));
+        let tmp = own.join("tmp");
+        for dir in [own, &tmp] {
+            match rustix::fs::mkdirat(&root, dir, Mode::RWXU) {
+                Ok(()) | Err(rustix::io::Errno::EXIST) => {}
+                Err(errno) => return Err(fail(&root_path.join(dir), errno)),
+            }
+        }
+        let tmp_path = root_path.join(&tmp);
+        let tmp = beneath(&root, tmp.as_os_str().as_bytes(), flags).map_err(|e| OpenFolderError {
+            path: tmp_path.clone(),
+            source: e,
+        })?;
+        Ok(Self { root, tmp, tmp_path })
+    }
+
+    /// Opens a user's regular file for reading and returns it with its size.
+    pub(super) fn open_user(&self, path: &RelPath) -> io::Result<(File, u64)> {
+        // O_NONBLOCK: a named pipe that took the file's place must not block us.
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        regular(File::from(beneath(&self.root, path.as_bytes(), flags)?))
+    }
+
+    /// Opens a temporary file for reading and writing and returns it with its size.
+    pub(super) fn open_temp(&self, content: &ContentHash, kind: TempKind) -> io::Result<(File, u64)> {
+        let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let fd = rustix::fs::openat(&self.tmp, temp_name(content, kind), flags, Mode::empty())?;
+        regular(File::from(fd))
+    }
+
+    /// Makes a temporary file that does not exist yet.
+    pub(super) fn create_temp(&self, content: &ContentHash, kind: TempKind) -> io::Result<File> {
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let mode = Mode::RUSR | Mode::WUSR;
+        Ok(File::from(rustix::fs::openat(
+            &self.tmp,
+            temp_name(content, kind),
+            flags,
+            mode,
+        )?))
+    }
+
+    /// Takes a temporary file away; it may be missing.
+    pub(super) fn remove_temp(&self, content: &ContentHash, kind: TempKind) -> Result<(), DiskError> {
+        match rustix::fs::unlinkat(&self.tmp, temp_name(content, kind), AtFlags::empty()) {
+            Ok(()) | Err(rustix::io::Errno::NOENT) => Ok(()),
+            Err(errno) => Err(self.error("remove", content, kind, errno.into())),
+        }
+    }
+
+    /// Gives a part its final name.
+    pub(super) fn complete_part(&self, content: &ContentHash) -> Result<(), DiskError> {
+        let (from, to) = (
+            temp_name(content, TempKind::Part),
+            temp_name(content, TempKind::Complete),
+        );
+        rustix::fs::renameat(&self.tmp, from, &self.tmp, to)
+            .map_err(|errno| self.error("rename", content, TempKind::Part, errno.into()))
+    }
+
+    /// Writes a verified content of at most one chunk under its final name. One that is there already is kept if it
+    /// is right.
+    pub(super) fn store_small(&self, content: &ContentHash, bytes: &[u8]) -> Result<(), DiskError> {
+        let fail = |act, source| self.error(act, content, TempKind::Complete, source);
+        let mut file = match self.create_temp(content, TempKind::Complete) {
+            Ok(file) => file,
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
+                if self.holds(content, bytes.len() as u64) {
+                    return Ok(());
+                }
+                self.remove_temp(content, TempKind::Complete)?;
+                self.create_temp(content, TempKind::Complete)
+                    .map_err(|e| fail("create", e))?
+            }
+            Err(e) => return Err(fail("create", e)),
+        };
+        let written = if is_zero(bytes) {
+            file.set_len(bytes.len() as u64)
+        } else {
+            file.write_all(bytes)
+        };
+        written.map_err(|e| {
+            let _ = self.remove_temp(content, TempKind::Complete);
+            fail("write", e)
+        })
+    }
+
+    /// Says whether the temporary directory holds this content complete; checks every byte.
+    pub(super) fn holds(&self, content: &ContentHash, size: u64) -> bool {
+        let Ok((mut file, actual)) = self.open_temp(content, TempKind::Complete) else {
+            return false;
+        };
+        actual == size && hash_file(&mut file).is_ok_and(|hash| hash == *content)
+    }
+
+    /// Fails if the file system is as good as full.
+    pub(super) fn check_free(&self) -> Result<(), DiskError> {
+        let Ok(stat) = rustix::fs::fstatvfs(&self.tmp) else {
+            return Ok(());
+        };
+        let free = stat.f_bavail.saturating_mul(stat.f_frsize);
+        let total = stat.f_blocks.saturating_mul(stat.f_frsize);
+        if free >= MIN_FREE.min(total / 100) {
+            return Ok(());
+        }
+        Err(DiskError {
+            act: "write to",
+            path: self.tmp_path.clone(),
+            source: io::Error::from(io::ErrorKind::StorageFull),
+        })
+    }
+
+    /// Describes a failure at a temporary file.
+    pub(super) fn error(
+        &self,
+        act: &'static str,
+        content: &ContentHash,
+        kind: TempKind,
+        source: io::Error,
+    ) -> DiskError {
+        DiskError {
+            act,
+            path: self.tmp_path.join(temp_name(content, kind)),
+            source,
+        }
+    }
+}
+
+/// Reads one chunk into the start of `buffer` and returns its bytes; `None` if they are not what the hash says.
+pub(super) fn read_chunk<'a>(
+    file: &File,
+    size: u64,
+    index: u64,
+    expected: &ChunkHash,
+    buffer: &'a mut [u8],
+) -> io::Result<Option<&'a [u8]>> {
+    let len = usize::try_from(chunk_len(size, index)).unwrap_or(CHUNK);
+    let bytes = &mut buffer[..len];
+    match file.read_exact_at(bytes, index * CHUNK_SIZE) {
+        Ok(()) => {}
+        Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
+        Err(e) => return Err(e),
+    }
+    let bytes = &*bytes;
+    Ok((hash_chunk(size, index, bytes) == *expected).then_some(bytes))
+}
+
+/// Returns the chunks of a content as a number that fits memory.
+pub(super) fn chunks_of(size: u64) -> usize {
+    usize::try_from(chunk_count(size)).unwrap_or(usize::MAX)
+}
+
+fn hash_file(file: &mut File) -> io::Result<ContentHash> {
+    let mut hasher = blake3::Hasher::new();
+    let mut buffer = vec![0; CHUNK];
+    loop {
+        let count = file.read(&mut buffer)?;
+        if count == 0 {
+            return Ok(ContentHash::new(*hasher.finalize().as_bytes()));
+        }
+        hasher.update(&buffer[..count]);
+    }
+}
+
+fn temp_name(content: &ContentHash, kind: TempKind) -> String {
+    match kind {
+        TempKind::Complete => content.to_hex(),
+        TempKind::Part => content.to_hex() + ".part",
+    }
+}
+
+fn beneath(dir: &OwnedFd, path: &[u8], flags: OFlags) -> io::Result<OwnedFd> {
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+    let mut attempts = 0;
+    loop {
+        match rustix::fs::openat2(dir, path, flags, Mode::empty(), resolve) {
+            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) if attempts < OPEN_ATTEMPTS => {
+                attempts += 1;
+            }
+            other => return Ok(other?),
+        }
+    }
+}
+
+fn regular(file: File) -> io::Result<(File, u64)> {
+    let meta = file.metadata()?;
+    if !meta.is_file() {
+        return Err(io::Error::other("not a regular file"));
+    }
+    Ok((file, meta.len()))
+}

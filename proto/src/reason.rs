@@ -1,0 +1,43 @@
+//! The stable words that say why a call failed: `reason` in `google.rpc.ErrorInfo`, domain [`DOMAIN`].
+//!
+//! The daemon sends them, `syncctl` maps them to exit codes and hints, scripts may match on them. None is ever renamed.
+
+/// The `domain` of every `ErrorInfo`.
+pub const DOMAIN: &str = "p2psync";
+
+/// The caller is neither root, nor the daemon's user, nor in its group.
+pub const CALLER_NOT_PERMITTED: &str = "CALLER_NOT_PERMITTED";
+/// The device is in no group yet.
+pub const NO_GROUP: &str = "NO_GROUP";
+/// The device's role does not allow it.
+pub const ROLE_TOO_LOW: &str = "ROLE_TOO_LOW";
+/// An argument makes no sense.
+pub const INVALID_ARGUMENT: &str = "INVALID_ARGUMENT";
+/// The text is not a ticket.
+pub const BAD_TICKET: &str = "BAD_TICKET";
+/// The text is not a multiaddress.
+pub const BAD_ADDRESS: &str = "BAD_ADDRESS";
+/// The bytes are not a path of the folder.
+pub const BAD_PATH: &str = "BAD_PATH";
+/// The device is already in a group with others.
+pub const ALREADY_IN_GROUP: &str = "ALREADY_IN_GROUP";
+/// Another join is under way here, or the inviting device is busy.
+pub const BUSY: &str = "BUSY";
+/// The inviting device does not know the invite.
+pub const INVITE_UNKNOWN: &str = "INVITE_UNKNOWN";
+/// The invite's time is over.
+pub const INVITE_EXPIRED: &str = "INVITE_EXPIRED";
+/// The invite was used as often as it may be.
+pub const INVITE_USED_UP: &str = "INVITE_USED_UP";
+/// The reached device may not admit anybody.
+pub const INVITER_MAY_NOT_ADMIT: &str = "INVITER_MAY_NOT_ADMIT";
+/// No device of the ticket could be reached in time.
+pub const INVITER_UNREACHABLE: &str = "INVITER_UNREACHABLE";
+/// No address is known that could stand on a ticket.
+pub const NO_ADDRESS: &str = "NO_ADDRESS";
+/// The disk refused.
+pub const IO: &str = "IO";
+/// The daemon did not get to it in time.
+pub const TIMEOUT: &str = "TIMEOUT";
+/// The daemon is stopping.
+pub const STOPPING: &str = "STOPPING";

@@ -1,0 +1,41 @@
+//! Real daemons and the real `syncctl` on loopback: short versions of what users do. Every scenario ends with equal
+//! trees, nothing temporary left, and no conflict copy that it did not expect.
+
+mod changes;
+mod command_line;
+mod crash;
+mod joining;
+mod offline;
+mod pairing;
+mod restart;
+mod three_devices;
+
+use anyhow::{Result, ensure};
+use p2p_sync_tests::harness::{Group, Tree};
+
+/// Settles the group and checks that no conflict copy came about.
+fn settle_without_conflict(group: &Group) -> Result<Tree> {
+    let tree = group.settle()?;
+    ensure!(
+        tree.conflict_copies().is_empty(),
+        "Unexpected conflict copies: {:?}",
+        tree.conflict_copies()
+    );
+    for device in &group.devices {
+        let status = device.status()?;
+        ensure!(
+            status.folder("conflicts") == Some(0),
+            "{}: {}",
+            device.name,
+            status.0
+        );
+    }
+    Ok(tree)
+}
+
+/// Checks that the group settles with exactly what the device `number` has in its folder at this moment.
+fn settle_as_left(group: &Group, number: usize) -> Result<Tree> {
+    let expected = group[number].tree()?;
+    group.settle_as(&expected)?;
+    settle_without_conflict(group)
+}

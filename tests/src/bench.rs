@@ -1,0 +1,233 @@
+//! The benchmark: the same work for p2p-sync and for what a user would pick instead, two ends on loopback, each from a
+//! cold start. Ratios between the rows of one run mean something; absolute figures move with the machine.
+
+mod contender;
+mod p2p_sync;
+mod report;
+mod rsync;
+mod syncthing;
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+
+use crate::harness::{
+    Binaries, Random, SourceTree, Tree, Written, count_entries, fill_file, wait_closely, wait_until,
+};
+use contender::Contender;
+pub use report::{Report, Row};
+
+/// What to measure.
+#[derive(Debug, Clone, clap::Parser)]
+#[command(name = "bench", about = "Measure p2p-sync on loopback")]
+pub struct Options {
+    /// Do a quarter of the work
+    #[arg(long)]
+    pub quick: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Measure Syncthing too (`syncthing` in PATH)
+    #[arg(long)]
+    pub with_syncthing: bool,
+    /// Measure rsync with its daemon too (`rsync` in PATH)
+    #[arg(long)]
+    pub with_rsync: bool,
+    /// Directory of the programs to measure; by default those of the same build as this one
+    #[arg(long, value_name = "DIR")]
+    pub bin_dir: Option<PathBuf>,
+    /// Directory for the folders, which decides on which disk they are; the temporary directory by default
+    #[arg(long, value_name = "DIR")]
+    pub work_dir: Option<PathBuf>,
+}
+
+/// A guard; no piece of work comes near it on a sane machine.
+const PATIENCE: Duration = Duration::from_secs(900);
+
+/// The amount of work.
+#[derive(Debug, Clone, Copy)]
+struct Scale {
+    large_bytes: u64,
+    tree_files: usize,
+    rounds: usize,
+}
+
+const FULL: Scale = Scale {
+    large_bytes: 1 << 30,
+    tree_files: 20_000,
+    rounds: 50,
+};
+const QUICK: Scale = Scale {
+    large_bytes: 1 << 28,
+    tree_files: 5_000,
+    rounds: 20,
+};
+
+/// Runs the benchmark.
+///
+/// # Errors
+/// Fails if a program cannot be started, does not do its work, or does it wrongly: all trees are compared.
+pub fn run(options: &Options) -> Result<Report> {
+    let scale = if options.quick { QUICK } else { FULL };
+    let below = options.work_dir.clone().unwrap_or_else(std::env::temp_dir);
+    let mut rows = Vec::new();
+    let binaries = match &options.bin_dir {
+        Some(dir) => Binaries::in_dir(dir)?,
+        None => Binaries::get()?.clone(),
+    };
+    measure(&mut p2p_sync::start(&binaries, &below)?, scale, &mut rows).context("p2p-sync")?;
+    if options.with_syncthing {
+        measure(&mut syncthing::start(&below)?, scale, &mut rows).context("Syncthing")?;
+    }
+    if options.with_rsync {
+        measure(&mut rsync::start(&below)?, scale, &mut rows).context("rsync")?;
+    }
+    Ok(Report { rows })
+}
+
+fn measure(contender: &mut impl Contender, scale: Scale, rows: &mut Vec<Row>) -> Result<()> {
+    let folders = contender.folders();
+    rows.push(large_file(contender, &folders, scale)?);
+    rows.push(small_files(contender, &folders, scale)?);
+    if contender.is_continuous() {
+        rows.push(latency(contender, &folders, scale)?);
+    }
+    Ok(())
+}
+
+/// A large file appears by rename in the first folder, until it is whole in the second.
+fn large_file(contender: &mut impl Contender, folders: &[PathBuf; 2], scale: Scale) -> Result<Row> {
+    let staged = contender.staging().join("large");
+    fill_file(&staged, scale.large_bytes, 1)?;
+    let target = folders[1].join("large.bin");
+    let timed = timed(contender, |contender| {
+        fs::rename(&staged, folders[0].join("large.bin")).context("Moving the large file in")?;
+        contender.push()?;
+        wait_until("the large file", PATIENCE, || {
+            let done = fs::metadata(&target).is_ok_and(|meta| meta.len() == scale.large_bytes);
+            Ok(if done {
+                Ok(())
+            } else {
+                Err("it is not whole".to_owned())
+            })
+        })
+    })?;
+    verify(folders)?;
+    Ok(timed.row(contender.name(), "large file", scale.large_bytes, 1))
+}
+
+/// A source tree appears by rename in the first folder, until all its files are in the second.
+fn small_files(contender: &mut impl Contender, folders: &[PathBuf; 2], scale: Scale) -> Result<Row> {
+    let staged = contender.staging().join("tree");
+    fs::create_dir(&staged).context("Making the staged tree")?;
+    let written: Written = SourceTree {
+        seed: 2,
+        files: scale.tree_files,
+    }
+    .write_to(&staged)?;
+    let target = folders[1].join("tree");
+    let entries = written.files + written.dirs + written.links;
+    let timed = timed(contender, |contender| {
+        fs::rename(&staged, folders[0].join("tree")).context("Moving the tree in")?;
+        contender.push()?;
+        wait_until("the tree", PATIENCE, || {
+            let there = count_entries(&target);
+            Ok(if there >= entries {
+                Ok(())
+            } else {
+                Err(format!("{there} of {entries}"))
+            })
+        })
+    })?;
+    // Programs that set times after the rename may still be at it.
+    wait_until("equal trees", PATIENCE, || {
+        Ok(verify(folders).map_err(|error| error.to_string()))
+    })?;
+    Ok(timed.row(contender.name(), "source tree", written.bytes, written.files))
+}
+
+/// Creates small files one after the other and measures when each is visible on the other side.
+fn latency(contender: &mut impl Contender, folders: &[PathBuf; 2], scale: Scale) -> Result<Row> {
+    let mut times = Vec::new();
+    let mut random = Random::new(3);
+    let timed = timed(contender, |_| {
+        for round in 0..scale.rounds {
+            let mut bytes = [0; 1024];
+            random.fill(&mut bytes);
+            let name = format!("note-{round}");
+            let target = folders[1].join(&name);
+            let began = Instant::now();
+            fs::write(folders[0].join(&name), bytes).context("Writing a note")?;
+            wait_closely("a note", PATIENCE, || {
+                Ok(fs::metadata(&target).is_ok_and(|meta| meta.len() == bytes.len() as u64))
+            })?;
+            times.push(began.elapsed());
+        }
+        Ok(())
+    })?;
+    times.sort();
+    let at = |percent: usize| times[(times.len() * percent / 100).min(times.len() - 1)];
+    let mut row = timed.row(
+        contender.name(),
+        "create to visible",
+        scale.rounds as u64 * 1024,
+        scale.rounds,
+    );
+    (row.latency_p50, row.latency_p95) = (Some(at(50)), Some(at(95)));
+    Ok(row)
+}
+
+/// What a piece of work took.
+#[derive(Debug, Clone, Copy)]
+struct Timed {
+    wall: Duration,
+    cpu: Duration,
+    rss_peak_bytes: u64,
+}
+
+fn timed<C: Contender>(contender: &mut C, work: impl FnOnce(&mut C) -> Result<()>) -> Result<Timed> {
+    let before = contender.usage()?;
+    let began = Instant::now();
+    work(contender)?;
+    let wall = began.elapsed();
+    let after = contender.usage()?;
+    Ok(Timed {
+        wall,
+        cpu: after.cpu.saturating_sub(before.cpu),
+        rss_peak_bytes: after.rss_peak_bytes,
+    })
+}
+
+impl Timed {
+    fn row(&self, program: &str, work: &str, bytes: u64, files: usize) -> Row {
+        Row {
+            program: program.to_owned(),
+            work: work.to_owned(),
+            bytes,
+            files,
+            wall: self.wall,
+            cpu: self.cpu,
+            rss_peak_bytes: self.rss_peak_bytes,
+            latency_p50: None,
+            latency_p95: None,
+        }
+    }
+}
+
+/// Checks that both folders hold the same, apart from what other programs leave at the top for themselves.
+fn verify(folders: &[PathBuf; 2]) -> Result<()> {
+    let [mut first, mut second] = [Tree::read(&folders[0])?, Tree::read(&folders[1])?];
+    for tree in [&mut first, &mut second] {
+        tree.items.retain(|path, _| !path.starts_with(".stfolder"));
+    }
+    let differences = first.differences(&second);
+    ensure!(
+        differences.is_empty(),
+        "{} differences, first {:?}",
+        differences.len(),
+        differences.first()
+    );
+    Ok(())
+}
