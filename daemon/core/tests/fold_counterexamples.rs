@@ -128,6 +128,59 @@ fn a_later_touch_does_not_beat_an_edit() {
 }
 
 #[test]
+fn a_touch_does_not_hide_the_bytes_of_a_conflict() {
+    let mut path = Path::default();
+    let mine = path.put(A, 1, "mine", &[]);
+    let yours = path.put(B, 2, "yours", &[]);
+    let touch = path.put(A, 3, "mine", &[mine]);
+    let outcome = path.check();
+    assert_eq!((outcome.winner, outcome.copies), (Some(yours), vec![touch]));
+}
+
+#[test]
+fn a_touch_of_the_winner_leaves_it_the_winner() {
+    let mut path = Path::default();
+    let loser = path.put(A, 1, "loser", &[]);
+    let winner = path.put(B, 2, "winner", &[]);
+    let touch = path.put(B, 3, "winner", &[winner]);
+    let outcome = path.check();
+    assert_eq!((outcome.winner, outcome.copies), (Some(touch), vec![loser]));
+}
+
+#[test]
+fn deleting_an_edit_does_not_bring_back_what_was_only_touched_beside_it() {
+    let mut path = Path::default();
+    let first = path.put(A, 1, "one", &[]);
+    let edit = path.put(B, 2, "two", &[first]);
+    path.put(C, 3, "one", &[first]);
+    let delete = path.delete(A, 4, &[edit]);
+    let outcome = path.check();
+    assert_eq!((outcome.winner, outcome.heads), (Some(delete), vec![delete]));
+}
+
+#[test]
+fn discarding_a_copy_that_somebody_touches_is_final() {
+    let mut path = Path::default();
+    let mine = path.put(A, 1, "mine", &[]);
+    let yours = path.put(B, 2, "yours", &[]);
+    path.discard(&[mine]);
+    path.put(A, 3, "mine", &[mine]);
+    let outcome = path.check();
+    assert_eq!((outcome.winner, outcome.copies), (Some(yours), vec![]));
+}
+
+#[test]
+fn a_touch_of_two_twins_stays_for_the_one_that_is_left() {
+    let mut path = Path::default();
+    let mine = path.put(A, 5, "one", &[]);
+    let yours = path.put(B, 9, "one", &[]);
+    let touch = path.put(A, 10, "one", &[mine, yours]);
+    let edit = path.put(C, 7, "two", &[mine]);
+    let outcome = path.check();
+    assert_eq!((outcome.winner, outcome.copies), (Some(touch), vec![edit]));
+}
+
+#[test]
 fn void_versions_that_some_hold_make_no_difference() {
     let mut path = Path::default();
     let first = path.put(A, 1, "one", &[]);
@@ -190,14 +243,16 @@ impl Path {
     fn tell(&mut self, device: u8, hlc: u64, content: Option<&str>, base: &[Dot], import: bool) -> Dot {
         let dot = self.take_dot(device);
         let entry = content.map(entry);
-        let twin = self.versions().iter().any(|v| {
-            base.contains(&v.dot) && v.node().is_some() && v.node() == entry.as_ref().map(|e| &e.node)
-        });
+        let base_versions: Vec<Version> = self
+            .versions()
+            .into_iter()
+            .filter(|v| base.contains(&v.dot))
+            .collect();
         self.told.push(Told::Version(Version {
             dot,
             event: EventId::new([device; 32]),
             hlc: Hlc::from_bits(hlc),
-            changes: entry.is_some() && !twin,
+            origins: Version::origins_of(entry.as_ref(), &base_versions),
             entry,
             base: base.to_vec(),
             import,
@@ -242,7 +297,11 @@ impl Path {
         for told in &self.told {
             match told {
                 Told::Void => {}
-                Told::Discard(drop) => state.discard(drop),
+                Told::Discard(drop) => {
+                    let dropped: Vec<Version> =
+                        drop.iter().filter_map(|dot| known.get(dot).cloned()).collect();
+                    state.discard(&dropped);
+                }
                 Told::Version(version) => {
                     let base: Vec<Version> = version
                         .base

@@ -3,7 +3,7 @@
 use p2p_sync_tests::sim::oracle::Oracle;
 use p2p_sync_tests::sim::world::World;
 
-use super::nothing_vanishes::is_replaced;
+use super::nothing_vanishes::is_given_up;
 
 pub(super) fn check(world: &World) -> Result<(), String> {
     let oracle = Oracle::read(world.devices[0].store.durable())?;
@@ -16,8 +16,7 @@ pub(super) fn check(world: &World) -> Result<(), String> {
             continue;
         }
         let survivor = history.versions.iter().find(|put| {
-            put.node().is_some_and(|node| !is_replaced(history, put, node))
-                && !history.discarded.contains(&put.dot)
+            put.origins.is_empty() && put.node().is_some_and(|node| !is_given_up(history, put, node))
         });
         if let Some(put) = survivor {
             return Err(format!("{path} is gone, though nobody replaced {}", put.dot));

@@ -1,9 +1,10 @@
-//! 14: every published content is shown, or a version says itself that it replaced it, or somebody discarded it, or
-//! it is a mere touch of what is shown.
+//! 14: every published content is shown, or somebody who had it in his working copy put something else in its place,
+//! or an equal content was replaced by a later write, or somebody discarded it.
 
 use std::collections::BTreeSet;
 
 use p2p_sync_core::fold::Version;
+use p2p_sync_core::ids::Dot;
 use p2p_sync_core::tree::Node;
 use p2p_sync_tests::sim::oracle::{History, Oracle};
 use p2p_sync_tests::sim::world::World;
@@ -15,14 +16,13 @@ pub(super) fn check(world: &World) -> Result<(), String> {
         let Some(state) = states.get(path) else { continue };
         let winner = state.winner().into_iter();
         let shown: BTreeSet<&Node> = winner.chain(state.copies()).filter_map(Version::node).collect();
-        for put in &history.versions {
+        for put in history
+            .versions
+            .iter()
+            .filter(|version| version.origins.is_empty())
+        {
             let Some(node) = put.node() else { continue };
-            let accounted = shown.contains(node)
-                || node.is_dir()
-                || !put.changes
-                || history.discarded.contains(&put.dot)
-                || is_replaced(history, put, node);
-            if !accounted {
+            if !node.is_dir() && !shown.contains(node) && !is_given_up(history, put, node) {
                 return Err(format!("{} at {path} is neither shown nor replaced", put.dot));
             }
         }
@@ -30,16 +30,33 @@ pub(super) fn check(world: &World) -> Result<(), String> {
     Ok(())
 }
 
-/// Says whether a version names this one as its base, or a later one names an equal content.
-pub(super) fn is_replaced(history: &History, put: &Version, node: &Node) -> bool {
-    let equal = |dot| {
+/// Says whether somebody replaced or discarded this content knowingly.
+pub(super) fn is_given_up(history: &History, put: &Version, node: &Node) -> bool {
+    let holds = |dot: &Dot| {
         history
             .versions
             .iter()
-            .any(|other| other.dot == dot && other.node() == Some(node))
+            .any(|other| other.dot == *dot && other.node() == Some(node))
     };
-    history.versions.iter().any(|later| {
-        later.base.contains(&put.dot)
-            || (later.order() > put.order() && later.base.iter().any(|dot| equal(*dot)))
-    })
+    let replaced = history.versions.iter().any(|later| {
+        let other = later.node() != Some(node) && behind(history, &later.base).contains(&put.dot);
+        let twin = later.origins.is_empty() && later.order() > put.order() && later.base.iter().any(holds);
+        other || twin
+    });
+    let mut dropped = history.discarded.iter();
+    replaced || dropped.any(|dot| holds(dot) && behind(history, &[*dot]).contains(&put.dot))
+}
+
+/// Returns these versions and all that they rest on.
+fn behind(history: &History, dots: &[Dot]) -> BTreeSet<Dot> {
+    let mut open = dots.to_vec();
+    let mut behind = BTreeSet::new();
+    while let Some(dot) = open.pop() {
+        if behind.insert(dot)
+            && let Some(version) = history.versions.iter().find(|version| version.dot == dot)
+        {
+            open.extend(&version.base);
+        }
+    }
+    behind
 }

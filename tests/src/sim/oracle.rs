@@ -103,16 +103,15 @@ impl Oracle {
             if !written.insert(path.clone()) {
                 return Err(format!("{dot} writes {path} a second time in one event"));
             }
-            let node = entry.as_ref().map(|entry| &entry.node);
-            let changes = node.is_none() || !named.iter().filter_map(known).any(|base| base.node() == node);
+            let base: Vec<Version> = named.iter().filter_map(known).cloned().collect();
             history.versions.push(Version {
                 dot,
                 event: event.id,
                 hlc: event.header.hlc,
                 base: named.clone(),
+                origins: Version::origins_of(entry.as_ref(), &base),
                 entry,
                 import,
-                changes,
             });
         }
         Ok(())

@@ -89,13 +89,11 @@ impl SyncEngine {
             Item::Put(put) => (Some(put.entry.clone()), put.flags.import),
             Item::Del { .. } => (None, false),
             _ => {
-                state.discard(named);
+                state.discard(&base);
                 return true;
             }
         };
-        let changes = entry
-            .as_ref()
-            .is_none_or(|entry| !base.iter().any(|b| b.node() == Some(&entry.node)));
+        let origins = Version::origins_of(entry.as_ref(), &base);
         let version = Version {
             dot,
             event: event.id,
@@ -103,7 +101,7 @@ impl SyncEngine {
             entry,
             base: named.clone(),
             import,
-            changes,
+            origins,
         };
         let replaced_by = version
             .node()
