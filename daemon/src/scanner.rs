@@ -1,1 +1,173 @@
-//! scanner: not written yet.
+//! The scanner: what is different on disk from what the engine believes. It is the truth; the watcher only hints.
+//!
+//! A walk compares each entry's `lstat` with the print in the index, directory by directory, with one query for each.
+//! Only what differs is read and hashed, and only if it is the same before and after. A file that changed a moment ago
+//! may change once more within the same tick of the kernel's clock; its print is made so that it never matches, and it
+//! is named in [`ScanReport::retry`], so that it is hashed once more.
+//!
+//! Nothing is called deleted unless the folder is proven to be the right one and the path to be absent; what cannot be
+//! looked at is a problem, not a deletion. Deletions are proven twice, and sent after the additions of the same scan
+//! (as far as [`HELD_MAX`]), so that both ends of a rename are seen together.
+//!
+//! The scanner keeps no state: a crash loses nothing, the next scan starts anew.
+
+mod hash;
+mod ignore;
+mod observe;
+mod walk;
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use p2p_sync_core::engine::LocalChange;
+use p2p_sync_core::rel_path::RelPath;
+use p2p_sync_core::tree::Installed;
+
+use self::walk::Walk;
+pub use crate::root_dir::Modes;
+use crate::root_dir::{PathError, RootDir};
+
+/// Deletions that are held back until the end of a scan; more are sent on the way.
+const HELD_MAX: usize = 16_384;
+
+/// What is believed to stand on disk.
+pub trait InstalledIndex: Send + Sync {
+    /// Returns what is believed to stand at a path.
+    fn installed(&self, path: &RelPath) -> Option<Installed>;
+    /// Returns what is believed to lie directly in a directory (`None`: the folder), sorted by path.
+    fn children(&self, dir: Option<&RelPath>) -> Vec<(RelPath, Installed)>;
+}
+
+/// Whoever wants to know the directories that exist.
+pub trait DirWatch: Send + Sync {
+    /// A directory, relative to the folder (empty for the folder itself), with its inode, is about to be read.
+    fn watch(&self, dir: &Path, ino: u64);
+}
+
+/// Why a scan came to no result.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ScanError {
+    /// A file operation failed.
+    #[error(transparent)]
+    Io(#[from] PathError),
+    /// The folder is not the one that was opened, or not where it was: nothing found in it means anything.
+    #[error("The folder was moved, replaced or unmounted")]
+    RootChanged,
+}
+
+/// What a scan leaves behind besides the changes.
+#[derive(Debug, Default)]
+pub struct ScanReport {
+    /// Paths to look at again in 50 ms or more: they changed while they were read, or too short a time before.
+    pub retry: Vec<RelPath>,
+    /// Paths that cannot be synced or looked at, with the reason.
+    pub problems: Vec<(RelPath, String)>,
+    /// Entries looked at.
+    pub files: u64,
+    /// Whether the scan was stopped before its end.
+    pub stopped: bool,
+}
+
+/// Whether to look below directories that have not changed themselves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Below {
+    /// Only below those that are new or replaced; for the watcher's hints.
+    Changed,
+    /// Always.
+    All,
+}
+
+/// Finds changes in one folder.
+pub struct Scanner {
+    root: RootDir,
+    root_id: String,
+    index: Arc<dyn InstalledIndex>,
+    modes: Modes,
+    watch: Arc<dyn DirWatch>,
+}
+
+impl std::fmt::Debug for Scanner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Scanner")
+            .field("root", &self.root)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Scanner {
+    /// Opens a folder that the worktree has prepared.
+    ///
+    /// # Errors
+    /// [`ScanError::Io`] if it or its root id cannot be read.
+    pub fn new(
+        root: &Path,
+        index: Arc<dyn InstalledIndex>,
+        modes: Modes,
+        watch: Arc<dyn DirWatch>,
+    ) -> Result<Self, ScanError> {
+        let root = RootDir::open(root)?;
+        let root_id = root.read_root_id()?;
+        Ok(Self {
+            root,
+            root_id,
+            index,
+            modes,
+            watch,
+        })
+    }
+
+    /// Looks at the whole folder; hands over changes in portions, parents before what lies in them. Blocks.
+    ///
+    /// # Errors
+    /// [`ScanError`]; what was handed over before it still holds.
+    pub fn scan_all(
+        &self,
+        stop: &AtomicBool,
+        emit: &mut dyn FnMut(Vec<LocalChange>),
+    ) -> Result<ScanReport, ScanError> {
+        let mut walk = Walk::new(self, stop, emit)?;
+        walk.enter(None);
+        walk.run(Below::All)?;
+        walk.finish()
+    }
+
+    /// Looks at these paths and below. Blocks.
+    ///
+    /// # Errors
+    /// [`ScanError`]; what was handed over before it still holds.
+    pub fn scan_paths(
+        &self,
+        paths: &[RelPath],
+        below: Below,
+        stop: &AtomicBool,
+        emit: &mut dyn FnMut(Vec<LocalChange>),
+    ) -> Result<ScanReport, ScanError> {
+        let mut walk = Walk::new(self, stop, emit)?;
+        let mut starts = BTreeSet::new();
+        for path in paths {
+            starts.insert(self.first_unknown(path));
+        }
+        for path in starts {
+            walk.look_at(&path, below)?;
+            walk.run(below)?;
+        }
+        walk.finish()
+    }
+
+    /// Returns the topmost directory above a path that the index does not know, else the path itself.
+    fn first_unknown(&self, path: &RelPath) -> RelPath {
+        let mut first = path.clone();
+        for above in path.ancestors() {
+            if self.index.installed(&above).is_none() {
+                first = above;
+            }
+        }
+        first
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,1 +1,336 @@
-//! worktree: not written yet.
+//! Installs: the one way by which a byte reaches the user's folder.
+//!
+//! A batch of jobs is done in groups. First every new entry is made in a *slot*, a temporary file under the install's
+//! own name, with its mode and time, and all slots are made durable together. Then all intents are written with one
+//! fsync of the journal. Only then the folder is touched, in the order of the jobs: what stands at the path must be
+//! what the engine expects, and it is never overwritten but exchanged with the slot (or, where nothing is expected,
+//! renamed without replacing). What came out of the exchange is looked at once more: if a user saved in that instant,
+//! the user's bytes go back to the path. At last the touched directories are made durable together.
+//!
+//! The outcome goes to the engine and from there to the store; when the store has it, [`Worktree::finish`] moves what
+//! was replaced to `.p2p-sync/versions/<day>/` and closes the intents. A program that has a replaced file still open
+//! may go on writing to it; [`Worktree::check_displaced`] notices and puts the file beside its path, where the scanner
+//! finds it as a new one.
+//!
+//! On a crash nothing of the user's is lost: [`Worktree::recover`] looks at each open intent, its path and its slot,
+//! and finishes the install, takes it back, or keeps both sides. A read-only directory that was made writable for an
+//! install may stay so.
+
+mod change;
+mod displaced;
+mod meta;
+mod recover;
+mod session;
+mod slots;
+mod stage;
+
+use std::collections::BTreeSet;
+use std::io;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::SystemTime;
+
+use p2p_sync_core::engine::{InstallJob, InstallOutcome, InstallResult, RecoveredInstall};
+use p2p_sync_core::rel_path::RelPath;
+use p2p_sync_core::tree::Fingerprint;
+
+pub use self::displaced::Displaced;
+use self::displaced::Watched;
+use self::session::Session;
+use self::slots::OwnDirs;
+use crate::journal::{Intent, JournalError, JournalService, Tx};
+pub use crate::root_dir::Modes;
+use crate::root_dir::{PathError, RootDir};
+
+/// Jobs done with one journal fsync: enough that its cost disappears, few enough that a crash leaves little to look at.
+const GROUP_MAX: usize = 512;
+
+/// Why the worktree cannot serve.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum WorktreeError {
+    /// A file operation failed.
+    #[error(transparent)]
+    Io(#[from] PathError),
+    /// The journal failed.
+    #[error("The journal refuses")]
+    Journal(#[from] JournalError),
+    /// The folder is not the one that was opened, or not where it was.
+    #[error("The folder was moved, replaced or unmounted")]
+    RootChanged,
+}
+
+/// What came of a batch of jobs.
+#[derive(Debug)]
+pub struct InstallBatch {
+    /// One for each job, in their order.
+    pub results: Vec<InstallResult>,
+    /// To be given to [`Worktree::finish`] when the store has the results.
+    pub token: InstallToken,
+}
+
+/// What recovery found.
+#[derive(Debug)]
+pub struct Recovery {
+    /// What happened on disk though the store may not know, in order.
+    pub installs: Vec<RecoveredInstall>,
+    /// Files with a user's bytes that were put beside their path.
+    pub displaced: Vec<Displaced>,
+    /// To be given to [`Worktree::finish`] when the store has the installs.
+    pub token: InstallToken,
+}
+
+/// Installs that wait for the store. If it is dropped, recovery looks at them after the next start.
+#[derive(Debug, Default)]
+#[must_use = "give it to Worktree::finish when the store has the results"]
+pub struct InstallToken {
+    entries: Vec<Unfinished>,
+}
+
+/// One install that waits for the store.
+#[derive(Debug)]
+struct Unfinished {
+    tx: Tx,
+    path: RelPath,
+    /// What lies in the slot and is to be kept.
+    displaced: Option<Fingerprint>,
+}
+
+/// Moments of an install at which tests step in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Step {
+    Staged,
+    Logged,
+    Checked,
+    Aside,
+    Changed,
+    PutBack,
+    Synced,
+}
+
+#[cfg(test)]
+type Hook = Box<dyn FnMut(Step, &RelPath) + Send>;
+
+/// Installs into one folder.
+pub struct Worktree {
+    root: RootDir,
+    own: OwnDirs,
+    journal: Arc<JournalService>,
+    modes: Modes,
+    root_id: String,
+    watched: Mutex<Watched>,
+    #[cfg(test)]
+    hook: Mutex<Option<Hook>>,
+    /// Whether to behave as on a file system without `RENAME_EXCHANGE`.
+    #[cfg(test)]
+    plain: bool,
+}
+
+impl std::fmt::Debug for Worktree {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Worktree")
+            .field("root", &self.root)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Worktree {
+    /// Opens the folder and makes the daemon's own directories in it.
+    ///
+    /// # Errors
+    /// [`WorktreeError::Io`].
+    pub fn new(root: &Path, journal: Arc<JournalService>, modes: Modes) -> Result<Self, WorktreeError> {
+        let root = RootDir::open(root)?;
+        let own = OwnDirs::open(&root)?;
+        let root_id = root.read_root_id()?;
+        Ok(Self {
+            root,
+            own,
+            journal,
+            modes,
+            root_id,
+            watched: Mutex::default(),
+            #[cfg(test)]
+            hook: Mutex::new(None),
+            #[cfg(test)]
+            plain: false,
+        })
+    }
+
+    /// Returns the folder's own random name, 64 hexadecimal digits.
+    #[must_use]
+    pub fn root_id(&self) -> &str {
+        &self.root_id
+    }
+
+    /// Brings paths into the wanted states, in order; what is answered as done is durable. Blocks.
+    pub fn install(&self, jobs: &[InstallJob]) -> InstallBatch {
+        let mut batch = InstallBatch {
+            results: Vec::with_capacity(jobs.len()),
+            token: InstallToken::default(),
+        };
+        for group in jobs.chunks(GROUP_MAX) {
+            self.install_group(group, &mut batch);
+        }
+        batch
+    }
+
+    /// Closes installs that the store knows: keeps what they replaced as versions.
+    ///
+    /// # Errors
+    /// [`WorktreeError`]; the rest is looked at by recovery then.
+    pub fn finish(&self, token: InstallToken) -> Result<(), WorktreeError> {
+        let mut done = Vec::new();
+        for entry in token.entries {
+            match entry.displaced {
+                Some(print) => self.keep_replaced(entry.tx, &entry.path, &print)?,
+                None => done.push(entry.tx),
+            }
+        }
+        Ok(self.journal.done(&done)?)
+    }
+
+    /// Removes kept versions older than 30 days.
+    ///
+    /// # Errors
+    /// [`WorktreeError::Io`].
+    pub fn purge_versions(&self, now: SystemTime) -> Result<(), WorktreeError> {
+        let path = self.root.path().join(".p2p-sync/versions");
+        Ok(self.own.purge(now).map_err(PathError::of("clean", path))?)
+    }
+
+    /// Removes temporary files that `keep` does not want (it is asked for every name that is not an install's own).
+    ///
+    /// # Errors
+    /// [`WorktreeError::Io`].
+    pub fn sweep_tmp(&self, keep: impl Fn(&str) -> bool) -> Result<(), WorktreeError> {
+        let path = self.root.path().join(".p2p-sync/tmp");
+        self.sweep(keep).map_err(PathError::of("clean", path))?;
+        Ok(())
+    }
+
+    fn sweep(&self, keep: impl Fn(&str) -> bool) -> io::Result<()> {
+        for name in slots::names(&self.own.tmp)? {
+            let text = std::str::from_utf8(&name).unwrap_or_default();
+            match Tx::of_name(text) {
+                Some(tx) if self.journal.is_open(tx) => {}
+                // With part of the journal lost, a slot may be the only place where a user's bytes are.
+                Some(tx) if self.journal.was_damaged() => {
+                    let of = RelPath::parse("unknown").map_err(io::Error::other)?;
+                    self.own.keep_version(text, &tx.to_hex(), &of)?;
+                }
+                None if keep(text) => {}
+                Some(_) | None => stage::remove_tmp(&self.own.tmp, &name)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn install_group(&self, jobs: &[InstallJob], batch: &mut InstallBatch) {
+        let mut session = Session::new(&self.root, self.modes);
+        let staged = self.stage_group(jobs);
+        let mut effects = Vec::with_capacity(jobs.len());
+        for (job, staged) in jobs.iter().zip(&staged) {
+            effects.push(match staged {
+                Ok(intent) => self.change(intent, &mut session),
+                Err(outcome) => Effect::of(outcome.clone()),
+            });
+            self.at(Step::Changed, &job.path);
+        }
+        let failed = session.make_durable();
+        let mut closed = Vec::new();
+        for ((job, staged), mut effect) in jobs.iter().zip(staged).zip(effects) {
+            self.at(Step::Synced, &job.path);
+            let done = matches!(effect.outcome, InstallOutcome::Done(_));
+            let undurable = if done {
+                failed_for(&job.path, &failed)
+            } else {
+                None
+            };
+            if let Some(why) = undurable {
+                // The intent stays open: recovery will say what really is on disk.
+                effect.outcome = InstallOutcome::Failed(why);
+            } else if let Ok(intent) = staged {
+                if done || effect.displaced.is_some() {
+                    let displaced = effect.displaced;
+                    batch.token.entries.push(Unfinished {
+                        tx: intent.tx,
+                        path: intent.path,
+                        displaced,
+                    });
+                } else if !effect.stuck {
+                    closed.push(intent.tx);
+                }
+            }
+            batch.results.push(InstallResult {
+                path: job.path.clone(),
+                outcome: effect.outcome,
+            });
+        }
+        if let Err(error) = self.journal.done(&closed) {
+            tracing::warn!(%error, "Cannot close installs in the journal");
+        }
+    }
+
+    /// Makes the slots and intents of a group durable; an error stands for a job that goes no further.
+    fn stage_group(&self, jobs: &[InstallJob]) -> Vec<Result<Intent, InstallOutcome>> {
+        if !self.root.is_root(&self.root_id) {
+            let why = WorktreeError::RootChanged.to_string();
+            return vec![Err(InstallOutcome::Failed(why)); jobs.len()];
+        }
+        let mut staged: Vec<_> = jobs.iter().map(|job| self.stage(job)).collect();
+        self.sync_slots(&mut staged);
+        jobs.iter().for_each(|job| self.at(Step::Staged, &job.path));
+        let intents: Vec<_> = staged.iter().flatten().cloned().collect();
+        if let Err(error) = self.journal.begin_installs(&intents) {
+            intents.iter().for_each(|intent| self.unstage(intent));
+            let failed = InstallOutcome::Failed(error.to_string());
+            staged
+                .iter_mut()
+                .filter(|s| s.is_ok())
+                .for_each(|s| *s = Err(failed.clone()));
+        }
+        jobs.iter().for_each(|job| self.at(Step::Logged, &job.path));
+        staged
+    }
+
+    #[cfg(test)]
+    fn at(&self, step: Step, path: &RelPath) {
+        let mut hook = self.hook.lock().unwrap();
+        if let Some(hook) = hook.as_mut() {
+            hook(step, path);
+        }
+    }
+
+    #[cfg(not(test))]
+    #[expect(clippy::unused_self, reason = "tests step in here")]
+    fn at(&self, _step: Step, _path: &RelPath) {}
+}
+
+/// What one install did.
+#[derive(Debug)]
+struct Effect {
+    outcome: InstallOutcome,
+    /// What lies in the slot and is to be kept as a version.
+    displaced: Option<Fingerprint>,
+    /// A user's bytes are still in the slot: the intent must stay open.
+    stuck: bool,
+}
+
+impl Effect {
+    const fn of(outcome: InstallOutcome) -> Self {
+        Self {
+            outcome,
+            displaced: None,
+            stuck: false,
+        }
+    }
+}
+
+fn failed_for(path: &RelPath, failed: &BTreeSet<Option<RelPath>>) -> Option<String> {
+    let hit = failed.contains(&path.parent()) || failed.contains(&Some(path.clone()));
+    hit.then(|| "The disk did not confirm the change".to_owned())
+}
+
+#[cfg(test)]
+mod tests;

@@ -13,11 +13,11 @@ use p2p_sync_core::merkle;
 use p2p_sync_proto::peer::v1 as wire;
 
 /// Bytes a device's name may have; for people, so more would only be abuse.
-pub const MAX_NAME_BYTES: usize = 256;
+const MAX_NAME_BYTES: usize = 256;
 /// Logs one message may name: far more than any group has devices, and below what fits a frame.
-pub const MAX_LOGS: usize = 16_384;
+const MAX_LOGS: usize = 16_384;
 /// Events one message may carry: a page of the smallest events. A header alone has over 100 bytes.
-pub const MAX_EVENTS: usize = 16_384;
+const MAX_EVENTS: usize = 16_384;
 
 /// Why a message was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

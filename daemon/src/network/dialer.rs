@@ -202,6 +202,13 @@ impl Dialer {
         manual.for_each(|manual| manual.backoff.reset(now));
     }
 
+    /// Takes note that an address's name is being looked up; [`Self::started`] or [`Self::refused`] follows.
+    pub(super) fn looking_up(&mut self, address: &Multiaddr) {
+        if let Some(manual) = self.manual.get_mut(address) {
+            manual.backoff.dialing = true;
+        }
+    }
+
     /// Takes note that an attempt is under way.
     pub(super) fn started(&mut self, attempt: &Attempt, connection: ConnectionId) {
         let target = attempt.target();

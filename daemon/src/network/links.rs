@@ -36,8 +36,17 @@ pub(super) struct PeerLinks {
     pub(super) told: Option<Told>,
     /// When its connections of the wrong kind are closed at the latest.
     pub(super) regate_by: Option<Instant>,
+    /// Until when an answer may still be on its way to it.
+    pub(super) linger_until: Option<Instant>,
     since: Instant,
     last_busy: Instant,
+}
+
+impl PeerLinks {
+    fn regate_due(&self) -> Option<Instant> {
+        let deadline = self.regate_by?;
+        Some(self.linger_until.map_or(deadline, |linger| linger.min(deadline)))
+    }
 }
 
 /// The table; no peer in it is without a connection.
@@ -72,6 +81,7 @@ impl Links {
             links: BTreeMap::new(),
             told: None,
             regate_by: None,
+            linger_until: None,
             since: now,
             last_busy: now,
         });
@@ -122,10 +132,18 @@ impl Links {
         expired
     }
 
-    /// Returns the peers that wait for their connections to be made anew.
-    pub(super) fn regating(&self) -> Vec<PeerId> {
-        let waiting = self.peers.iter().filter(|(_, entry)| entry.regate_by.is_some());
+    /// Returns the peers whose connections may have to be made anew by now.
+    pub(super) fn regating(&self, now: Instant) -> Vec<PeerId> {
+        let waiting = self
+            .peers
+            .iter()
+            .filter(|(_, entry)| entry.regate_due().is_some_and(|due| due <= now));
         waiting.map(|(peer, _)| *peer).collect()
+    }
+
+    /// Returns when [`Self::regating`] will name a peer, if nothing else happens.
+    pub(super) fn next_regate(&self) -> Option<Instant> {
+        self.peers.values().filter_map(PeerLinks::regate_due).min()
     }
 }
 

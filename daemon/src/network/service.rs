@@ -1,5 +1,7 @@
-//! The task: its loop, and what it does with commands. What it does with the swarm's events is in `service/inbound`.
+//! The task: its loop, and what it does with commands. What it does with the swarm's events is in `service/inbound`,
+//! and how it dials in `service/dialing`.
 
+mod dialing;
 mod inbound;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -7,18 +9,19 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use libp2p::gossipsub::PublishError;
-use libp2p::swarm::dial_opts::DialOpts;
 use libp2p::{Multiaddr, PeerId, Stream, Swarm};
 use p2p_sync_core::engine::{GossipMessage, InboundId, Request, RequestFailed, RequestId, Response};
 use p2p_sync_core::ids::{DeviceId, GroupId};
 use prost::Message;
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior};
 
+use self::dialing::Lookup;
 use super::behaviour::{Behaviour, CONTENT_PROTOCOL, build_swarm, topic};
 use super::codec::LanQuestion;
 use super::convert::gossip_to_wire;
-use super::dialer::{Attempt, Dialer};
+use super::dialer::Dialer;
 use super::identity::{keypair_of, peer_of};
 use super::links::{Links, Told};
 use super::pending::{Pending, Rpc};
@@ -30,7 +33,10 @@ use super::{
 
 /// How long an exchange that is under way may keep a connection open whose rights have changed.
 pub const REGATE_PATIENCE: Duration = Duration::from_secs(5);
-/// Strangers, connections to be made anew and questions to the local network are looked after this often.
+/// A connection is not closed sooner than this after an answer was sent: when the end of the connection arrives
+/// together with the answer, libp2p drops the answer unread.
+const ANSWER_LINGER: Duration = Duration::from_millis(500);
+/// Strangers and questions to the local network are looked after this often.
 const TICK: Duration = Duration::from_secs(1);
 /// A device of the trusted local network that is no member is asked this often for its group.
 const LAN_QUESTION_INTERVAL: Duration = Duration::from_secs(2);
@@ -50,6 +56,7 @@ pub struct NetworkService {
     fallback_port: bool,
     claims: Vec<PortClaim>,
     dialer: Dialer,
+    lookups: JoinSet<Lookup>,
     links: Links,
     pending: Pending,
     /// `None` until there is something to tell.
@@ -94,6 +101,7 @@ impl NetworkService {
             fallback_port: config.fallback_port,
             claims: Vec::new(),
             dialer,
+            lookups: JoinSet::new(),
             links: Links::default(),
             pending: Pending::default(),
             announced: None,
@@ -148,7 +156,8 @@ impl NetworkService {
         let events = self.events.clone();
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            let due = self.dialer.next_due();
+            let regate = self.links.next_regate();
+            let due = self.dialer.next_due().into_iter().chain(regate).min();
             let is_drained = self.backlog.is_empty();
             tokio::select! {
                 biased;
@@ -162,7 +171,8 @@ impl NetworkService {
                     (Err(_), _) => return,
                 },
                 _ = tick.tick() => self.handle_tick(),
-                () = sleep_until(due) => self.dial_due(),
+                () = sleep_until(due) => self.handle_due(),
+                Some(found) = self.lookups.join_next() => self.handle_lookup(found),
                 Some((peer, stream)) = self.streams.recv(), if is_drained => self.handle_stream(peer, stream),
                 event = self.swarm.select_next_some(), if is_drained => self.handle_swarm_event(event),
             }
@@ -286,10 +296,16 @@ impl NetworkService {
 
     /// Closes a peer's connections of the wrong kind, unless an exchange is under way and there is still time.
     fn regate(&mut self, peer: &PeerId) {
-        let Some(deadline) = self.links.get(peer).and_then(|entry| entry.regate_by) else {
+        let now = Instant::now();
+        let Some(entry) = self.links.get_mut(peer) else {
             return;
         };
-        if self.pending.is_busy(peer) && Instant::now() < deadline {
+        let Some(deadline) = entry.regate_by else {
+            return;
+        };
+        entry.linger_until = entry.linger_until.filter(|until| now < *until);
+        let is_in_use = entry.linger_until.is_some() || self.pending.is_busy(peer);
+        if is_in_use && now < deadline {
             return;
         }
         let is_member = self.swarm.behaviour().members.is_member(peer);
@@ -299,7 +315,6 @@ impl NetworkService {
         if let Some(entry) = self.links.get_mut(peer) {
             entry.regate_by = None;
         }
-        self.dialer.hurry(*peer, Instant::now());
     }
 
     fn close_all(&mut self, peer: &PeerId) {
@@ -307,35 +322,12 @@ impl NetworkService {
         let _none = self.swarm.disconnect_peer_id(*peer);
     }
 
-    fn add_address(&mut self, address: &str) {
-        let Ok(address) = address.parse::<Multiaddr>() else {
-            tracing::warn!(address, "Not an address that can be dialled");
-            return;
-        };
-        if !self.dialer.add_manual(address, Instant::now()) {
-            tracing::warn!("Too many addresses to dial; the rest is left out");
-        }
-    }
-
-    fn dial_due(&mut self) {
+    fn handle_due(&mut self) {
         let now = Instant::now();
-        for attempt in self.dialer.due(now) {
-            let options = match &attempt {
-                Attempt::Address(address) => dial_address(address),
-                Attempt::Peer(peer, addresses) => DialOpts::peer_id(*peer)
-                    .addresses(addresses.clone())
-                    .allocate_new_port()
-                    .build(),
-            };
-            let connection = options.connection_id();
-            match self.swarm.dial(options) {
-                Ok(()) => self.dialer.started(&attempt, connection),
-                Err(error) => {
-                    tracing::debug!(%error, ?attempt, "Cannot dial");
-                    self.dialer.refused(&attempt, now);
-                }
-            }
+        for peer in self.links.regating(now) {
+            self.regate(&peer);
         }
+        self.dial_due(now);
     }
 
     fn handle_tick(&mut self) {
@@ -348,9 +340,6 @@ impl NetworkService {
         for peer in expired {
             tracing::debug!(%peer, "Closing an idle connection of a device that is no member");
             self.close_all(&peer);
-        }
-        for peer in self.links.regating() {
-            self.regate(&peer);
         }
         if now >= self.next_lan_question {
             self.next_lan_question = now + LAN_QUESTION_INTERVAL;
@@ -418,20 +407,6 @@ impl NetworkService {
 
     fn emit(&mut self, event: NetworkEvent) {
         self.backlog.push_back(event);
-    }
-}
-
-/// A port of its own: reusing the listening port makes a redial fail while the old connection lingers.
-fn dial_address(address: &Multiaddr) -> DialOpts {
-    match super::dialer::peer_in(address) {
-        Some(peer) => DialOpts::peer_id(peer)
-            .addresses(vec![address.clone()])
-            .allocate_new_port()
-            .build(),
-        None => DialOpts::unknown_peer_id()
-            .address(address.clone())
-            .allocate_new_port()
-            .build(),
     }
 }
 

@@ -12,7 +12,7 @@ use p2p_sync_proto::peer::v1 as wire;
 use prost::Message;
 use tokio::time::Instant;
 
-use super::NetworkService;
+use super::{ANSWER_LINGER, NetworkService};
 use crate::network::NetworkEvent;
 use crate::network::behaviour::{BehaviourEvent, MemberBehaviourEvent};
 use crate::network::codec::LanQuestion;
@@ -65,7 +65,7 @@ impl NetworkService {
                 }
             }
             SwarmEvent::ListenerError { error, .. } => {
-                tracing::debug!(%error, "Accepting a connection failed")
+                tracing::debug!(%error, "Accepting a connection failed");
             }
             _ => {}
         }
@@ -188,7 +188,10 @@ impl NetworkService {
                 tracing::debug!(%peer, ?rpc, %error, "A request of a peer failed");
                 self.pending.settle_inbound(rpc, request_id)
             }
-            request_response::Event::ResponseSent { request_id, .. } => {
+            request_response::Event::ResponseSent { peer, request_id, .. } => {
+                if let Some(entry) = self.links.get_mut(&peer) {
+                    entry.linger_until = Some(Instant::now() + ANSWER_LINGER);
+                }
                 self.pending.settle_inbound(rpc, request_id)
             }
         };
@@ -239,7 +242,7 @@ impl NetworkService {
                 let verdict = self.judge(&propagation_source, &message.data);
                 let acceptance = match &verdict {
                     Ok(_) => MessageAcceptance::Accept,
-                    Err(acceptance) => acceptance.clone(),
+                    Err(acceptance) => *acceptance,
                 };
                 let gossip = &mut self.swarm.behaviour_mut().members.inner_mut().gossip;
                 gossip.report_message_validation_result(&message_id, &propagation_source, acceptance);

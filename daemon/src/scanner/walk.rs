@@ -1,0 +1,463 @@
+//! One scan: a walk with its own stack, and the portions in which changes are handed over.
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use p2p_sync_core::content::CHUNK_SIZE;
+use p2p_sync_core::engine::LocalChange;
+use p2p_sync_core::ids::ContentHash;
+use p2p_sync_core::rel_path::RelPath;
+use p2p_sync_core::tree::{Fingerprint, Installed, Node};
+use rustix::fs::{Dir, FileType, Stat};
+use rustix::io::Errno;
+
+use super::hash::{Hashed, hash_all};
+use super::ignore::is_ignored;
+use super::observe::observe;
+use super::{Below, HELD_MAX, ScanError, ScanReport, Scanner};
+use crate::root_dir::{PathError, is_dir, lstat_at, print_of};
+
+/// Changes handed over at once.
+const PORTION: usize = 512;
+/// Bytes of files hashed before what is there is handed over (one larger file is hashed alone).
+const PORTION_BYTES: u64 = 4 << 20;
+/// Longest time that found changes wait.
+const PORTION_TIME: Duration = Duration::from_secs(2);
+/// Problems that a report names.
+const PROBLEMS_MAX: usize = 1000;
+
+/// A change found but not handed over yet.
+enum Found {
+    Ready(LocalChange),
+    /// A file to be hashed.
+    Hash(RelPath, Option<Installed>),
+}
+
+/// See the module.
+pub(super) struct Walk<'a> {
+    scanner: &'a Scanner,
+    stop: &'a AtomicBool,
+    emit: &'a mut dyn FnMut(Vec<LocalChange>),
+    stack: Vec<Option<RelPath>>,
+    found: Vec<Found>,
+    found_bytes: u64,
+    found_at: Instant,
+    held: Vec<RelPath>,
+    report: ScanReport,
+}
+
+impl<'a> Walk<'a> {
+    pub(super) fn new(
+        scanner: &'a Scanner,
+        stop: &'a AtomicBool,
+        emit: &'a mut dyn FnMut(Vec<LocalChange>),
+    ) -> Result<Self, ScanError> {
+        let walk = Self {
+            scanner,
+            stop,
+            emit,
+            stack: Vec::new(),
+            found: Vec::new(),
+            found_bytes: 0,
+            found_at: Instant::now(),
+            held: Vec::new(),
+            report: ScanReport::default(),
+        };
+        walk.check_root()?;
+        Ok(walk)
+    }
+
+    /// Puts a directory on the list of those to be read.
+    pub(super) fn enter(&mut self, dir: Option<RelPath>) {
+        self.stack.push(dir);
+    }
+
+    /// Reads all directories on the list.
+    pub(super) fn run(&mut self, below: Below) -> Result<(), ScanError> {
+        while let Some(dir) = self.stack.pop() {
+            if self.stopped() {
+                self.stack.clear();
+                break;
+            }
+            if let Err(e) = self.read_dir(dir.as_ref(), below) {
+                self.dir_failed(dir.as_ref(), &e)?;
+            }
+            self.flush_if_due()?;
+        }
+        Ok(())
+    }
+
+    /// Looks at one path by its name.
+    pub(super) fn look_at(&mut self, path: &RelPath, below: Below) -> Result<(), ScanError> {
+        if path.is_own()
+            || path.components().next().is_none()
+            || self.is_below_ignored(path)
+            || self.stopped()
+        {
+            return Ok(());
+        }
+        let installed = self.scanner.index.installed(path);
+        match self.scanner.root.lstat(path) {
+            Ok(Some(stat)) => {
+                if is_dir(&stat) && self.scanner.root.same_device(&stat) {
+                    // A directory that was made anew may have got its old inode back: ask for a watch in any case.
+                    self.watch(Some(path), stat.st_ino);
+                }
+                self.entry(path.clone(), &stat, installed, below);
+            }
+            Ok(None) => self.gone(path.clone(), installed.is_some()),
+            Err(e) => self.problem(path.clone(), &e),
+        }
+        self.flush_if_due()
+    }
+
+    /// Hands over what is left, deletions last.
+    pub(super) fn finish(mut self) -> Result<ScanReport, ScanError> {
+        if self.stopped() {
+            self.report.stopped = true;
+            self.found.clear();
+            return Ok(self.report);
+        }
+        self.release_held()?;
+        self.flush()?;
+        self.report.retry.sort();
+        self.report.retry.dedup();
+        Ok(self.report)
+    }
+
+    fn stopped(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+
+    fn is_below_ignored(&self, path: &RelPath) -> bool {
+        is_ignored(path) || path.ancestors().any(|above| is_ignored(&above))
+    }
+
+    fn check_root(&self) -> Result<(), ScanError> {
+        if self.scanner.root.is_root(&self.scanner.root_id) {
+            Ok(())
+        } else {
+            Err(ScanError::RootChanged)
+        }
+    }
+
+    fn watch(&self, dir: Option<&RelPath>, ino: u64) {
+        let path = dir.map_or(Path::new(""), |d| Path::new(OsStr::from_bytes(d.as_bytes())));
+        self.scanner.watch.watch(path, ino);
+    }
+
+    fn dir_failed(&mut self, dir: Option<&RelPath>, e: &io::Error) -> Result<(), ScanError> {
+        let Some(dir) = dir else {
+            let source = io::Error::new(e.kind(), e.to_string());
+            return Err(PathError::of("read", self.scanner.root.path())(source).into());
+        };
+        if matches!(
+            Errno::from_io_error(e),
+            Some(Errno::NOENT | Errno::NOTDIR | Errno::LOOP)
+        ) {
+            // Replaced since its entry was seen.
+            self.report.retry.push(dir.clone());
+        } else {
+            self.problem(dir.clone(), e);
+        }
+        Ok(())
+    }
+
+    fn read_dir(&mut self, dir: Option<&RelPath>, below: Below) -> io::Result<()> {
+        let fd = self.scanner.root.open_dir(dir)?;
+        // Watched before it is read, so that nothing falls between.
+        self.watch(dir, rustix::fs::fstat(&fd)?.st_ino);
+        let names = read_names(&fd)?;
+        let mut known: BTreeMap<RelPath, Installed> = self.scanner.index.children(dir).into_iter().collect();
+        let mut subdirs = self.stack.len();
+        for name in names {
+            let path = match dir {
+                Some(dir) => dir.join(&name),
+                None => RelPath::parse(name),
+            };
+            let Ok(path) = path else {
+                if let Some(dir) = dir {
+                    self.name_problem(
+                        dir.clone(),
+                        "A path in it is longer than 4096 bytes or 256 levels",
+                    );
+                }
+                continue;
+            };
+            let installed = known.remove(&path);
+            if path.is_own() || is_ignored(&path) {
+                continue;
+            }
+            match lstat_at(&fd, path.file_name()) {
+                Ok(Some(stat)) => self.entry(path, &stat, installed, below),
+                Ok(None) => {
+                    if let Some(installed) = installed {
+                        known.insert(path, installed);
+                    }
+                }
+                Err(e) => self.problem(path, &e),
+            }
+            if self.stopped() {
+                return Ok(());
+            }
+        }
+        for path in known.into_keys() {
+            if path.is_own() || is_ignored(&path) {
+                continue;
+            }
+            match lstat_at(&fd, path.file_name()) {
+                Ok(None) => self.gone(path, true),
+                Ok(Some(_)) => self.report.retry.push(path),
+                Err(e) => self.problem(path, &e),
+            }
+        }
+        // The stack gives back the last first.
+        subdirs = subdirs.min(self.stack.len());
+        self.stack[subdirs..].reverse();
+        Ok(())
+    }
+
+    /// Compares an entry with the index.
+    fn entry(&mut self, path: RelPath, stat: &Stat, installed: Option<Installed>, below: Below) {
+        self.report.files += 1;
+        let print = print_of(stat);
+        let changed = installed.as_ref().is_none_or(|i| i.print != print);
+        let was_dir = installed.as_ref().is_some_and(|i| i.entry.node.is_dir());
+        match FileType::from_raw_mode(stat.st_mode) {
+            FileType::Directory => {
+                if !self.scanner.root.same_device(stat) {
+                    return self.name_problem(path, "Another file system is mounted here; it is not synced");
+                }
+                if changed {
+                    let after = observe(Node::Dir, print, installed.as_ref(), self.scanner.modes);
+                    self.push(
+                        Found::Ready(LocalChange {
+                            path: path.clone(),
+                            after: Some(after),
+                        }),
+                        0,
+                    );
+                }
+                let same_dir = installed
+                    .as_ref()
+                    .is_some_and(|i| was_dir && i.print.ino == print.ino);
+                if below == Below::All || !same_dir {
+                    self.stack.push(Some(path));
+                }
+            }
+            _ if !changed => {}
+            FileType::RegularFile => {
+                self.below_is_gone(&path, was_dir);
+                self.push(Found::Hash(path, installed), print.size);
+            }
+            FileType::Symlink => {
+                self.below_is_gone(&path, was_dir);
+                self.link(path, print, installed.as_ref());
+            }
+            _ => {
+                self.below_is_gone(&path, was_dir);
+                self.name_problem(path, "Sockets, fifos and devices are not synced");
+            }
+        }
+    }
+
+    fn link(&mut self, path: RelPath, print: Fingerprint, installed: Option<&Installed>) {
+        let target = self
+            .scanner
+            .root
+            .open_parent(&path)
+            .and_then(|dir| Ok(rustix::fs::readlinkat(dir, path.file_name(), Vec::new())?.into_bytes()));
+        match target {
+            Ok(target) if target.len() <= Node::MAX_TARGET => {
+                let after = observe(Node::Link { target }, print, installed, self.scanner.modes);
+                self.push(
+                    Found::Ready(LocalChange {
+                        path,
+                        after: Some(after),
+                    }),
+                    0,
+                );
+            }
+            Ok(_) => self.name_problem(path, "The link's text is longer than 4096 bytes"),
+            Err(_) => self.report.retry.push(path),
+        }
+    }
+
+    fn push(&mut self, found: Found, bytes: u64) {
+        if self.found.is_empty() {
+            self.found_at = Instant::now();
+        }
+        self.found_bytes = self.found_bytes.saturating_add(bytes);
+        self.found.push(found);
+    }
+
+    /// Notes a path that is absent, with all that the index knows below it.
+    fn gone(&mut self, path: RelPath, known: bool) {
+        let mut paths = Vec::new();
+        if known {
+            paths.push(path.clone());
+        }
+        self.collect_below(&path, &mut paths);
+        self.held.extend(paths);
+    }
+
+    /// A directory gave way to something else: what lay in it is gone, and is said to be so before the new entry.
+    fn below_is_gone(&mut self, path: &RelPath, was_dir: bool) {
+        if !was_dir {
+            return;
+        }
+        let mut paths = Vec::new();
+        self.collect_below(path, &mut paths);
+        for path in paths {
+            self.push(Found::Ready(LocalChange { path, after: None }), 0);
+        }
+    }
+
+    fn collect_below(&self, path: &RelPath, paths: &mut Vec<RelPath>) {
+        let mut dirs = vec![path.clone()];
+        while let Some(dir) = dirs.pop() {
+            for (child, installed) in self.scanner.index.children(Some(&dir)) {
+                if is_ignored(&child) {
+                    continue;
+                }
+                if installed.entry.node.is_dir() {
+                    dirs.push(child.clone());
+                }
+                paths.push(child);
+            }
+        }
+        paths.sort();
+    }
+
+    fn problem(&mut self, path: RelPath, e: &io::Error) {
+        self.name_problem(path, &e.to_string());
+    }
+
+    fn name_problem(&mut self, path: RelPath, why: &str) {
+        if self.report.problems.len() < PROBLEMS_MAX {
+            self.report.problems.push((path, why.to_owned()));
+        }
+    }
+
+    fn release_held(&mut self) -> Result<(), ScanError> {
+        for path in std::mem::take(&mut self.held) {
+            self.push(Found::Ready(LocalChange { path, after: None }), 0);
+            if self.found.len() >= 2 * PORTION {
+                self.flush()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn flush_if_due(&mut self) -> Result<(), ScanError> {
+        if self.held.len() > HELD_MAX {
+            self.release_held()?;
+        }
+        let due = self.found.len() >= PORTION
+            || self.found_bytes >= PORTION_BYTES
+            || !self.found.is_empty() && self.found_at.elapsed() >= PORTION_TIME;
+        if due { self.flush() } else { Ok(()) }
+    }
+
+    /// Hashes what is to be hashed and hands everything over, in order.
+    fn flush(&mut self) -> Result<(), ScanError> {
+        let found = std::mem::take(&mut self.found);
+        self.found_bytes = 0;
+        let mut portion = found.into_iter().peekable();
+        while portion.peek().is_some() {
+            let part: Vec<_> = portion.by_ref().take(PORTION).collect();
+            self.flush_part(part)?;
+        }
+        Ok(())
+    }
+
+    fn flush_part(&mut self, part: Vec<Found>) -> Result<(), ScanError> {
+        let to_hash: Vec<_> = part
+            .iter()
+            .filter_map(|f| match f {
+                Found::Hash(path, _) => Some(path),
+                Found::Ready(_) => None,
+            })
+            .collect();
+        let mut hashed = hash_all(&self.scanner.root, &to_hash, self.stop).into_iter();
+        let mut changes = Vec::with_capacity(part.len());
+        for found in part {
+            match found {
+                Found::Ready(change) if change.after.is_some() => changes.push(change),
+                Found::Ready(change) => changes.extend(self.prove_gone(change)),
+                Found::Hash(path, installed) => {
+                    let hashed = hashed.next().unwrap_or(Hashed::Unstable);
+                    changes.extend(self.file_change(path, installed.as_ref(), hashed));
+                }
+            }
+        }
+        // The folder may have been unmounted since a path was found absent.
+        self.check_root()?;
+        if !changes.is_empty() && !self.stopped() {
+            (self.emit)(changes);
+        }
+        Ok(())
+    }
+
+    fn prove_gone(&mut self, change: LocalChange) -> Option<LocalChange> {
+        match self.scanner.root.lstat(&change.path) {
+            Ok(None) => return Some(change),
+            Ok(Some(_)) => self.report.retry.push(change.path),
+            Err(e) => self.problem(change.path, &e),
+        }
+        None
+    }
+
+    fn file_change(
+        &mut self,
+        path: RelPath,
+        installed: Option<&Installed>,
+        hashed: Hashed,
+    ) -> Option<LocalChange> {
+        match hashed {
+            Hashed::Stable(manifest, print) => {
+                if print.ctime_ns == 0 {
+                    self.report.retry.push(path.clone());
+                }
+                let content: ContentHash = manifest.content();
+                let node = Node::File {
+                    content,
+                    size: manifest.size(),
+                };
+                let mut after = observe(node, print, installed, self.scanner.modes);
+                if manifest.size() > CHUNK_SIZE {
+                    after.manifest = Some(Arc::new(manifest));
+                }
+                return Some(LocalChange {
+                    path,
+                    after: Some(after),
+                });
+            }
+            Hashed::Unstable => self.report.retry.push(path),
+            Hashed::Stopped => {}
+            Hashed::Failed(e) => self.problem(path, &e),
+        }
+        None
+    }
+}
+
+/// Returns the names in a directory in byte order, the daemon's own left to the caller.
+fn read_names(fd: &OwnedFd) -> io::Result<Vec<Vec<u8>>> {
+    let mut names = Vec::new();
+    for entry in Dir::read_from(fd)? {
+        let entry = entry?;
+        let name = entry.file_name().to_bytes();
+        if name != b"." && name != b".." {
+            names.push(name.to_vec());
+        }
+    }
+    names.sort_unstable();
+    Ok(names)
+}

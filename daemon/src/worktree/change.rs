@@ -1,0 +1,511 @@
+//! Changing the folder, one intent at a time: look, exchange or rename, look at what came out.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::rc::Rc;
+
+use p2p_sync_core::engine::InstallOutcome;
+use p2p_sync_core::rel_path::RelPath;
+use p2p_sync_core::tree::{Entry, Fingerprint, Node};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags};
+use rustix::io::Errno;
+
+use super::session::{Missing, Session, writable};
+use super::{Effect, Step, Worktree, meta, slots};
+use crate::journal::{Intent, IntentAction};
+use crate::root_dir::{is_dir_print, lstat_at, print_of};
+
+/// Times a put-back is tried while somebody keeps replacing the path.
+const PUT_BACK_TRIES: u32 = 8;
+
+/// A path as an open directory and a name in it.
+pub(super) struct Spot<'p> {
+    pub(super) dir: Rc<OwnedFd>,
+    pub(super) path: &'p RelPath,
+}
+
+impl Spot<'_> {
+    pub(super) fn name(&self) -> &[u8] {
+        self.path.file_name()
+    }
+
+    pub(super) fn print(&self) -> io::Result<Option<Fingerprint>> {
+        Ok(lstat_at(&self.dir, self.name())?.map(|s| print_of(&s)))
+    }
+}
+
+/// Why a change came to its end early.
+enum Stop {
+    /// Nothing was replaced.
+    Outcome(InstallOutcome),
+    /// The system refused.
+    Io(&'static str, io::Error),
+}
+
+impl Stop {
+    fn io<E: Into<io::Error>>(action: &'static str) -> impl FnOnce(E) -> Self {
+        move |e| Self::Io(action, e.into())
+    }
+}
+
+const CHANGED: Stop = Stop::Outcome(InstallOutcome::Changed);
+
+impl Worktree {
+    /// Does what an intent says; its slot is durable and so is the intent.
+    pub(super) fn change(&self, intent: &Intent, session: &mut Session<'_>) -> Effect {
+        let result = match (intent.action, &intent.new) {
+            (IntentAction::Put, Some(entry)) if entry.node.is_dir() => self.put_dir(intent, entry, session),
+            (IntentAction::Put, Some(_)) => self.put(intent, session),
+            (IntentAction::SetMeta, Some(entry)) => self.set_meta(intent, entry, session),
+            (IntentAction::Move, Some(entry)) => self.move_here(intent, entry, session),
+            (IntentAction::Remove, _) => self.remove(intent, session),
+            (_, None) => Err(Stop::Outcome(InstallOutcome::Failed(
+                "The intent names no entry".to_owned(),
+            ))),
+        };
+        let outcome = match result {
+            Ok(effect) => return effect,
+            Err(Stop::Outcome(outcome)) => outcome,
+            Err(Stop::Io(action, e)) => InstallOutcome::Failed(format!("Cannot {action}: {e}")),
+        };
+        self.unstage(intent);
+        Effect::of(outcome)
+    }
+
+    fn spot<'p>(&self, path: &'p RelPath, session: &mut Session<'_>) -> Result<Spot<'p>, Stop> {
+        let _ = self;
+        match session.parent(path, Missing::Make) {
+            Ok(dir) => Ok(Spot { dir, path }),
+            // A user put a file or link in place of a directory above.
+            Err(e) if matches!(Errno::from_io_error(&e), Some(Errno::NOTDIR | Errno::LOOP)) => Err(CHANGED),
+            Err(e) => Err(Stop::Io("open the directory", e)),
+        }
+    }
+
+    fn put(&self, intent: &Intent, session: &mut Session<'_>) -> Result<Effect, Stop> {
+        let spot = self.spot(&intent.path, session)?;
+        let now = spot.print().map_err(Stop::io("look at the path"))?;
+        if !meta::is_expected(intent.expect.as_ref(), now.as_ref()) {
+            return Err(CHANGED);
+        }
+        self.at(Step::Checked, &intent.path);
+        let slot = intent.tx.slot();
+        let Some(old) = now else {
+            match writable(&spot.dir, || {
+                slots::rename_new(&self.own.tmp, slot.as_bytes(), &spot.dir, spot.name())
+            }) {
+                Ok(()) => {}
+                Err(Errno::EXIST) => return Err(CHANGED),
+                Err(e) => return Err(Stop::Io("put the entry in place", e.into())),
+            }
+            session.touch(&intent.path);
+            return Ok(Effect::of(InstallOutcome::Done(Some(
+                self.print_after(&spot, intent),
+            ))));
+        };
+        self.swap_in(intent, &spot, &old, session)
+    }
+
+    /// Exchanges the slot with what stands at the path, and looks at what came out.
+    fn swap_in(
+        &self,
+        intent: &Intent,
+        spot: &Spot<'_>,
+        old: &Fingerprint,
+        session: &mut Session<'_>,
+    ) -> Result<Effect, Stop> {
+        match self.swap(intent, spot) {
+            Ok(()) => {}
+            Err(Errno::NOENT | Errno::EXIST) => return Err(CHANGED),
+            Err(e) => return Err(Stop::Io("put the entry in place", e.into())),
+        }
+        session.touch(&intent.path);
+        self.at(Step::Changed, &intent.path);
+        let slot = intent.tx.slot();
+        let out = lstat_at(&self.own.tmp, slot.as_bytes()).map_err(Stop::io("look at what was replaced"))?;
+        let out = out.map(|s| print_of(&s));
+        let mut effect = Effect::of(InstallOutcome::Done(Some(self.print_after(spot, intent))));
+        match out {
+            Some(out) if is_dir_print(old) && is_dir_print(&out) => {
+                match rustix::fs::unlinkat(&self.own.tmp, &slot, AtFlags::REMOVEDIR) {
+                    Ok(()) => session.forget_dirs(),
+                    Err(_) => effect = self.put_back(intent, spot, session, InstallOutcome::NotEmpty),
+                }
+            }
+            Some(out) if meta::is_moved(old, &out) => effect.displaced = Some(out),
+            Some(_) => effect = self.put_back(intent, spot, session, InstallOutcome::Changed),
+            None => {}
+        }
+        Ok(effect)
+    }
+
+    /// Exchanges the slot and the path. Where the file system cannot, the old entry steps aside first, so that the
+    /// path is empty for an instant, and a file that a user puts there then stays.
+    pub(super) fn swap(&self, intent: &Intent, spot: &Spot<'_>) -> Result<(), Errno> {
+        let (slot, aside) = (intent.tx.slot(), intent.tx.aside());
+        let tmp = &self.own.tmp;
+        writable(&spot.dir, || {
+            match self.exchange(&slot, spot) {
+                Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => {}
+                other => return other,
+            }
+            slots::rename_new(&spot.dir, spot.name(), tmp, aside.as_bytes())?;
+            self.at(Step::Aside, spot.path);
+            if let Err(e) = slots::rename_new(tmp, slot.as_bytes(), &spot.dir, spot.name()) {
+                if slots::rename_new(tmp, aside.as_bytes(), &spot.dir, spot.name()).is_err() {
+                    self.own
+                        .keep_version(&aside, &intent.tx.to_hex(), spot.path)
+                        .map_err(|_| Errno::IO)?;
+                }
+                return Err(e);
+            }
+            slots::rename_new(tmp, aside.as_bytes(), tmp, slot.as_bytes())
+        })
+    }
+
+    fn exchange(&self, slot: &str, spot: &Spot<'_>) -> Result<(), Errno> {
+        #[cfg(test)]
+        if self.plain {
+            return Err(Errno::INVAL);
+        }
+        rustix::fs::renameat_with(&self.own.tmp, slot, &spot.dir, spot.name(), RenameFlags::EXCHANGE)
+    }
+
+    /// Gives the path back to the user whose bytes came out of an exchange. The new entry, which the folder saw for an
+    /// instant, does not get its content's name again: somebody may have it open.
+    pub(super) fn put_back(
+        &self,
+        intent: &Intent,
+        spot: &Spot<'_>,
+        session: &mut Session<'_>,
+        outcome: InstallOutcome,
+    ) -> Effect {
+        let slot = intent.tx.slot();
+        self.at(Step::PutBack, &intent.path);
+        session.touch(&intent.path);
+        for _ in 0..PUT_BACK_TRIES {
+            match self.swap(intent, spot) {
+                Ok(()) => return self.after_put_back(intent, spot, session, outcome),
+                // The user removed the path meanwhile; what was saved before that comes back.
+                Err(Errno::NOENT) => {
+                    if slots::rename_new(&self.own.tmp, slot.as_bytes(), &spot.dir, spot.name()).is_ok() {
+                        return Effect::of(outcome);
+                    }
+                }
+                Err(Errno::EXIST) => {}
+                Err(_) => break,
+            }
+        }
+        self.keep_in_sight(&slot, spot.path, session, outcome)
+    }
+
+    fn after_put_back(
+        &self,
+        intent: &Intent,
+        spot: &Spot<'_>,
+        session: &mut Session<'_>,
+        outcome: InstallOutcome,
+    ) -> Effect {
+        let slot = intent.tx.slot();
+        let out = lstat_at(&self.own.tmp, slot.as_bytes())
+            .ok()
+            .flatten()
+            .map(|s| print_of(&s));
+        let ours = intent
+            .staged
+            .zip(out)
+            .filter(|(staged, out)| meta::is_untouched(staged, out));
+        match (ours, out) {
+            (Some((_, out)), _) if FileType::from_raw_mode(out.mode) == FileType::RegularFile => Effect {
+                displaced: Some(out),
+                ..Effect::of(outcome)
+            },
+            (Some(_), _) if super::stage::remove_tmp(&self.own.tmp, slot.as_bytes()).is_ok() => {
+                Effect::of(outcome)
+            }
+            (None, None) => Effect::of(outcome),
+            // A second save came out: both are the user's, and neither may go.
+            _ => self.keep_in_sight(&slot, spot.path, session, outcome),
+        }
+    }
+
+    /// Puts a slot with a user's bytes beside the path, as the last resort against losing them.
+    pub(super) fn keep_in_sight(
+        &self,
+        slot: &str,
+        path: &RelPath,
+        session: &mut Session<'_>,
+        outcome: InstallOutcome,
+    ) -> Effect {
+        match self.keep_beside(&self.own.tmp, slot.as_bytes(), path, session) {
+            Ok(_) => Effect::of(outcome),
+            Err(error) => {
+                tracing::warn!(%error, slot, "A file that was saved during an install stays in .p2p-sync/tmp");
+                Effect {
+                    stuck: true,
+                    ..Effect::of(outcome)
+                }
+            }
+        }
+    }
+
+    /// Returns what stands at the path after the install, or, if somebody already changed it, what was put there: the
+    /// scanner sees the difference then.
+    fn print_after(&self, spot: &Spot<'_>, intent: &Intent) -> Fingerprint {
+        let _ = self;
+        let staged = intent.staged.unwrap_or_default();
+        match spot.print() {
+            Ok(Some(now)) if meta::is_untouched(&staged, &now) => now,
+            _ => staged,
+        }
+    }
+
+    fn put_dir(&self, intent: &Intent, entry: &Entry, session: &mut Session<'_>) -> Result<Effect, Stop> {
+        let spot = self.spot(&intent.path, session)?;
+        let now = spot.print().map_err(Stop::io("look at the path"))?;
+        self.at(Step::Checked, &intent.path);
+        match (intent.expect.as_ref(), now) {
+            (None, None) => match writable(&spot.dir, || {
+                rustix::fs::mkdirat(&spot.dir, spot.name(), Mode::RWXU)
+            }) {
+                Ok(()) => session.touch(&intent.path),
+                Err(Errno::EXIST) => return Err(CHANGED),
+                Err(e) => return Err(Stop::Io("make the directory", e.into())),
+            },
+            (None, Some(now)) if is_dir_print(&now) => {}
+            (Some(expect), Some(now)) if meta::is_expected(Some(expect), Some(&now)) => {
+                if !is_dir_print(&now) {
+                    let effect = self.swap_in(intent, &spot, &now, session)?;
+                    session.forget_dirs();
+                    return Ok(effect);
+                }
+            }
+            (None | Some(_), None | Some(_)) => return Err(CHANGED),
+        }
+        let mode = meta::dir_mode(self.modes, entry.mode);
+        let dir = match slots::open_dir(&spot.dir, spot.name()) {
+            Err(e)
+                if matches!(
+                    Errno::from_io_error(&e),
+                    Some(Errno::NOTDIR | Errno::NOENT | Errno::LOOP)
+                ) =>
+            {
+                return Err(CHANGED);
+            }
+            other => other.map_err(Stop::io("open the directory"))?,
+        };
+        meta::set_dir(&dir, mode).map_err(Stop::io("set the directory's mode"))?;
+        let stat = rustix::fs::fstat(&dir).map_err(Stop::io("look at the directory"))?;
+        session.touch_itself(&intent.path);
+        Ok(Effect::of(InstallOutcome::Done(Some(print_of(&stat)))))
+    }
+
+    fn remove(&self, intent: &Intent, session: &mut Session<'_>) -> Result<Effect, Stop> {
+        const GONE: Effect = Effect::of(InstallOutcome::Done(None));
+        let dir = match session.parent(&intent.path, Missing::Fail) {
+            Ok(dir) => dir,
+            Err(_) if matches!(self.root.lstat(&intent.path), Ok(None)) => return Ok(GONE),
+            Err(e) => return Err(Stop::Io("open the directory", e)),
+        };
+        let spot = Spot {
+            dir,
+            path: &intent.path,
+        };
+        let Some(now) = spot.print().map_err(Stop::io("look at the path"))? else {
+            return Ok(GONE);
+        };
+        if !meta::is_expected(intent.expect.as_ref(), Some(&now)) {
+            return Err(CHANGED);
+        }
+        self.at(Step::Checked, &intent.path);
+        session.touch(&intent.path);
+        if is_dir_print(&now) {
+            let removed = writable(&spot.dir, || {
+                rustix::fs::unlinkat(&spot.dir, spot.name(), AtFlags::REMOVEDIR)
+            });
+            session.forget_dirs();
+            return match removed {
+                Ok(()) | Err(Errno::NOENT) => Ok(GONE),
+                Err(Errno::NOTEMPTY | Errno::EXIST) => Err(Stop::Outcome(InstallOutcome::NotEmpty)),
+                Err(Errno::NOTDIR) => Err(CHANGED),
+                Err(e) => Err(Stop::Io("remove the directory", e.into())),
+            };
+        }
+        let slot = intent.tx.slot();
+        match writable(&spot.dir, || {
+            slots::rename_new(&spot.dir, spot.name(), &self.own.tmp, slot.as_bytes())
+        }) {
+            Ok(()) => {}
+            Err(Errno::NOENT) => return Ok(GONE),
+            Err(e) => return Err(Stop::Io("take the entry away", e.into())),
+        }
+        self.at(Step::Changed, &intent.path);
+        let out = lstat_at(&self.own.tmp, slot.as_bytes()).map_err(Stop::io("look at what was removed"))?;
+        match out.map(|s| print_of(&s)) {
+            Some(out) if meta::is_moved(&now, &out) => Ok(Effect {
+                displaced: Some(out),
+                ..GONE
+            }),
+            _ => Ok(self.return_removed(&slot, &spot, session)),
+        }
+    }
+
+    /// Puts a user's save, taken away by mistake, back to its path, unless there is yet another one.
+    pub(super) fn return_removed(&self, slot: &str, spot: &Spot<'_>, session: &mut Session<'_>) -> Effect {
+        self.at(Step::PutBack, spot.path);
+        let back = writable(&spot.dir, || {
+            slots::rename_new(&self.own.tmp, slot.as_bytes(), &spot.dir, spot.name())
+        });
+        match back {
+            Ok(()) => Effect::of(InstallOutcome::Changed),
+            Err(_) => self.keep_in_sight(slot, spot.path, session, InstallOutcome::Changed),
+        }
+    }
+
+    fn move_here(&self, intent: &Intent, entry: &Entry, session: &mut Session<'_>) -> Result<Effect, Stop> {
+        let Some((from, from_expect)) = &intent.from else {
+            return Err(CHANGED);
+        };
+        let source = self.spot(from, session)?;
+        let spot = self.spot(&intent.path, session)?;
+        let there = source.print().map_err(Stop::io("look at the path"))?;
+        if !meta::is_expected(Some(from_expect), there.as_ref()) || is_dir_print(from_expect) {
+            return Err(CHANGED);
+        }
+        let replaced = match self.clear_way(intent, &spot, session)? {
+            Ok(replaced) => replaced,
+            Err(effect) => return Ok(effect),
+        };
+        self.at(Step::Checked, &intent.path);
+        let moved = writable(&source.dir, || {
+            writable(&spot.dir, || {
+                slots::rename_new(&source.dir, source.name(), &spot.dir, spot.name())
+            })
+        });
+        session.touch(from);
+        session.touch(&intent.path);
+        self.at(Step::Changed, &intent.path);
+        let out = match moved {
+            Ok(()) => spot.print().map_err(Stop::io("look at what was moved"))?,
+            Err(_) => None,
+        };
+        if out.is_some_and(|out| meta::is_moved(from_expect, &out)) {
+            set_entry_meta(self, &spot, entry).map_err(Stop::io("set mode and time"))?;
+            session.touch_itself(&intent.path);
+            let print = spot.print().map_err(Stop::io("look at what was moved"))?;
+            return Ok(Effect {
+                displaced: replaced,
+                ..Effect::of(InstallOutcome::Done(print.or(out)))
+            });
+        }
+        let outcome = match moved {
+            Ok(()) | Err(Errno::NOENT | Errno::EXIST) => InstallOutcome::Changed,
+            Err(e) => InstallOutcome::Failed(format!("Cannot move the file: {e}")),
+        };
+        if moved.is_ok() {
+            // What was moved is a save of that instant. If its place is taken by now, it is safe where it is.
+            let _ = slots::rename_new(&spot.dir, spot.name(), &source.dir, source.name());
+        }
+        if replaced.is_some() {
+            let slot = intent.tx.slot();
+            return Ok(Effect {
+                outcome,
+                ..self.return_removed(&slot, &spot, session)
+            });
+        }
+        Ok(Effect::of(outcome))
+    }
+
+    /// Takes what a move is to replace into the slot; the inner error is the end of the move.
+    fn clear_way(
+        &self,
+        intent: &Intent,
+        spot: &Spot<'_>,
+        session: &mut Session<'_>,
+    ) -> Result<Result<Option<Fingerprint>, Effect>, Stop> {
+        let now = spot.print().map_err(Stop::io("look at the path"))?;
+        if !meta::is_expected(intent.expect.as_ref(), now.as_ref()) {
+            return Err(CHANGED);
+        }
+        if now.is_none() {
+            return Ok(Ok(None));
+        }
+        let effect = self.remove(intent, session)?;
+        Ok(match effect.outcome {
+            InstallOutcome::Done(_) => Ok(effect.displaced),
+            _ => Err(effect),
+        })
+    }
+
+    fn set_meta(&self, intent: &Intent, entry: &Entry, session: &mut Session<'_>) -> Result<Effect, Stop> {
+        let Ok(dir) = session.parent(&intent.path, Missing::Fail) else {
+            return Err(CHANGED);
+        };
+        let spot = Spot {
+            dir,
+            path: &intent.path,
+        };
+        let now = spot.print().map_err(Stop::io("look at the path"))?;
+        if now.is_none() || !meta::is_expected(intent.expect.as_ref(), now.as_ref()) {
+            return Err(CHANGED);
+        }
+        self.at(Step::Checked, &intent.path);
+        match set_entry_meta(self, &spot, entry) {
+            Ok(()) => {}
+            Err(Errno::NOENT | Errno::LOOP | Errno::NOTDIR | Errno::STALE) => return Err(CHANGED),
+            Err(e) => return Err(Stop::Io("set mode and time", e.into())),
+        }
+        session.touch_itself(&intent.path);
+        let print = spot.print().map_err(Stop::io("look at the path"))?;
+        Ok(Effect::of(InstallOutcome::Done(print)))
+    }
+}
+
+/// Sets mode and time of what stands at a spot, through a descriptor so that nothing else is hit.
+pub(super) fn set_entry_meta(worktree: &Worktree, spot: &Spot<'_>, entry: &Entry) -> Result<(), Errno> {
+    match &entry.node {
+        Node::Link { .. } => meta::set_link(&spot.dir, spot.name(), entry.mtime_ns),
+        Node::Dir => {
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let dir = rustix::fs::openat(&spot.dir, spot.name(), flags, Mode::empty())?;
+            meta::set_dir(dir, meta::dir_mode(worktree.modes, entry.mode))
+        }
+        Node::File { .. } => {
+            let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+            match rustix::fs::openat(&spot.dir, spot.name(), flags, Mode::empty()) {
+                Ok(file) => set_open_file(worktree, file, entry),
+                Err(Errno::ACCESS) => set_unreadable(worktree, spot, entry),
+                Err(e) => Err(e),
+            }
+        }
+    }
+}
+
+fn set_open_file(worktree: &Worktree, file: impl AsFd, entry: &Entry) -> Result<(), Errno> {
+    let stat = rustix::fs::fstat(&file)?;
+    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+        return Err(Errno::STALE);
+    }
+    meta::set_file(
+        file,
+        meta::changed_mode(worktree.modes, stat.st_mode, entry.mode),
+        entry.mtime_ns,
+    )
+}
+
+/// A file that its owner may not read is made readable for the instant in which it is opened.
+fn set_unreadable(worktree: &Worktree, spot: &Spot<'_>, entry: &Entry) -> Result<(), Errno> {
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let pinned = rustix::fs::openat(&spot.dir, spot.name(), flags, Mode::empty())?;
+    let stat = rustix::fs::fstat(&pinned)?;
+    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+        return Err(Errno::STALE);
+    }
+    let mode = Mode::from_raw_mode(stat.st_mode & 0o777);
+    let link = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&pinned));
+    rustix::fs::chmod(&link, mode | Mode::RUSR)?;
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = rustix::fs::open(&link, flags, Mode::empty())?;
+    let mode = meta::changed_mode(worktree.modes, mode.as_raw_mode(), entry.mode);
+    meta::set_file(file, mode, entry.mtime_ns)
+}

@@ -1,0 +1,415 @@
+//! What became of the installs that a crash left open: each is told from what stands at its path and in its slot.
+//!
+//! Written T for the path and S for the slot; `new` and `old` are told by inode, size and time:
+//!
+//! | T | S | then |
+//! |---|---|---|
+//! | `new` | `old`, its inode with other bytes, or nothing | it had happened; `old` is kept as a version, or beside the path |
+//! | `new` | a third thing | a save came out of the exchange: it goes back to the path |
+//! | `old`, or absent as expected | `new` | done now |
+//! | `old` | nothing | nothing happened; the content is fetched again |
+//! | other | `new` | a user's edit before the exchange: S is dropped |
+//! | other or absent | `old`, or nothing where nothing was expected | a user's edit after it: reported as done |
+//! | other | a third thing | two saves: S goes beside the path |
+
+use p2p_sync_core::engine::{InstallOutcome, RecoveredInstall};
+use p2p_sync_core::tree::{Entry, Fingerprint};
+use rustix::io::Errno;
+
+use super::change::{Spot, set_entry_meta};
+use super::session::{Missing, Session};
+use super::{
+    Displaced, Effect, InstallToken, Recovery, Unfinished, Worktree, WorktreeError, meta, slots, stage,
+};
+use crate::journal::{Intent, IntentAction};
+use crate::root_dir::{PathError, is_dir_print, lstat_at, print_of};
+
+/// What is known of one intent.
+struct Case<'i> {
+    intent: &'i Intent,
+    target: Option<Fingerprint>,
+    slot: Option<Fingerprint>,
+}
+
+impl Case<'_> {
+    fn is_new(&self, print: Option<Fingerprint>) -> bool {
+        self.intent
+            .staged
+            .zip(print)
+            .is_some_and(|(staged, now)| meta::is_untouched(&staged, &now))
+    }
+
+    fn is_old(&self, print: Option<Fingerprint>) -> bool {
+        self.intent
+            .expect
+            .zip(print)
+            .is_some_and(|(old, now)| meta::is_moved(&old, &now))
+    }
+
+    /// The old inode, though somebody may have written to it.
+    fn is_old_inode(&self, print: Option<Fingerprint>) -> bool {
+        self.intent
+            .expect
+            .zip(print)
+            .is_some_and(|(old, now)| old.ino == now.ino)
+    }
+}
+
+impl Worktree {
+    /// Looks at the installs that the last run left open; to be called once, before anything is installed or scanned.
+    ///
+    /// # Errors
+    /// [`WorktreeError`]; nothing is lost then, and it can be called again.
+    pub fn recover(&self) -> Result<Recovery, WorktreeError> {
+        let mut recovery = Recovery {
+            installs: Vec::new(),
+            displaced: Vec::new(),
+            token: InstallToken::default(),
+        };
+        if self.journal.open_installs().is_empty() {
+            return Ok(recovery);
+        }
+        if !self.root.is_root(&self.root_id) {
+            return Err(WorktreeError::RootChanged);
+        }
+        let mut session = Session::new(&self.root, self.modes);
+        for intent in self.journal.open_installs() {
+            if self.journal.is_open(intent.tx) {
+                self.recover_one(intent, &mut session, &mut recovery)
+                    .map_err(PathError::of("recover", self.root.full(&intent.path)))?;
+            }
+        }
+        if !session.make_durable().is_empty() {
+            let e = std::io::Error::other("The disk did not confirm the change");
+            return Err(PathError::of("sync", self.root.path())(e).into());
+        }
+        Ok(recovery)
+    }
+
+    fn recover_one(
+        &self,
+        intent: &Intent,
+        session: &mut Session<'_>,
+        recovery: &mut Recovery,
+    ) -> std::io::Result<()> {
+        self.recover_aside(intent, session, recovery)?;
+        let mut case = Case {
+            intent,
+            target: self.root.lstat(&intent.path)?.map(|s| print_of(&s)),
+            slot: lstat_at(&self.own.tmp, intent.tx.slot().as_bytes())?.map(|s| print_of(&s)),
+        };
+        if case
+            .slot
+            .zip(case.target)
+            .is_some_and(|(slot, target)| slot.ino == target.ino)
+        {
+            // A rename made of link and unlink stopped half-way: nothing is lost with either name.
+            stage::remove_tmp(&self.own.tmp, intent.tx.slot().as_bytes())?;
+            case.slot = None;
+        }
+        self.recover_version(&case, session, recovery)?;
+        let effect = match intent.action {
+            IntentAction::Put => self.recover_put(&case, session, recovery)?,
+            IntentAction::SetMeta => self.recover_meta(&case, session),
+            IntentAction::Move => self.recover_move(&case, session, recovery)?,
+            IntentAction::Remove => self.recover_remove(&case, session, recovery)?,
+        };
+        if let InstallOutcome::Done(print) = &effect.outcome {
+            if let Some((from, _)) = &intent.from {
+                recovery.installs.push(RecoveredInstall {
+                    path: from.clone(),
+                    now: None,
+                });
+            }
+            let now = intent.new.clone().zip(*print);
+            recovery.installs.push(RecoveredInstall {
+                path: intent.path.clone(),
+                now,
+            });
+        }
+        if !effect.stuck {
+            let (tx, path) = (intent.tx, intent.path.clone());
+            recovery.token.entries.push(Unfinished {
+                tx,
+                path,
+                displaced: effect.displaced,
+            });
+        }
+        Ok(())
+    }
+
+    /// The old entry may have become a version already, and somebody may have gone on writing to it.
+    fn recover_version(
+        &self,
+        case: &Case<'_>,
+        session: &mut Session<'_>,
+        recovery: &mut Recovery,
+    ) -> std::io::Result<()> {
+        let Intent { tx, path, expect, .. } = case.intent;
+        if let (Some(old), None) = (expect, case.slot)
+            && let Some(version) = self.own.find_version(&tx.to_hex(), path)?
+        {
+            recovery
+                .displaced
+                .extend(self.check_version(&version, old, path, session)?);
+        }
+        Ok(())
+    }
+
+    /// The old entry had stepped aside, where names cannot be exchanged: it goes back if its place is free.
+    fn recover_aside(
+        &self,
+        intent: &Intent,
+        session: &mut Session<'_>,
+        recovery: &mut Recovery,
+    ) -> std::io::Result<()> {
+        let aside = intent.tx.aside();
+        if lstat_at(&self.own.tmp, aside.as_bytes())?.is_none() {
+            return Ok(());
+        }
+        let slot = intent.tx.slot();
+        let tmp = &self.own.tmp;
+        if lstat_at(tmp, slot.as_bytes())?.is_none() {
+            return Ok(slots::rename_new(tmp, aside.as_bytes(), tmp, slot.as_bytes())?);
+        }
+        let dir = session.parent(&intent.path, Missing::Make)?;
+        match slots::rename_new(tmp, aside.as_bytes(), &dir, intent.path.file_name()) {
+            Ok(()) => {
+                session.touch(&intent.path);
+                Ok(())
+            }
+            Err(Errno::EXIST) => self.show(&aside, intent, session, recovery),
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    /// Puts a file with a user's bytes beside the path.
+    fn show(
+        &self,
+        slot: &str,
+        intent: &Intent,
+        session: &mut Session<'_>,
+        recovery: &mut Recovery,
+    ) -> std::io::Result<()> {
+        let kept_at = self.keep_beside(&self.own.tmp, slot.as_bytes(), &intent.path, session)?;
+        recovery.displaced.push(Displaced {
+            path: intent.path.clone(),
+            kept_at,
+        });
+        Ok(())
+    }
+
+    fn recover_put(
+        &self,
+        case: &Case<'_>,
+        session: &mut Session<'_>,
+        recovery: &mut Recovery,
+    ) -> std::io::Result<Effect> {
+        let Some(staged) = case.intent.staged else {
+            return Ok(self.recover_mkdir(case, session));
+        };
+        let slot = case.intent.tx.slot();
+        let slot_is_new = case.is_new(case.slot);
+        let happened = |print| Effect::of(InstallOutcome::Done(Some(print)));
+        if let Some(target) = case.target.filter(|_| case.is_new(case.target)) {
+            if case.slot.is_some_and(|s| !is_dir_print(&s)) && !case.is_old_inode(case.slot) {
+                let dir = session.parent(&case.intent.path, Missing::Make)?;
+                let spot = Spot {
+                    dir,
+                    path: &case.intent.path,
+                };
+                return Ok(self.put_back(case.intent, &spot, session, InstallOutcome::Changed));
+            }
+            let displaced = self.dispose_old(case, session, recovery)?;
+            return Ok(Effect {
+                displaced,
+                ..happened(target)
+            });
+        }
+        if slot_is_new {
+            let as_expected = match case.target {
+                None => case.intent.expect.is_none(),
+                Some(_) => case.is_old(case.target),
+            };
+            if as_expected {
+                let again = Intent {
+                    expect: case.target,
+                    ..case.intent.clone()
+                };
+                return Ok(self.change(&again, session));
+            }
+            stage::remove_tmp(&self.own.tmp, slot.as_bytes())?;
+            return Ok(Effect::of(InstallOutcome::Changed));
+        }
+        let Some(in_slot) = case.slot else {
+            // Slots are durable before their intents: where nothing was expected, the new entry must have been moved.
+            let edited_after = case.intent.expect.is_none() && !self.journal.was_damaged();
+            return Ok(if edited_after {
+                happened(staged)
+            } else {
+                Effect::of(InstallOutcome::ContentMissing)
+            });
+        };
+        if case.is_old_inode(Some(in_slot)) {
+            let displaced = self.dispose_old(case, session, recovery)?;
+            return Ok(Effect {
+                displaced,
+                ..happened(staged)
+            });
+        }
+        if case.target.is_none() {
+            let dir = session.parent(&case.intent.path, Missing::Make)?;
+            let spot = Spot {
+                dir,
+                path: &case.intent.path,
+            };
+            return Ok(self.return_removed(&slot, &spot, session));
+        }
+        self.show(&slot, case.intent, session, recovery)?;
+        Ok(Effect::of(InstallOutcome::Changed))
+    }
+
+    /// Says what is to become of the old entry in the slot: a version, or, if somebody went on writing, a file beside.
+    fn dispose_old(
+        &self,
+        case: &Case<'_>,
+        session: &mut Session<'_>,
+        recovery: &mut Recovery,
+    ) -> std::io::Result<Option<Fingerprint>> {
+        let slot = case.intent.tx.slot();
+        match case.slot {
+            None => Ok(None),
+            Some(print) if is_dir_print(&print) => {
+                if stage::remove_tmp(&self.own.tmp, slot.as_bytes()).is_err() {
+                    self.show(&slot, case.intent, session, recovery)?;
+                }
+                Ok(None)
+            }
+            Some(print) if case.is_old(case.slot) => Ok(Some(print)),
+            Some(_) => {
+                self.show(&slot, case.intent, session, recovery)?;
+                Ok(None)
+            }
+        }
+    }
+
+    fn recover_mkdir(&self, case: &Case<'_>, session: &mut Session<'_>) -> Effect {
+        match case.target {
+            Some(target) if is_dir_print(&target) => {
+                let again = Intent {
+                    expect: None,
+                    ..case.intent.clone()
+                };
+                self.change(&again, session)
+            }
+            Some(_) | None => Effect::of(InstallOutcome::Changed),
+        }
+    }
+
+    fn recover_meta(&self, case: &Case<'_>, session: &mut Session<'_>) -> Effect {
+        let unchanged = Effect::of(InstallOutcome::Changed);
+        let (Some(entry), Some(old), Some(now)) = (&case.intent.new, case.intent.expect, case.target) else {
+            return unchanged;
+        };
+        // A write moves the time to something that is neither the old nor the new one.
+        let ours = now.mtime_ns == old.mtime_ns || now.mtime_ns == entry.mtime_ns;
+        if now.ino != old.ino || now.size != old.size || !ours {
+            return unchanged;
+        }
+        self.change(
+            &Intent {
+                expect: Some(now),
+                ..case.intent.clone()
+            },
+            session,
+        )
+    }
+
+    fn recover_move(
+        &self,
+        case: &Case<'_>,
+        session: &mut Session<'_>,
+        recovery: &mut Recovery,
+    ) -> std::io::Result<Effect> {
+        let (Some((_, from_expect)), Some(entry)) = (&case.intent.from, &case.intent.new) else {
+            return Ok(Effect::of(InstallOutcome::Changed));
+        };
+        let moved = case
+            .target
+            .filter(|t| t.ino == from_expect.ino && t.size == from_expect.size);
+        if let Some(target) = moved {
+            let displaced = self.dispose_old(case, session, recovery)?;
+            let untouched = target.mtime_ns == from_expect.mtime_ns || has_entry_time(entry, &target);
+            if !untouched {
+                return Ok(Effect {
+                    displaced,
+                    ..Effect::of(InstallOutcome::Done(Some(*from_expect)))
+                });
+            }
+            let dir = session.parent(&case.intent.path, Missing::Fail)?;
+            let spot = Spot {
+                dir,
+                path: &case.intent.path,
+            };
+            if !meta::has_meta(self.modes, entry, &target) {
+                set_entry_meta(self, &spot, entry)?;
+                session.touch_itself(&case.intent.path);
+            }
+            let print = spot.print()?.unwrap_or(target);
+            return Ok(Effect {
+                displaced,
+                ..Effect::of(InstallOutcome::Done(Some(print)))
+            });
+        }
+        // It had not happened. What was to be replaced may have been taken away already.
+        self.undo_remove(case, session, recovery)
+    }
+
+    fn recover_remove(
+        &self,
+        case: &Case<'_>,
+        session: &mut Session<'_>,
+        recovery: &mut Recovery,
+    ) -> std::io::Result<Effect> {
+        if case.slot.is_some() && case.is_old_inode(case.slot) {
+            let displaced = self.dispose_old(case, session, recovery)?;
+            return Ok(Effect {
+                displaced,
+                ..Effect::of(InstallOutcome::Done(None))
+            });
+        }
+        if case.slot.is_none() && case.target.is_none() {
+            return Ok(Effect::of(InstallOutcome::Done(None)));
+        }
+        self.undo_remove(case, session, recovery)
+    }
+
+    fn undo_remove(
+        &self,
+        case: &Case<'_>,
+        session: &mut Session<'_>,
+        recovery: &mut Recovery,
+    ) -> std::io::Result<Effect> {
+        if case.slot.is_some() {
+            let slot = case.intent.tx.slot();
+            if case.target.is_some() {
+                self.show(&slot, case.intent, session, recovery)?;
+            } else {
+                let dir = session.parent(&case.intent.path, Missing::Make)?;
+                return Ok(self.return_removed(
+                    &slot,
+                    &Spot {
+                        dir,
+                        path: &case.intent.path,
+                    },
+                    session,
+                ));
+            }
+        }
+        Ok(Effect::of(InstallOutcome::Changed))
+    }
+}
+
+fn has_entry_time(entry: &Entry, now: &Fingerprint) -> bool {
+    entry.mtime_ns == now.mtime_ns
+}

@@ -1,0 +1,239 @@
+//! The daemon's own directories in the folder: `tmp` (verified contents, slots of installs), `versions` (what installs
+//! replaced), `conflicts` (conflict copies that may not stand beside their path).
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use p2p_sync_core::rel_path::{OWN_DIR, RelPath};
+use rustix::fs::{AtFlags, Dir, Mode, OFlags, RenameFlags};
+use rustix::io::Errno;
+
+use crate::root_dir::{PathError, ROOT_ID, ROOT_ID_LEN, RootDir, lstat_at};
+
+/// How long replaced versions are kept.
+const VERSIONS_KEPT: Duration = Duration::from_secs(30 * 24 * 3600);
+/// Bytes of the original name that the name of a kept version repeats; with the tx in front it stays below 255.
+const VERSION_NAME_BYTES: usize = 200;
+
+/// The daemon's own directories, held open.
+#[derive(Debug)]
+pub(super) struct OwnDirs {
+    pub(super) tmp: OwnedFd,
+    versions: OwnedFd,
+}
+
+impl OwnDirs {
+    /// Opens them, making those that are missing, and the root id.
+    pub(super) fn open(root: &RootDir) -> Result<Self, PathError> {
+        let own_path = root.path().join(std::ffi::OsStr::from_bytes(OWN_DIR));
+        let own = make_dir(root.fd(), OWN_DIR).map_err(PathError::of("make", &own_path))?;
+        let make =
+            |name: &str| make_dir(&own, name.as_bytes()).map_err(PathError::of("make", own_path.join(name)));
+        let dirs = Self {
+            tmp: make("tmp")?,
+            versions: make("versions")?,
+        };
+        make("conflicts")?;
+        make_root_id(&own).map_err(PathError::of("write", own_path.join(ROOT_ID)))?;
+        rustix::fs::fsync(root.fd())
+            .or_else(not_supported)
+            .map_err(PathError::of("sync", root.path()))?;
+        Ok(dirs)
+    }
+
+    /// Moves a slot to the versions of this day; returns where it lies, relative to the folder.
+    pub(super) fn keep_version(&self, slot: &str, tx_hex: &str, of: &RelPath) -> io::Result<RelPath> {
+        let day = day_name(SystemTime::now());
+        let dir = make_dir(&self.versions, day.as_bytes())?;
+        let kept = version_name(tx_hex, of);
+        rustix::fs::renameat(&self.tmp, slot, &dir, &kept[..])?;
+        version_path(&day, &kept)
+    }
+
+    /// Returns where the version that an install of the last day kept lies, if it does.
+    pub(super) fn find_version(&self, tx_hex: &str, of: &RelPath) -> io::Result<Option<RelPath>> {
+        let now = SystemTime::now();
+        let kept = version_name(tx_hex, of);
+        for day in [now, now - Duration::from_secs(24 * 3600)].map(day_name) {
+            let found = match open_dir(&self.versions, day.as_bytes()) {
+                Ok(dir) => lstat_at(dir, &kept)?.is_some(),
+                Err(_) => false,
+            };
+            if found {
+                return version_path(&day, &kept).map(Some);
+            }
+        }
+        Ok(None)
+    }
+
+    /// Removes the versions of days that lie long enough back.
+    pub(super) fn purge(&self, now: SystemTime) -> io::Result<()> {
+        let oldest = day_name(now.checked_sub(VERSIONS_KEPT).unwrap_or(UNIX_EPOCH));
+        for day in names(&self.versions)? {
+            let is_day = day.len() == 8 && day.iter().all(u8::is_ascii_digit);
+            if is_day && day.as_slice() < oldest.as_bytes() {
+                let dir = open_dir(&self.versions, &day)?;
+                for name in names(&dir)? {
+                    rustix::fs::unlinkat(&dir, &name[..], AtFlags::empty())?;
+                }
+                rustix::fs::unlinkat(&self.versions, &day[..], AtFlags::REMOVEDIR)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn version_name(tx_hex: &str, of: &RelPath) -> Vec<u8> {
+    let name = of.file_name();
+    [
+        tx_hex.as_bytes(),
+        b"-",
+        &name[..name.len().min(VERSION_NAME_BYTES)],
+    ]
+    .concat()
+}
+
+fn version_path(day: &str, kept: &[u8]) -> io::Result<RelPath> {
+    let path = [OWN_DIR, b"/versions/", day.as_bytes(), b"/", kept].concat();
+    RelPath::parse(path).map_err(io::Error::other)
+}
+
+/// Returns the names in a directory, without `.` and `..`.
+pub(super) fn names(dir: impl AsFd) -> io::Result<Vec<Vec<u8>>> {
+    let mut names = Vec::new();
+    for entry in Dir::read_from(dir)? {
+        let entry = entry?;
+        let name = entry.file_name().to_bytes();
+        if name != b"." && name != b".." {
+            names.push(name.to_vec());
+        }
+    }
+    Ok(names)
+}
+
+/// Opens a directory by one name, never through a link.
+pub(super) fn open_dir(dir: impl AsFd, name: &[u8]) -> io::Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    Ok(rustix::fs::openat(dir, name, flags, Mode::empty())?)
+}
+
+fn make_dir(dir: impl AsFd, name: &[u8]) -> io::Result<OwnedFd> {
+    match rustix::fs::mkdirat(&dir, name, Mode::RWXU) {
+        Ok(()) | Err(Errno::EXIST) => open_dir(dir, name),
+        Err(e) => Err(e.into()),
+    }
+}
+
+fn make_root_id(own: &OwnedFd) -> io::Result<()> {
+    if lstat_at(own, ROOT_ID.as_bytes())?.is_some() {
+        return Ok(());
+    }
+    let mut id = [0; ROOT_ID_LEN / 2];
+    getrandom::fill(&mut id).map_err(io::Error::other)?;
+    let text = data_encoding::HEXLOWER.encode(&id) + "\n";
+    let new = "root-id.new";
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let mut file = File::from(rustix::fs::openat(own, new, flags, Mode::RUSR | Mode::WUSR)?);
+    io::Write::write_all(&mut file, text.as_bytes())?;
+    file.sync_all()?;
+    rustix::fs::renameat(own, new, own, ROOT_ID)?;
+    rustix::fs::fsync(own).or_else(not_supported)?;
+    Ok(())
+}
+
+/// Turns the answers of file systems that lack an operation into success.
+pub(super) fn not_supported(e: Errno) -> Result<(), Errno> {
+    if matches!(e, Errno::INVAL | Errno::NOTSUP | Errno::NOSYS) {
+        Ok(())
+    } else {
+        Err(e)
+    }
+}
+
+/// Renames without ever replacing; where the file system cannot, links and unlinks.
+pub(super) fn rename_new(from: impl AsFd, old: &[u8], to: impl AsFd, new: &[u8]) -> Result<(), Errno> {
+    match rustix::fs::renameat_with(&from, old, &to, new, RenameFlags::NOREPLACE) {
+        Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => {
+            rustix::fs::linkat(&from, old, to, new, AtFlags::empty())?;
+            rustix::fs::unlinkat(from, old, AtFlags::empty())
+        }
+        other => other,
+    }
+}
+
+/// Copies a file of `tmp` to a new name there: shares its blocks where the file system can.
+pub(super) fn copy(tmp: &OwnedFd, from: &str, to: &str) -> io::Result<File> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let mut from = File::from(rustix::fs::openat(tmp, from, flags, Mode::empty())?);
+    let mut to = create(tmp, to)?;
+    if rustix::fs::ioctl_ficlone(&to, &from).is_err() {
+        io::copy(&mut from, &mut to)?;
+    }
+    Ok(to)
+}
+
+/// Makes a new empty file in `tmp`.
+pub(super) fn create(tmp: &OwnedFd, name: &str) -> io::Result<File> {
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    Ok(File::from(rustix::fs::openat(
+        tmp,
+        name,
+        flags,
+        Mode::RUSR | Mode::WUSR,
+    )?))
+}
+
+/// Returns the UTC day as `yyyymmdd`.
+pub(super) fn day_name(now: SystemTime) -> String {
+    let (y, m, d, _) = civil(now);
+    format!("{y:04}{m:02}{d:02}")
+}
+
+/// Returns the UTC time as `yyyymmdd-hhmmss`.
+pub(super) fn stamp(now: SystemTime) -> String {
+    let (y, m, d, s) = civil(now);
+    format!(
+        "{y:04}{m:02}{d:02}-{:02}{:02}{:02}",
+        s / 3600,
+        s / 60 % 60,
+        s % 60
+    )
+}
+
+/// Year, month, day and second of the day; Howard Hinnant, "chrono-compatible low-level date algorithms".
+fn civil(now: SystemTime) -> (u64, u64, u64, u64) {
+    let secs = now.duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
+    let days = secs / 86_400 + 719_468;
+    let (era, of_era) = (days / 146_097, days % 146_097);
+    let year = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year + year / 4 - year / 100);
+    let shifted = (5 * of_year + 2) / 153;
+    let day = of_year - (153 * shifted + 2) / 5 + 1;
+    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
+    (
+        year + era * 400 + u64::from(month <= 2),
+        month,
+        day,
+        secs % 86_400,
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn days_are_named_by_the_calendar() {
+        for (secs, day) in [
+            (0, "19700101-000000"),
+            (951_782_400, "20000229-000000"),
+            (1_795_355_999, "20261122-135959"),
+            (4_107_542_399, "21000228-235959"),
+        ] {
+            assert_eq!(stamp(UNIX_EPOCH + Duration::from_secs(secs)), day);
+        }
+    }
+}
