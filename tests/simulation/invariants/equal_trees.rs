@@ -25,7 +25,9 @@ pub(super) fn check(world: &World) -> Result<(), String> {
                 ));
             }
         }
-        if let Some((path, inode)) = tree.iter().find(|(path, _)| !wanted.contains_key(path)) {
+        // An edited copy in the daemon's directory is its user's and stays where it is.
+        let visible = tree.iter().filter(|(path, _)| !path.is_own());
+        if let Some((path, inode)) = visible.into_iter().find(|(path, _)| !wanted.contains_key(path)) {
             let entry = inode.entry();
             return Err(format!(
                 "device {} has {entry:?} at {path}, where nothing should be",

@@ -116,9 +116,7 @@ impl SyncEngine {
             return;
         }
         for LocalChange { path, after } in changes {
-            if !path.is_own() {
-                self.local.queue.insert(path, Change { after, import: false });
-            }
+            self.local.queue.insert(path, Change { after, import: false });
         }
     }
 
@@ -186,7 +184,8 @@ impl SyncEngine {
                 && let Some(have) = self.pending.installed(view, path)
                 && matches!(have.entry.node, Node::File { .. })
             {
-                vanished.insert((have.print.ino, have.entry.node), path.clone());
+                let from = have.copy_of.unwrap_or_else(|| path.clone());
+                vanished.insert((have.print.ino, have.entry.node), from);
             }
         }
         if vanished.is_empty() {
@@ -211,6 +210,9 @@ impl SyncEngine {
         view: &impl StateView,
     ) {
         let have = self.pending.installed(view, &path);
+        if path.is_own() && !have.as_ref().is_some_and(|have| have.copy_of.is_some()) {
+            return;
+        }
         if self.local.holds(&path) && !change.import {
             self.held_changed(path, change.after, adopted);
             return;
@@ -221,6 +223,9 @@ impl SyncEngine {
         }
         let joining = self.phase == Phase::Scanning { joining: true };
         match change.after {
+            Some(after) if path.is_own() => {
+                self.hidden_copy_changed(&path, have, after, draft, adopted, view)
+            }
             Some(after) if joining && have.is_none() && !change.import => {
                 self.joiner_entry(path, after, draft, adopted, view);
             }
@@ -317,6 +322,31 @@ impl SyncEngine {
             flags,
             moved_from,
         }));
+    }
+
+    /// A conflict copy in the daemon's own directory was changed: what it holds now is the user's, and is not synced.
+    fn hidden_copy_changed(
+        &mut self,
+        path: &RelPath,
+        have: Option<Installed>,
+        after: Observed,
+        draft: &mut Draft,
+        adopted: &mut Vec<RelPath>,
+        view: &impl StateView,
+    ) {
+        let Some(have) = have else { return };
+        if have.entry.node == after.entry.node {
+            let installed = Installed {
+                entry: after.entry,
+                print: after.print,
+                ..have
+            };
+            self.record_installed(path, Some(installed), view);
+        } else {
+            self.discard_copy(Some(&have), draft, view);
+            self.record_installed(path, None, view);
+        }
+        adopted.push(path.clone());
     }
 
     /// A path holds nothing any more.

@@ -337,9 +337,9 @@ impl SyncEngine {
             }
             (Some(want), have) => {
                 let same = have.is_some_and(|have| have.entry.node == want.entry.node);
-                Some(Need::Put {
-                    bytes: if same { 0 } else { want.entry.node.size() },
-                })
+                let bytes = if same { 0 } else { want.entry.node.size() };
+                let content = want.content().filter(|_| bytes > 0);
+                Some(Need::Put { bytes, content })
             }
         };
         self.set_need(path, need);
