@@ -217,7 +217,7 @@ impl SyncEngine {
             self.held_changed(path, change.after, adopted);
             return;
         }
-        if self.is_known(&path, &change, have.as_ref(), view) {
+        if self.is_known(&path, &change, have.as_ref(), draft, view) {
             adopted.push(path);
             return;
         }
@@ -237,12 +237,14 @@ impl SyncEngine {
         }
     }
 
-    /// Says whether a change is none: the disk holds what is believed, or what is wanted anyway. Records the latter.
+    /// Says whether a change is none: the disk holds what is believed, or what is wanted anyway. Records the latter,
+    /// and that its user gave up what was there before.
     fn is_known(
         &mut self,
         path: &RelPath,
         change: &Change,
         have: Option<&Installed>,
+        draft: &mut Draft,
         view: &impl StateView,
     ) -> bool {
         let Some(after) = &change.after else {
@@ -262,6 +264,9 @@ impl SyncEngine {
             return false;
         };
         self.keep_manifest(after);
+        if let Some(have) = have {
+            self.give_up(path, have, &want.dots, draft, view);
+        }
         let installed = Installed {
             entry: after.entry.clone(),
             print: after.print,
@@ -382,20 +387,29 @@ impl SyncEngine {
     ) -> Option<RelPath> {
         let have = have.filter(|have| have.copy_of.is_some())?;
         let origin = have.copy_of.clone()?;
-        let heads = self.pending.path_state(view, &origin).unwrap_or_default();
-        let drop: Vec<Dot> = have
-            .dots
-            .iter()
-            .filter(|dot| heads.head(**dot).is_some())
-            .copied()
-            .collect();
+        self.give_up(&origin, have, &[], draft, view);
+        Some(origin)
+    }
+
+    /// Discards the versions that stood on disk and that are heads still, but for those in `kept`.
+    fn give_up(
+        &self,
+        path: &RelPath,
+        have: &Installed,
+        kept: &[Dot],
+        draft: &mut Draft,
+        view: &impl StateView,
+    ) {
+        let path = have.copy_of.as_ref().unwrap_or(path);
+        let heads = self.pending.path_state(view, path).unwrap_or_default();
+        let gone = |dot: &&Dot| heads.head(**dot).is_some() && !kept.contains(dot);
+        let drop: Vec<Dot> = have.dots.iter().filter(gone).copied().collect();
         if !drop.is_empty() {
             draft.add(Item::Discard {
-                path: origin.clone(),
+                path: path.clone(),
                 drop,
             });
         }
-        Some(origin)
     }
 
     /// Returns the versions that a change of the working copy replaces: those it came from, and every head of the same
