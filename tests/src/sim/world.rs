@@ -39,6 +39,7 @@ enum Event {
     Mend(usize, usize),
     User(usize),
     Pair(usize),
+    Redeem(usize),
     Connect(usize, usize),
     Reconnect(usize, usize),
     Stranger,
@@ -314,6 +315,7 @@ impl World {
                 Ok(())
             }
             Event::Pair(device) => self.pair(device),
+            Event::Redeem(device) => self.redeem(device),
             Event::Connect(a, b) => self.connect(a, b),
             Event::Reconnect(a, b) => self.disconnect(a, b),
             Event::Stranger => self.stranger_asks(),

@@ -215,6 +215,11 @@ impl Work {
         }
     }
 
+    fn removes(&self, path: &RelPath) -> bool {
+        let need = self.needs.get(path).map(|state| state.need);
+        matches!(need, Some(Need::Remove { .. }))
+    }
+
     fn stage(&self, path: &RelPath) -> Option<Stage> {
         self.needs.get(path).map(|state| state.stage)
     }
@@ -288,11 +293,11 @@ impl Work {
 
     /// Says whether some other path lacks the content that lies at `from`, and has it nowhere else yet.
     fn must_stay(&self, content: &ContentHash, from: &RelPath) -> bool {
-        let lacking = self
-            .wanted
-            .get(content)
-            .is_some_and(|paths| paths.iter().any(|path| path != from));
-        lacking && !self.held.contains_key(content)
+        let other = |map: &BTreeMap<ContentHash, BTreeSet<RelPath>>| {
+            map.get(content)
+                .is_some_and(|paths| paths.iter().any(|path| path != from))
+        };
+        other(&self.wanted) && !other(&self.removable) && !self.held.contains_key(content)
     }
 
     /// Has a path wait until the content that lies there is in the temporary directory.
@@ -475,11 +480,14 @@ impl SyncEngine {
     }
 
     fn start_installs(&mut self, view: &impl StateView) {
+        let count = self.work.queue.len().min(INSTALL_GROUP);
+        let group: Vec<Queued> = self.work.queue.drain(..count).collect();
+        let removes = |queued: &Queued| self.work.removes(&queued.path);
+        let (gone, mut put): (Vec<Queued>, Vec<Queued>) = group.into_iter().partition(removes);
+        // A directory comes before what lies in it.
+        put.sort_by(|a, b| a.path.cmp(&b.path));
         let mut jobs = Vec::new();
-        while jobs.len() < INSTALL_GROUP {
-            let Some(queued) = self.work.queue.pop_front() else {
-                break;
-            };
+        for queued in put.into_iter().chain(gone) {
             jobs.extend(self.install_job(queued, view));
         }
         if !jobs.is_empty() {

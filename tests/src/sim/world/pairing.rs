@@ -20,9 +20,8 @@ impl World {
             return Ok(());
         }
         self.last_activity_ms = self.time_ms;
-        if let Some(ticket) = self.tickets.get(&device).cloned() {
-            self.command(device, Command::Join { ticket })?;
-            return Ok(());
+        if self.tickets.contains_key(&device) {
+            return self.redeem(device);
         }
         let command = Command::CreateInvite {
             role: self.plan.devices[device].role,
@@ -32,6 +31,14 @@ impl World {
         };
         self.invite_asked.insert(CommandId(self.next_command + 1), device);
         self.command(INVITER, command)?;
+        Ok(())
+    }
+
+    /// The user types the ticket in.
+    pub(super) fn redeem(&mut self, device: usize) -> Result<(), String> {
+        if let Some(ticket) = self.tickets.get(&device).cloned() {
+            self.command(device, Command::Join { ticket })?;
+        }
         Ok(())
     }
 
@@ -47,7 +54,7 @@ impl World {
                 if let Some(guest) = self.invite_asked.remove(&id) {
                     let text = ticket::print(group, secret, &[device]);
                     self.tickets.insert(guest, text);
-                    self.at(self.time_ms + 100, Event::Pair(guest));
+                    self.at(self.time_ms + 100, Event::Redeem(guest));
                 }
             }
             Err(CommandError::Refused(_) | CommandError::BadTicket) => {
