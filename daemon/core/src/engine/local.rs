@@ -116,9 +116,7 @@ impl SyncEngine {
             return;
         }
         for LocalChange { path, after } in changes {
-            if !path.is_own() {
-                self.local.queue.insert(path, Change { after, import: false });
-            }
+            self.local.queue.insert(path, Change { after, import: false });
         }
     }
 
@@ -186,7 +184,8 @@ impl SyncEngine {
                 && let Some(have) = self.pending.installed(view, path)
                 && matches!(have.entry.node, Node::File { .. })
             {
-                vanished.insert((have.print.ino, have.entry.node), path.clone());
+                let from = have.copy_of.unwrap_or_else(|| path.clone());
+                vanished.insert((have.print.ino, have.entry.node), from);
             }
         }
         if vanished.is_empty() {
@@ -211,16 +210,22 @@ impl SyncEngine {
         view: &impl StateView,
     ) {
         let have = self.pending.installed(view, &path);
+        if path.is_own() && !have.as_ref().is_some_and(|have| have.copy_of.is_some()) {
+            return;
+        }
         if self.local.holds(&path) && !change.import {
             self.held_changed(path, change.after, adopted);
             return;
         }
-        if self.is_known(&path, &change, have.as_ref(), view) {
+        if self.is_known(&path, &change, have.as_ref(), draft, view) {
             adopted.push(path);
             return;
         }
         let joining = self.phase == Phase::Scanning { joining: true };
         match change.after {
+            Some(after) if path.is_own() => {
+                self.hidden_copy_changed(&path, have, after, draft, adopted, view)
+            }
             Some(after) if joining && have.is_none() && !change.import => {
                 self.joiner_entry(path, after, draft, adopted, view);
             }
@@ -232,12 +237,14 @@ impl SyncEngine {
         }
     }
 
-    /// Says whether a change is none: the disk holds what is believed, or what is wanted anyway. Records the latter.
+    /// Says whether a change is none: the disk holds what is believed, or what is wanted anyway. Records the latter,
+    /// and that its user gave up what was there before.
     fn is_known(
         &mut self,
         path: &RelPath,
         change: &Change,
         have: Option<&Installed>,
+        draft: &mut Draft,
         view: &impl StateView,
     ) -> bool {
         let Some(after) = &change.after else {
@@ -257,6 +264,9 @@ impl SyncEngine {
             return false;
         };
         self.keep_manifest(after);
+        if let Some(have) = have {
+            self.give_up(path, have, &want.dots, draft, view);
+        }
         let installed = Installed {
             entry: after.entry.clone(),
             print: after.print,
@@ -319,6 +329,31 @@ impl SyncEngine {
         }));
     }
 
+    /// A conflict copy in the daemon's own directory was changed: what it holds now is the user's, and is not synced.
+    fn hidden_copy_changed(
+        &mut self,
+        path: &RelPath,
+        have: Option<Installed>,
+        after: Observed,
+        draft: &mut Draft,
+        adopted: &mut Vec<RelPath>,
+        view: &impl StateView,
+    ) {
+        let Some(have) = have else { return };
+        if have.entry.node == after.entry.node {
+            let installed = Installed {
+                entry: after.entry,
+                print: after.print,
+                ..have
+            };
+            self.record_installed(path, Some(installed), view);
+        } else {
+            self.discard_copy(Some(&have), draft, view);
+            self.record_installed(path, None, view);
+        }
+        adopted.push(path.clone());
+    }
+
     /// A path holds nothing any more.
     fn vanished(
         &mut self,
@@ -352,20 +387,29 @@ impl SyncEngine {
     ) -> Option<RelPath> {
         let have = have.filter(|have| have.copy_of.is_some())?;
         let origin = have.copy_of.clone()?;
-        let heads = self.pending.path_state(view, &origin).unwrap_or_default();
-        let drop: Vec<Dot> = have
-            .dots
-            .iter()
-            .filter(|dot| heads.head(**dot).is_some())
-            .copied()
-            .collect();
+        self.give_up(&origin, have, &[], draft, view);
+        Some(origin)
+    }
+
+    /// Discards the versions that stood on disk and that are heads still, but for those in `kept`.
+    fn give_up(
+        &self,
+        path: &RelPath,
+        have: &Installed,
+        kept: &[Dot],
+        draft: &mut Draft,
+        view: &impl StateView,
+    ) {
+        let path = have.copy_of.as_ref().unwrap_or(path);
+        let heads = self.pending.path_state(view, path).unwrap_or_default();
+        let gone = |dot: &&Dot| heads.head(**dot).is_some() && !kept.contains(dot);
+        let drop: Vec<Dot> = have.dots.iter().filter(gone).copied().collect();
         if !drop.is_empty() {
             draft.add(Item::Discard {
-                path: origin.clone(),
+                path: path.clone(),
                 drop,
             });
         }
-        Some(origin)
     }
 
     /// Returns the versions that a change of the working copy replaces: those it came from, and every head of the same
