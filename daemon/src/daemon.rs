@@ -12,7 +12,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
 use p2p_sync_core::engine::{EngineConfig, Input, Notification, RecoveredInstall, SyncEngine};
-use p2p_sync_core::ids::DeviceId;
+use p2p_sync_core::ids::{ContentHash, DeviceId};
 use p2p_sync_core::ticket::Ticket;
 use tokio::sync::{broadcast, mpsc, watch};
 use tokio::task::JoinHandle;
@@ -145,14 +145,12 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    /// Starts everything; returns when the control socket answers.
+    /// Starts everything; returns when the control socket answers. Blocks while it recovers what a crash left; must run
+    /// on a tokio runtime with several threads.
     ///
     /// # Errors
     /// Any [`DaemonError`].
-    ///
-    /// # Cancel safety
-    /// Not cancel safe: a half started daemon leaves threads behind.
-    pub async fn start(options: Options) -> Result<Self, DaemonError> {
+    pub fn start(options: Options) -> Result<Self, DaemonError> {
         let started = SystemTime::now();
         make_dir(&options.folder)?;
         make_private_dir(&options.state_dir)?;
@@ -285,7 +283,14 @@ impl Opened {
         for displaced in &recovery.displaced {
             warn!(kept_at = %displaced.kept_at, "A program wrote to a file after it was replaced");
         }
-        worktree.sweep_tmp(|name| name.ends_with(".part"))?;
+        let view = store.view()?;
+        let resumable = |name: &str| {
+            let content = name
+                .strip_suffix(".part")
+                .and_then(|hex| ContentHash::from_hex(hex).ok());
+            content.is_some_and(|content| view.partial(&content).is_some())
+        };
+        worktree.sweep_tmp(resumable)?;
         Ok(Self {
             journal,
             journal_recovered,

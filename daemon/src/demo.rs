@@ -93,12 +93,8 @@ impl Demo {
             "Two devices, atlas and laptop, each with a folder of its own below {}",
             place.display()
         ));
-        let atlas = Daemon::start(options("atlas", &a, place))
-            .await
-            .map_err(DemoError::Start)?;
-        let laptop = Daemon::start(options("laptop", &b, place))
-            .await
-            .map_err(DemoError::Start)?;
+        let atlas = Daemon::start(options("atlas", &a, place)).map_err(DemoError::Start)?;
+        let laptop = Daemon::start(options("laptop", &b, place)).map_err(DemoError::Start)?;
         let demo = Self { a, b, atlas, laptop };
         demo.pair(say).await?;
         Ok(demo)
@@ -137,43 +133,63 @@ impl Demo {
 
     async fn steps(&self, source: Option<&Path>, say: &mut dyn FnMut(&str)) -> Result<(), DemoError> {
         let hello = self.a.join("hello.txt");
+        let started = Instant::now();
         write(&hello, b"hello from atlas\n")?;
-        self.equal("atlas writes hello.txt", say).await?;
+        self.equal("atlas writes hello.txt", started, say).await?;
+        let started = Instant::now();
         write(&self.b.join("hello.txt"), b"hello from laptop\n")?;
-        self.equal("laptop changes hello.txt", say).await?;
-        match source {
-            Some(source) => copy_tree(source, &self.a.join("tree"))?,
-            None => make_tree(&self.a.join("tree"))?,
-        }
-        let tree = Tree::read(&self.a)?;
-        let (count, bytes) = (tree.len(), tree.bytes());
-        let took = self
-            .equal(
-                &format!("atlas gets a tree of {count} entries, {} MiB", bytes >> 20),
-                say,
-            )
-            .await?;
-        say(&format!("  {:.0} entries/s", count as f64 / took.as_secs_f64()));
+        self.equal("laptop changes hello.txt", started, say).await?;
+        self.tree_step(source, say).await?;
         let large = self.b.join("large.bin");
+        let started = Instant::now();
         make_large(&large)?;
         let took = self
-            .equal(&format!("laptop makes a file of {} MiB", LARGE >> 20), say)
+            .equal(
+                &format!("laptop makes a file of {} MiB", LARGE >> 20),
+                started,
+                say,
+            )
             .await?;
         say(&format!(
             "  {:.0} MiB/s",
             (LARGE >> 20) as f64 / took.as_secs_f64()
         ));
+        let started = Instant::now();
         rename(&self.a.join("tree"), &self.a.join("renamed"))?;
-        self.equal("atlas renames the whole tree", say).await?;
+        self.equal("atlas renames the whole tree", started, say).await?;
         let gone = self.b.join("renamed");
+        let started = Instant::now();
         std::fs::remove_dir_all(&gone).map_err(|source| DemoError::Io { path: gone, source })?;
-        self.equal("laptop deletes it", say).await?;
+        self.equal("laptop deletes it", started, say).await?;
+        Ok(())
+    }
+
+    async fn tree_step(&self, source: Option<&Path>, say: &mut dyn FnMut(&str)) -> Result<(), DemoError> {
+        let started = Instant::now();
+        match source {
+            Some(source) => copy_tree(source, &self.a.join("tree"))?,
+            None => make_tree(&self.a.join("tree"))?,
+        }
+        let written = started.elapsed();
+        let took = self.equal("atlas gets a tree", started, say).await?;
+        let tree = Tree::read(&self.a)?;
+        say(&format!(
+            "  {} entries, {} MiB, {:.0} entries/s; writing it took {} ms of that",
+            tree.len(),
+            tree.bytes() >> 20,
+            tree.len() as f64 / took.as_secs_f64(),
+            written.as_millis(),
+        ));
         Ok(())
     }
 
     /// Waits until both folders hold the same tree.
-    async fn equal(&self, step: &str, say: &mut dyn FnMut(&str)) -> Result<Duration, DemoError> {
-        let started = Instant::now();
+    async fn equal(
+        &self,
+        step: &str,
+        started: Instant,
+        say: &mut dyn FnMut(&str),
+    ) -> Result<Duration, DemoError> {
         loop {
             if Tree::shapes(&self.a)? == Tree::shapes(&self.b)? {
                 let (a, b) = (Tree::read(&self.a)?, Tree::read(&self.b)?);

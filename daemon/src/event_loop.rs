@@ -229,7 +229,12 @@ impl EventLoop {
             Output::Announce { group } => self.send(NetworkCommand::Announce { group }),
             Output::Dial { address } => self.send(NetworkCommand::Dial { address }),
             Output::Fetch(jobs) => self.services.fetcher.fetch(jobs),
-            Output::DropContent(contents) => self.to_disk(DiskCommand::Drop(contents)),
+            Output::DropContent(contents) => {
+                contents
+                    .iter()
+                    .for_each(|content| self.services.writer.clear_partial(*content));
+                self.to_disk(DiskCommand::Drop(contents));
+            }
             Output::Install(jobs) => self.to_disk(DiskCommand::Install(jobs)),
             Output::Scan => self.to_scan(ScanCommand::Full),
             Output::Rescan(paths) => self.rescan(paths),

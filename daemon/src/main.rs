@@ -70,7 +70,7 @@ fn run_daemon(cli: &Cli) -> ExitCode {
     };
     let result = runtime.block_on(async {
         let stop = StopSignals::listen().map_err(DaemonError::Thread)?;
-        let daemon = Daemon::start(options).await?;
+        let daemon = Daemon::start(options)?;
         if daemon.is_fresh()
             && let Some(socket) = daemon.socket()
         {

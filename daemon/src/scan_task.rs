@@ -110,7 +110,11 @@ impl Again {
         }
         let tries = before.map_or(0, |(tries, due)| {
             self.due.remove(&(due, path.clone()));
-            if now.saturating_duration_since(due) > RETRY_MAX { 0 } else { tries + 1 }
+            if now.saturating_duration_since(due) > RETRY_MAX {
+                0
+            } else {
+                tries + 1
+            }
         });
         let at = now + RETRY_AFTER.saturating_mul(1 << tries.min(10)).min(RETRY_MAX);
         self.due.insert((at, path.clone()));
@@ -130,7 +134,8 @@ impl Again {
             }
             paths.insert(path);
         }
-        self.tries.retain(|_, (_, due)| now.saturating_duration_since(*due) <= RETRY_MAX);
+        self.tries
+            .retain(|_, (_, due)| now.saturating_duration_since(*due) <= RETRY_MAX);
         paths
     }
 }
@@ -215,7 +220,10 @@ impl Looker {
                     trace!(%path, "To be looked at again");
                 }
                 let now = Instant::now();
-                report.retry.into_iter().for_each(|path| self.again.add(path, now));
+                report
+                    .retry
+                    .into_iter()
+                    .for_each(|path| self.again.add(path, now));
                 Some((report.files, report.problems))
             }
             Err(error) => {

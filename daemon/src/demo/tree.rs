@@ -1,7 +1,6 @@
 //! A folder's tree, for comparing two of them.
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -51,7 +50,7 @@ impl Tree {
             };
             for entry in entries.flatten() {
                 let path = dir.join(entry.file_name());
-                if dir.as_os_str().is_empty() && entry.file_name() == OsString::from(".p2p-sync") {
+                if dir.as_os_str().is_empty() && entry.file_name() == ".p2p-sync" {
                     continue;
                 }
                 let Ok(metadata) = entry.metadata() else { continue };

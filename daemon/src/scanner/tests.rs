@@ -424,7 +424,11 @@ fn a_hinted_file_is_found_though_its_directory_becomes_known_meanwhile() {
     let scanner = Scanner::new(rig.dir.path(), index, Modes::Full, rig.watched.clone()).unwrap();
     let mut found = Vec::new();
     let paths = [rel("d/new")];
-    scanner.scan_paths(&paths, Below::Changed, &rig.stop, &mut |portion| found.extend(portion)).unwrap();
+    scanner
+        .scan_paths(&paths, Below::Changed, &rig.stop, &mut |portion| {
+            found.extend(portion);
+        })
+        .unwrap();
     assert_eq!(names(&found), ["+d/new"]);
 }
 
