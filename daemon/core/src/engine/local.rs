@@ -78,6 +78,10 @@ impl Local {
 #[derive(Debug, Default)]
 struct Draft {
     items: Vec<Item>,
+    /// Versions to be discarded; they come last, when it is known what stays.
+    discards: Vec<(RelPath, Vec<Dot>)>,
+    /// Versions that were found to stand on disk.
+    found: BTreeSet<(RelPath, Dot)>,
     bytes: usize,
     /// Paths that have a Put or Del in it.
     written: BTreeSet<RelPath>,
@@ -91,7 +95,7 @@ struct Draft {
 impl Draft {
     fn is_full(&self) -> bool {
         // A change adds at most two items.
-        self.items.len() + 2 > MAX_ITEMS || self.bytes >= MAX_ITEM_BYTES
+        self.items.len() + self.discards.len() + 2 > MAX_ITEMS || self.bytes >= MAX_ITEM_BYTES
     }
 
     fn next_dot(&self, device: crate::ids::ShortId) -> Dot {
@@ -99,6 +103,16 @@ impl Draft {
             device,
             seq: self.seq,
             item: u32::try_from(self.items.len()).unwrap_or(u32::MAX),
+        }
+    }
+
+    /// Adds the discards of what stands nowhere any more.
+    fn finish(&mut self) {
+        for (path, mut drop) in std::mem::take(&mut self.discards) {
+            drop.retain(|dot| !self.found.contains(&(path.clone(), *dot)));
+            if !drop.is_empty() {
+                self.add(Item::Discard { path, drop });
+            }
         }
     }
 
@@ -148,6 +162,7 @@ impl SyncEngine {
             }
             self.take_change(path, change, &mut draft, &mut adopted, view);
         }
+        draft.finish();
         if !draft.items.is_empty() {
             self.publish_draft(draft, now, view);
         }
@@ -269,6 +284,10 @@ impl SyncEngine {
         if let Some(have) = have {
             self.give_up(path, have, &want.dots, draft, view);
         }
+        let origin = want.copy_of.as_ref().unwrap_or(path);
+        draft
+            .found
+            .extend(want.dots.iter().map(|dot| (origin.clone(), *dot)));
         let installed = Installed {
             entry: after.entry.clone(),
             print: after.print,
@@ -389,7 +408,12 @@ impl SyncEngine {
     ) -> Option<RelPath> {
         let have = have.filter(|have| have.copy_of.is_some())?;
         let origin = have.copy_of.clone()?;
-        self.give_up(&origin, have, &[], draft, view);
+        let own = self
+            .pending
+            .installed(view, &origin)
+            .filter(|own| own.copy_of.is_none());
+        let kept = own.map(|own| own.dots).unwrap_or_default();
+        self.give_up(&origin, have, &kept, draft, view);
         Some(origin)
     }
 
@@ -407,10 +431,8 @@ impl SyncEngine {
         let gone = |dot: &&Dot| heads.head(**dot).is_some() && !kept.contains(dot);
         let drop: Vec<Dot> = have.dots.iter().filter(gone).copied().collect();
         if !drop.is_empty() {
-            draft.add(Item::Discard {
-                path: path.clone(),
-                drop,
-            });
+            draft.bytes += path.as_bytes().len() + drop.len() * 16;
+            draft.discards.push((path.clone(), drop));
         }
     }
 

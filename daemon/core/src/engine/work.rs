@@ -490,10 +490,12 @@ impl SyncEngine {
         let group: Vec<Queued> = self.work.queue.drain(..count).collect();
         let removes = |queued: &Queued| self.work.removes(&queued.path);
         let (gone, mut put): (Vec<Queued>, Vec<Queued>) = group.into_iter().partition(removes);
-        // A directory comes before what lies in it.
+        // A directory comes before what lies in it, but what lies in it goes before it becomes something else.
         put.sort_by(|a, b| a.path.cmp(&b.path));
+        let inside = |queued: &Queued| put.iter().any(|other| queued.path.is_below(&other.path));
+        let (first, last): (Vec<Queued>, Vec<Queued>) = gone.into_iter().partition(inside);
         let mut jobs = Vec::new();
-        for queued in put.into_iter().chain(gone) {
+        for queued in first.into_iter().chain(put).chain(last) {
             jobs.extend(self.install_job(queued, view));
         }
         if !jobs.is_empty() {
