@@ -15,6 +15,7 @@ mod tests;
 
 use std::ffi::OsString;
 use std::io::Write;
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -42,10 +43,13 @@ fn main() -> ExitCode {
             return ExitCode::from(Exit::Software as u8);
         }
     };
+    let pipe = std::io::stdout();
+    let around = Surroundings::current();
     let exit = runtime.block_on(run(
         std::env::args_os(),
-        &Surroundings::current(),
+        &around,
         &mut out,
+        Some(pipe.as_fd()),
         &mut err,
     ));
     ExitCode::from(exit as u8)
@@ -56,6 +60,7 @@ async fn run(
     args: impl IntoIterator<Item = OsString>,
     around: &Surroundings,
     out: &mut dyn Write,
+    pipe: Option<BorrowedFd<'_>>,
     err: &mut dyn Write,
 ) -> Exit {
     let cli = match Cli::try_parse_from(args) {
@@ -66,7 +71,11 @@ async fn run(
     let mut session = Session {
         global: cli.global,
         around,
-        out: Output { writer: out, json },
+        out: Output {
+            writer: out,
+            json,
+            pipe,
+        },
         err,
     };
     match dispatch(cli.command, &mut session).await {

@@ -2,7 +2,9 @@
 
 use std::fmt::Write as _;
 use std::io::{self, Write};
+use std::os::fd::BorrowedFd;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::{Serialize, Serializer};
 
 use crate::exit::{Exit, Failure};
@@ -11,6 +13,8 @@ use crate::exit::{Exit, Failure};
 pub(crate) struct Output<'a> {
     pub(crate) writer: &'a mut dyn Write,
     pub(crate) json: bool,
+    /// What `writer` writes to, if that can lose its reader.
+    pub(crate) pipe: Option<BorrowedFd<'a>>,
 }
 
 /// Why a command ended early.
@@ -50,6 +54,16 @@ impl Output<'_> {
             out.push('\n');
         }
         self.write(&out)
+    }
+
+    /// Says whether the reader has closed the pipe, without writing: `watch | head -1` must end though nothing
+    /// more happens.
+    pub(crate) fn reader_gone(&self) -> bool {
+        let Some(pipe) = &self.pipe else {
+            return false;
+        };
+        let mut fds = [PollFd::new(pipe, PollFlags::empty())];
+        poll(&mut fds, Some(&Timespec::default())).is_ok() && fds[0].revents().contains(PollFlags::ERR)
     }
 
     fn write(&mut self, text: &str) -> Result<(), Stop> {
@@ -207,6 +221,8 @@ pub(crate) fn table(rows: &[Vec<String>]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::AsFd as _;
+
     use super::*;
 
     #[test]
@@ -223,6 +239,20 @@ mod tests {
         let json = |bytes| serde_json::to_string(&JsonPath::new(bytes)).unwrap();
         assert_eq!(json(b"a"), r#"{"path":"a","path_hex":null}"#);
         assert_eq!(json(b"a\xff"), "{\"path\":\"a\u{fffd}\",\"path_hex\":\"61ff\"}");
+    }
+
+    #[test]
+    fn a_closed_pipe_is_noticed_without_writing() {
+        let (reader, mut writer) = io::pipe().unwrap();
+        let fd = writer.try_clone().unwrap();
+        let output = Output {
+            writer: &mut writer,
+            json: false,
+            pipe: Some(fd.as_fd()),
+        };
+        assert!(!output.reader_gone());
+        drop(reader);
+        assert!(output.reader_gone());
     }
 
     #[test]

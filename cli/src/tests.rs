@@ -221,7 +221,7 @@ async fn run_at(socket: &Path, line: &str, out: &mut dyn Write) -> (Exit, String
         .chain([socket.into()])
         .chain(line.split_whitespace().map(Into::into));
     let mut err = Vec::new();
-    let exit = crate::run(words, &around, out, &mut err).await;
+    let exit = crate::run(words, &around, out, None, &mut err).await;
     (exit, String::from_utf8(err).unwrap())
 }
 

@@ -13,8 +13,8 @@ use p2p_sync_core::tree::Installed;
 use crate::network::StreamOpener;
 use crate::scanner::{DirWatch, InstalledIndex};
 use crate::store::{StoreView, StoreWriter};
-use crate::watcher::FileWatcher;
 use crate::transfer::{BoxStream, ContentIndex, OpenError, StreamSource};
+use crate::watcher::FileWatcher;
 
 /// Places at which one content is looked for; more equal files add nothing.
 const MAX_PLACES: usize = 8;
@@ -28,7 +28,10 @@ pub(crate) struct SharedStore {
 
 impl SharedStore {
     pub(crate) fn new(view: StoreView, writer: Arc<StoreWriter>) -> Self {
-        Self { view: Mutex::new(view), writer }
+        Self {
+            view: Mutex::new(view),
+            writer,
+        }
     }
 
     fn read<T>(&self, read: impl FnOnce(&StoreView) -> T) -> T {

@@ -65,8 +65,15 @@ fn run(worktree: &Worktree, inbox: &Receiver<DiskCommand>, events: &UnboundedSen
             Ok(DiskCommand::Install(jobs)) => {
                 let started = Instant::now();
                 let batch = worktree.install(&jobs);
-                debug!(jobs = jobs.len(), ms = started.elapsed().as_millis(), "Installed a group");
-                let _ = events.send(DiskEvent::Installed { results: batch.results, token: batch.token });
+                debug!(
+                    jobs = jobs.len(),
+                    ms = started.elapsed().as_millis(),
+                    "Installed a group"
+                );
+                let _ = events.send(DiskEvent::Installed {
+                    results: batch.results,
+                    token: batch.token,
+                });
             }
             Ok(DiskCommand::Finish(token)) => {
                 if let Err(error) = worktree.finish(token) {

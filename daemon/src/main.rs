@@ -23,7 +23,11 @@ fn main() -> ExitCode {
         Err(error) => {
             let asked = !error.use_stderr();
             let _ = error.print();
-            return if asked { ExitCode::SUCCESS } else { ExitCode::from(EXIT_USAGE) };
+            return if asked {
+                ExitCode::SUCCESS
+            } else {
+                ExitCode::from(EXIT_USAGE)
+            };
         }
     };
     match &cli.command {
@@ -66,11 +70,14 @@ fn run_daemon(cli: &Cli) -> ExitCode {
     };
     let result = runtime.block_on(async {
         let stop = StopSignals::listen().map_err(DaemonError::Thread)?;
-        let daemon = Daemon::start(options).await?;
+        let daemon = Daemon::start(options)?;
         if daemon.is_fresh()
             && let Some(socket) = daemon.socket()
         {
-            print!("{}", print_first_start(&settings, &daemon.device().to_hex(), socket));
+            print!(
+                "{}",
+                print_first_start(&settings, &daemon.device().to_hex(), socket)
+            );
         }
         daemon.run_until(stop.wait()).await
     });
@@ -103,7 +110,11 @@ impl StopSignals {
 }
 
 fn options(settings: &Settings) -> Result<Options, libp2p::multiaddr::Error> {
-    let listen = settings.listen.iter().map(|address| address.parse()).collect::<Result<_, _>>()?;
+    let listen = settings
+        .listen
+        .iter()
+        .map(|address| address.parse())
+        .collect::<Result<_, _>>()?;
     Ok(Options {
         folder: settings.folder.clone(),
         state_dir: settings.state_dir.clone(),

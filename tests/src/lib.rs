@@ -1,4 +1,6 @@
-//! What the suites of p2p-sync share: [`harness`] runs real daemons on loopback, [`bench`] measures them.
+//! What the suites of p2p-sync share: [`harness`] runs real daemons on loopback, [`bench`] measures them, [`sim`] runs
+//! groups of engines over fakes.
 
 pub mod bench;
 pub mod harness;
+pub mod sim;

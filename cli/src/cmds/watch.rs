@@ -1,5 +1,7 @@
 //! `syncctl watch`.
 
+use std::time::Duration;
+
 use p2p_sync_proto::v1;
 use p2p_sync_proto::v1::watch_response::Change;
 use serde::Serialize;
@@ -9,10 +11,24 @@ use crate::exit::{Exit, Failure};
 use crate::output::{JsonPath, Stop, escape, number, short};
 use crate::view::{DeviceJson, StatusJson, folder_state, role};
 
+/// How often to look whether anybody still reads.
+const READER_CHECK: Duration = Duration::from_millis(250);
+
 pub(crate) async fn run(session: &mut Session<'_>) -> Result<(), Stop> {
     let mut client = session.client().await?;
     let mut stream = client.watch(v1::WatchRequest {}).await?.into_inner();
-    while let Some(message) = stream.message().await? {
+    let mut reader_check = tokio::time::interval(READER_CHECK);
+    loop {
+        let message = tokio::select! {
+            message = stream.message() => message?,
+            _ = reader_check.tick() => {
+                if session.out.reader_gone() {
+                    return Err(Stop::ReaderGone);
+                }
+                continue;
+            }
+        };
+        let Some(message) = message else { break };
         let Some(change) = message.change.clone() else {
             continue;
         };

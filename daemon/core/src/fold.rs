@@ -8,4 +8,4 @@ pub mod names;
 mod path;
 pub mod set;
 
-pub use path::{Applied, PathState, Version, WriteOrder};
+pub use path::{Applied, Origin, PathState, Version, WriteOrder};

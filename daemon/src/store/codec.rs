@@ -10,8 +10,9 @@
 //!           | 1                                       a directory
 //!           | 2, target bstr                          a symbolic link
 //! Entry     = Node, mode uint, mtime_ns int
-//! Body      = event bstr32, hlc uint, flags uint, Entry if flags & 4, Dots
-//!             flags: 1 import, 2 changes, 4 a Put
+//! Body      = event bstr32, hlc uint, flags uint, Entry if flags & 4, Dots, array header n, n × Origin
+//!             flags: 1 import, 4 a Put
+//! Origin    = Dot, plain 0 | 1, hlc uint, event bstr32
 //!
 //! versions.data   = 0x00, Body                        the dot is the row's key
 //! paths.state     = 0x00, array header n, n × (Dot, Body), array header m, m × (name bstr, Dot)
@@ -31,7 +32,7 @@ use std::collections::BTreeMap;
 use std::convert::Infallible;
 
 use minicbor::data::Type;
-use p2p_sync_core::fold::{PathState, Version};
+use p2p_sync_core::fold::{Origin, PathState, Version};
 use p2p_sync_core::ids::{ContentHash, DeviceId, Dot, EventId, ShortId};
 use p2p_sync_core::ledger::LogState;
 use p2p_sync_core::merkle::Peaks;
@@ -47,7 +48,6 @@ const KIND_DIR: u64 = 1;
 const KIND_LINK: u64 = 2;
 
 const FLAG_IMPORT: u64 = 1;
-const FLAG_CHANGES: u64 = 2;
 const FLAG_PUT: u64 = 4;
 
 /// Elements for which room is made on the word of a length field alone; longer lists grow as they are read.
@@ -291,15 +291,20 @@ impl Writer {
         self.bytes(version.event.as_bytes());
         self.uint(version.hlc.bits());
         let flag = |set: bool, bit: u64| if set { bit } else { 0 };
-        self.uint(
-            flag(version.import, FLAG_IMPORT)
-                | flag(version.changes, FLAG_CHANGES)
-                | flag(version.entry.is_some(), FLAG_PUT),
-        );
+        self.uint(flag(version.import, FLAG_IMPORT) | flag(version.entry.is_some(), FLAG_PUT));
         if let Some(entry) = &version.entry {
             self.entry(entry);
         }
         self.dots(&version.base);
+        self.array(version.origins.len());
+        version.origins.iter().for_each(|origin| self.origin(origin));
+    }
+
+    fn origin(&mut self, origin: &Origin) {
+        self.dot(origin.dot);
+        self.uint(u64::from(origin.plain));
+        self.uint(origin.order.0.bits());
+        self.bytes(origin.order.1.as_bytes());
     }
 }
 
@@ -396,11 +401,22 @@ impl<'b> Reader<'b> {
         })
     }
 
+    fn origin(&mut self) -> Result<Origin, CodecError> {
+        let dot = self.dot()?;
+        let plain = match self.uint()? {
+            0 => false,
+            1 => true,
+            _ => return Err(CodecError::Shape),
+        };
+        let order = (Hlc::from_bits(self.uint()?), EventId::new(self.fixed()?));
+        Ok(Origin { dot, plain, order })
+    }
+
     fn version_body(&mut self, dot: Dot) -> Result<Version, CodecError> {
         let event = EventId::new(self.fixed()?);
         let hlc = Hlc::from_bits(self.uint()?);
         let flags = self.uint()?;
-        if flags & !(FLAG_IMPORT | FLAG_CHANGES | FLAG_PUT) != 0 {
+        if flags & !(FLAG_IMPORT | FLAG_PUT) != 0 {
             return Err(CodecError::Shape);
         }
         let entry = (flags & FLAG_PUT != 0).then(|| self.entry()).transpose()?;
@@ -411,7 +427,7 @@ impl<'b> Reader<'b> {
             entry,
             base: self.list(Self::dot)?,
             import: flags & FLAG_IMPORT != 0,
-            changes: flags & FLAG_CHANGES != 0,
+            origins: self.list(Self::origin)?,
         })
     }
 }

@@ -4,7 +4,7 @@ use std::sync::{Arc, LazyLock};
 
 use p2p_sync_core::content::{CHUNK_SIZE, Manifest, ManifestHasher};
 use p2p_sync_core::engine::{StoredEvent, Write};
-use p2p_sync_core::fold::{PathState, Version};
+use p2p_sync_core::fold::{Origin, PathState, Version};
 use p2p_sync_core::ids::{ContentHash, DeviceId, Dot, EventId, ShortId};
 use p2p_sync_core::ledger::{LogState, SignedEvent};
 use p2p_sync_core::merkle::Peaks;
@@ -113,17 +113,21 @@ pub(super) fn version() -> impl Strategy<Value = Version> {
         entry,
         vec(any_dot(), 0..4),
         any::<bool>(),
-        any::<bool>(),
+        vec(origin(), 0..3),
     )
-        .prop_map(|(dot, (hlc, event), entry, base, import, changes)| Version {
+        .prop_map(|(dot, (hlc, event), entry, base, import, origins)| Version {
             dot,
             event,
             hlc,
             entry,
             base,
             import,
-            changes,
+            origins,
         })
+}
+
+fn origin() -> impl Strategy<Value = Origin> {
+    (any_dot(), any::<bool>(), order()).prop_map(|(dot, plain, order)| Origin { dot, plain, order })
 }
 
 pub(super) fn path_state() -> impl Strategy<Value = PathState> {

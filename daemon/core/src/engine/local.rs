@@ -78,6 +78,10 @@ impl Local {
 #[derive(Debug, Default)]
 struct Draft {
     items: Vec<Item>,
+    /// Versions to be discarded; they come last, when it is known what stays.
+    discards: Vec<(RelPath, Vec<Dot>)>,
+    /// Versions that were found to stand on disk.
+    found: BTreeSet<(RelPath, Dot)>,
     bytes: usize,
     /// Paths that have a Put or Del in it.
     written: BTreeSet<RelPath>,
@@ -91,7 +95,7 @@ struct Draft {
 impl Draft {
     fn is_full(&self) -> bool {
         // A change adds at most two items.
-        self.items.len() + 2 > MAX_ITEMS || self.bytes >= MAX_ITEM_BYTES
+        self.items.len() + self.discards.len() + 2 > MAX_ITEMS || self.bytes >= MAX_ITEM_BYTES
     }
 
     fn next_dot(&self, device: crate::ids::ShortId) -> Dot {
@@ -99,6 +103,16 @@ impl Draft {
             device,
             seq: self.seq,
             item: u32::try_from(self.items.len()).unwrap_or(u32::MAX),
+        }
+    }
+
+    /// Adds the discards of what stands nowhere any more.
+    fn finish(&mut self) {
+        for (path, mut drop) in std::mem::take(&mut self.discards) {
+            drop.retain(|dot| !self.found.contains(&(path.clone(), *dot)));
+            if !drop.is_empty() {
+                self.add(Item::Discard { path, drop });
+            }
         }
     }
 
@@ -116,9 +130,9 @@ impl SyncEngine {
             return;
         }
         for LocalChange { path, after } in changes {
-            if !path.is_own() {
-                self.local.queue.insert(path, Change { after, import: false });
-            }
+            // A joiner's file that waits to be published stays one when it is seen again.
+            let import = self.local.queue.get(&path).is_some_and(|waiting| waiting.import);
+            self.local.queue.insert(path, Change { after, import });
         }
     }
 
@@ -148,6 +162,7 @@ impl SyncEngine {
             }
             self.take_change(path, change, &mut draft, &mut adopted, view);
         }
+        draft.finish();
         if !draft.items.is_empty() {
             self.publish_draft(draft, now, view);
         }
@@ -186,7 +201,8 @@ impl SyncEngine {
                 && let Some(have) = self.pending.installed(view, path)
                 && matches!(have.entry.node, Node::File { .. })
             {
-                vanished.insert((have.print.ino, have.entry.node), path.clone());
+                let from = have.copy_of.unwrap_or_else(|| path.clone());
+                vanished.insert((have.print.ino, have.entry.node), from);
             }
         }
         if vanished.is_empty() {
@@ -211,16 +227,22 @@ impl SyncEngine {
         view: &impl StateView,
     ) {
         let have = self.pending.installed(view, &path);
+        if path.is_own() && have.as_ref().is_none_or(|have| have.copy_of.is_none()) {
+            return;
+        }
         if self.local.holds(&path) && !change.import {
             self.held_changed(path, change.after, adopted);
             return;
         }
-        if self.is_known(&path, &change, have.as_ref(), view) {
+        if self.is_known(&path, &change, have.as_ref(), draft, view) {
             adopted.push(path);
             return;
         }
         let joining = self.phase == Phase::Scanning { joining: true };
         match change.after {
+            Some(after) if path.is_own() => {
+                self.hidden_copy_changed(&path, have, after, draft, adopted, view);
+            }
             Some(after) if joining && have.is_none() && !change.import => {
                 self.joiner_entry(path, after, draft, adopted, view);
             }
@@ -232,12 +254,14 @@ impl SyncEngine {
         }
     }
 
-    /// Says whether a change is none: the disk holds what is believed, or what is wanted anyway. Records the latter.
+    /// Says whether a change is none: the disk holds what is believed, or what is wanted anyway. Records the latter,
+    /// and that its user gave up what was there before.
     fn is_known(
         &mut self,
         path: &RelPath,
         change: &Change,
         have: Option<&Installed>,
+        draft: &mut Draft,
         view: &impl StateView,
     ) -> bool {
         let Some(after) = &change.after else {
@@ -257,6 +281,13 @@ impl SyncEngine {
             return false;
         };
         self.keep_manifest(after);
+        if let Some(have) = have {
+            self.give_up(path, have, &want.dots, draft, view);
+        }
+        let origin = want.copy_of.as_ref().unwrap_or(path);
+        draft
+            .found
+            .extend(want.dots.iter().map(|dot| (origin.clone(), *dot)));
         let installed = Installed {
             entry: after.entry.clone(),
             print: after.print,
@@ -319,6 +350,31 @@ impl SyncEngine {
         }));
     }
 
+    /// A conflict copy in the daemon's own directory was changed: what it holds now is the user's, and is not synced.
+    fn hidden_copy_changed(
+        &mut self,
+        path: &RelPath,
+        have: Option<Installed>,
+        after: Observed,
+        draft: &mut Draft,
+        adopted: &mut Vec<RelPath>,
+        view: &impl StateView,
+    ) {
+        let Some(have) = have else { return };
+        if have.entry.node == after.entry.node {
+            let installed = Installed {
+                entry: after.entry,
+                print: after.print,
+                ..have
+            };
+            self.record_installed(path, Some(installed), view);
+        } else {
+            self.discard_copy(Some(&have), draft, view);
+            self.record_installed(path, None, view);
+        }
+        adopted.push(path.clone());
+    }
+
     /// A path holds nothing any more.
     fn vanished(
         &mut self,
@@ -352,20 +408,32 @@ impl SyncEngine {
     ) -> Option<RelPath> {
         let have = have.filter(|have| have.copy_of.is_some())?;
         let origin = have.copy_of.clone()?;
-        let heads = self.pending.path_state(view, &origin).unwrap_or_default();
-        let drop: Vec<Dot> = have
-            .dots
-            .iter()
-            .filter(|dot| heads.head(**dot).is_some())
-            .copied()
-            .collect();
-        if !drop.is_empty() {
-            draft.add(Item::Discard {
-                path: origin.clone(),
-                drop,
-            });
-        }
+        let own = self
+            .pending
+            .installed(view, &origin)
+            .filter(|own| own.copy_of.is_none());
+        let kept = own.map(|own| own.dots).unwrap_or_default();
+        self.give_up(&origin, have, &kept, draft, view);
         Some(origin)
+    }
+
+    /// Discards the versions that stood on disk and that are heads still, but for those in `kept`.
+    fn give_up(
+        &self,
+        path: &RelPath,
+        have: &Installed,
+        kept: &[Dot],
+        draft: &mut Draft,
+        view: &impl StateView,
+    ) {
+        let path = have.copy_of.as_ref().unwrap_or(path);
+        let heads = self.pending.path_state(view, path).unwrap_or_default();
+        let gone = |dot: &&Dot| heads.head(**dot).is_some() && !kept.contains(dot);
+        let drop: Vec<Dot> = have.dots.iter().filter(gone).copied().collect();
+        if !drop.is_empty() {
+            draft.bytes += path.as_bytes().len() + drop.len() * 16;
+            draft.discards.push((path.clone(), drop));
+        }
     }
 
     /// Returns the versions that a change of the working copy replaces: those it came from, and every head of the same

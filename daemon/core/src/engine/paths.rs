@@ -89,13 +89,11 @@ impl SyncEngine {
             Item::Put(put) => (Some(put.entry.clone()), put.flags.import),
             Item::Del { .. } => (None, false),
             _ => {
-                state.discard(named);
+                state.discard(&base);
                 return true;
             }
         };
-        let changes = entry
-            .as_ref()
-            .is_none_or(|entry| !base.iter().any(|b| b.node() == Some(&entry.node)));
+        let origins = Version::origins_of(entry.as_ref(), &base);
         let version = Version {
             dot,
             event: event.id,
@@ -103,7 +101,7 @@ impl SyncEngine {
             entry,
             base: named.clone(),
             import,
-            changes,
+            origins,
         };
         let replaced_by = version
             .node()
@@ -339,9 +337,9 @@ impl SyncEngine {
             }
             (Some(want), have) => {
                 let same = have.is_some_and(|have| have.entry.node == want.entry.node);
-                Some(Need::Put {
-                    bytes: if same { 0 } else { want.entry.node.size() },
-                })
+                let bytes = if same { 0 } else { want.entry.node.size() };
+                let content = want.content().filter(|_| bytes > 0);
+                Some(Need::Put { bytes, content })
             }
         };
         self.set_need(path, need);

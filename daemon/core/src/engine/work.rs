@@ -39,7 +39,11 @@ const STUCK_AFTER: u32 = 3;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Need {
     /// An entry, with so many bytes of content to be had.
-    Put { bytes: u64 },
+    Put {
+        bytes: u64,
+        /// The content, if it is to be had.
+        content: Option<ContentHash>,
+    },
     /// To be taken away; a file's content may serve as the source of a move.
     Remove { content: Option<ContentHash> },
 }
@@ -84,8 +88,14 @@ pub(super) struct Work {
     ready_puts: BTreeSet<RelPath>,
     ready_removes: BTreeSet<RelPath>,
     removable: BTreeMap<ContentHash, BTreeSet<RelPath>>,
+    /// Paths that lack a content.
+    wanted: BTreeMap<ContentHash, BTreeSet<RelPath>>,
+    /// Paths that hold a content which others lack, and wait until it is in the temporary directory.
+    blocked: BTreeMap<ContentHash, BTreeSet<RelPath>>,
     fetching: BTreeMap<ContentHash, (u64, Vec<RelPath>)>,
     fetching_bytes: u64,
+    /// Contents of which parts may lie in the temporary directory though nobody fetches them.
+    failed: BTreeSet<ContentHash>,
     /// Complete temporary files, and how many queued paths hold each.
     held: BTreeMap<ContentHash, usize>,
     queue: VecDeque<Queued>,
@@ -150,11 +160,15 @@ impl Work {
         let old = self.needs.get(path).map(|state| (state.need, state.stage));
         if let Some((was, _)) = old {
             self.bytes -= bytes_of(was);
-            if let Need::Remove {
-                content: Some(content),
-            } = was
-            {
-                remove_from(&mut self.removable, &content, path);
+            match was {
+                Need::Remove {
+                    content: Some(content),
+                } => remove_from(&mut self.removable, &content, path),
+                Need::Put {
+                    content: Some(content),
+                    ..
+                } => remove_from(&mut self.wanted, &content, path),
+                Need::Remove { content: None } | Need::Put { content: None, .. } => {}
             }
             self.ready_puts.remove(path);
             self.ready_removes.remove(path);
@@ -166,11 +180,12 @@ impl Work {
             return old.is_some();
         };
         self.bytes += bytes_of(need);
-        if let Need::Remove {
-            content: Some(content),
-        } = need
-        {
-            self.removable.entry(content).or_default().insert(path.clone());
+        let (map, content) = match need {
+            Need::Remove { content } => (&mut self.removable, content),
+            Need::Put { content, .. } => (&mut self.wanted, content),
+        };
+        if let Some(content) = content {
+            map.entry(content).or_default().insert(path.clone());
         }
         let state = self.needs.entry(path.clone()).or_insert(NeedState {
             need,
@@ -200,6 +215,11 @@ impl Work {
         if let Some(state) = self.needs.get_mut(path) {
             state.stage = stage;
         }
+    }
+
+    fn removes(&self, path: &RelPath) -> bool {
+        let need = self.needs.get(path).map(|state| state.need);
+        matches!(need, Some(Need::Remove { .. }))
     }
 
     fn stage(&self, path: &RelPath) -> Option<Stage> {
@@ -266,6 +286,47 @@ impl Work {
         Some(content)
     }
 
+    /// Returns a path that lacks this content and may be given the file at `from`.
+    fn in_want_of(&self, content: &ContentHash, from: &RelPath) -> Option<RelPath> {
+        let takers = self.wanted.get(content)?.iter();
+        let mut free = takers.filter(|path| *path != from && !path.is_below(from) && !self.is_busy(path));
+        free.next().cloned()
+    }
+
+    /// Says whether some other path lacks the content that lies at `from`, and has it nowhere else yet.
+    fn must_stay(&self, content: &ContentHash, from: &RelPath) -> bool {
+        let other = |map: &BTreeMap<ContentHash, BTreeSet<RelPath>>| {
+            map.get(content)
+                .is_some_and(|paths| paths.iter().any(|path| path != from))
+        };
+        other(&self.wanted) && !other(&self.removable) && !self.held.contains_key(content)
+    }
+
+    /// Has a path wait until the content that lies there is in the temporary directory.
+    fn block(&mut self, path: RelPath, content: ContentHash) {
+        self.set_stage(&path, Stage::Parked);
+        self.blocked.entry(content).or_default().insert(path);
+    }
+
+    /// Makes paths ready whose content is safe.
+    fn unblock(&mut self) {
+        let safe =
+            |content: &ContentHash| !self.wanted.contains_key(content) || self.held.contains_key(content);
+        let free: Vec<ContentHash> = self
+            .blocked
+            .keys()
+            .filter(|content| safe(content))
+            .copied()
+            .collect();
+        for content in free {
+            for path in self.blocked.remove(&content).unwrap_or_default() {
+                if self.stage(&path) == Some(Stage::Parked) {
+                    self.make_ready(&path);
+                }
+            }
+        }
+    }
+
     /// Returns a path that is to be removed and holds this content.
     fn move_source(&mut self, content: &ContentHash) -> Option<RelPath> {
         let candidates = self.removable.get(content)?;
@@ -281,7 +342,7 @@ impl Work {
 
 fn bytes_of(need: Need) -> u64 {
     match need {
-        Need::Put { bytes } => bytes,
+        Need::Put { bytes, .. } => bytes,
         Need::Remove { .. } => 0,
     }
 }
@@ -311,8 +372,13 @@ impl SyncEngine {
         if self.phase != Phase::Running {
             return;
         }
+        self.work.unblock();
         self.schedule_puts(view);
         self.schedule_removes();
+        if self.work.is_empty() && !self.work.failed.is_empty() {
+            let failed = std::mem::take(&mut self.work.failed);
+            self.emit(Output::DropContent(failed.into_iter().collect()));
+        }
         if self.work.installing.is_empty() {
             self.start_installs(view);
         }
@@ -420,11 +486,16 @@ impl SyncEngine {
     }
 
     fn start_installs(&mut self, view: &impl StateView) {
+        let count = self.work.queue.len().min(INSTALL_GROUP);
+        let group: Vec<Queued> = self.work.queue.drain(..count).collect();
+        let removes = |queued: &Queued| self.work.removes(&queued.path);
+        let (gone, mut put): (Vec<Queued>, Vec<Queued>) = group.into_iter().partition(removes);
+        // A directory comes before what lies in it, but what lies in it goes before it becomes something else.
+        put.sort_by(|a, b| a.path.cmp(&b.path));
+        let inside = |queued: &Queued| put.iter().any(|other| queued.path.is_below(&other.path));
+        let (first, last): (Vec<Queued>, Vec<Queued>) = gone.into_iter().partition(inside);
         let mut jobs = Vec::new();
-        while jobs.len() < INSTALL_GROUP {
-            let Some(queued) = self.work.queue.pop_front() else {
-                break;
-            };
+        for queued in first.into_iter().chain(put).chain(last) {
             jobs.extend(self.install_job(queued, view));
         }
         if !jobs.is_empty() {
@@ -475,6 +546,15 @@ impl SyncEngine {
             }
             return None;
         }
+        if !same
+            && let Some(have) = &have
+            && let Some(rescue) = self.rescue(&path, have, view)
+        {
+            if let Some(content) = released.filter(|content| content_of(&want) == Some(*content)) {
+                self.emit(Output::DropContent(vec![content]));
+            }
+            return rescue;
+        }
         let move_from = move_from.filter(|_| movable);
         let expect = have.as_ref().map(|have| have.print);
         let action = match (&want, &move_from, source) {
@@ -502,6 +582,48 @@ impl SyncEngine {
             move_from,
         });
         Some(InstallJob { path, expect, action })
+    }
+
+    /// What is about to be replaced or removed may be the only copy of bytes that another path lacks: gives them to that
+    /// path first, or has this one wait (`Some(None)`). `None`: nobody lacks them, or they are safe.
+    fn rescue(
+        &mut self,
+        path: &RelPath,
+        have: &Installed,
+        view: &impl StateView,
+    ) -> Option<Option<InstallJob>> {
+        let content = have.entry.node.content().filter(|_| have.entry.node.size() > 0)?;
+        let taker = self.work.in_want_of(&content, path).filter(|taker| {
+            self.pending.installed(view, taker).is_none()
+                && self.want(taker, view).and_then(|want| want.content()) == Some(content)
+        });
+        let Some(taker) = taker else {
+            if !self.work.must_stay(&content, path) {
+                return None;
+            }
+            self.work.block(path.clone(), content);
+            return Some(None);
+        };
+        let want = self.want(&taker, view)?;
+        let action = InstallAction::Move {
+            from: path.clone(),
+            from_expect: have.print,
+            entry: want.entry.clone(),
+        };
+        for busy in [&taker, path] {
+            self.work.busy.insert(busy.clone());
+            self.work.set_stage(busy, Stage::Installing);
+        }
+        self.work.installing.push(Installing {
+            path: taker.clone(),
+            want: Some(want),
+            move_from: Some(path.clone()),
+        });
+        Some(Some(InstallJob {
+            path: taker,
+            expect: None,
+            action,
+        }))
     }
 
     /// Takes the outcome of a group of installs.
@@ -600,6 +722,7 @@ impl SyncEngine {
                 continue;
             };
             self.work.fetching_bytes -= size;
+            self.work.failed.remove(content);
             let takers: Vec<RelPath> = waiters
                 .into_iter()
                 .filter(|path| self.work.stage(path) == Some(Stage::Fetching))
@@ -641,6 +764,7 @@ impl SyncEngine {
             return;
         };
         self.work.fetching_bytes -= size;
+        self.work.failed.insert(content);
         for path in waiters {
             if self.work.stage(&path) != Some(Stage::Fetching) {
                 continue;

@@ -1,0 +1,65 @@
+//! What must hold in every run; one file per property. Numbers are those of the design's list of invariants.
+//!
+//! | property | file |
+//! |---|---|
+//! | 1 equal sets of events give equal states and members | `equal_states` |
+//! | 2 taking an event again changes nothing | `idempotent` |
+//! | 5 logs and clocks only go forward | `forward` |
+//! | 6 nothing is said before it is durable | `durable_first` |
+//! | 9 connected devices reach equal heads | `equal_heads` |
+//! | 14 no published content vanishes | `nothing_vanishes` |
+//! | 16 names of copies are injective and equal | `copy_names` |
+//! | 17 an edit beside a deletion stays | `edits_survive` |
+//! | 18 the folder is what the ledger says, on all devices | `equal_trees` |
+//! | 19 an idle group is silent | `silence` |
+//! | all who were invited are in, and every question is answered | `answered` |
+//! | strangers learn nothing | `strangers` |
+//! | no byte of a user's is lost | `users_bytes` |
+
+mod answered;
+mod copy_names;
+mod durable_first;
+mod edits_survive;
+mod equal_heads;
+mod equal_states;
+mod equal_trees;
+mod forward;
+mod idempotent;
+mod nothing_vanishes;
+mod silence;
+mod strangers;
+mod users_bytes;
+
+use p2p_sync_tests::sim::trace::Sink;
+use p2p_sync_tests::sim::world::World;
+
+type Check = fn(&World) -> Result<(), String>;
+
+/// Checks of a group at rest, with their names.
+const AT_REST: [(&str, Check); 10] = [
+    ("answered", answered::check),
+    ("equal heads", equal_heads::check),
+    ("equal states", equal_states::check),
+    ("forward", forward::check),
+    ("copy names", copy_names::check),
+    ("nothing vanishes", nothing_vanishes::check),
+    ("edits survive", edits_survive::check),
+    ("users' bytes", users_bytes::check),
+    ("equal trees", equal_trees::check),
+    ("strangers", strangers::check),
+];
+
+/// Runs a seed and checks everything.
+///
+/// # Errors
+/// The first property that does not hold, in words.
+pub(crate) fn run(seed: u64, sink: Sink) -> Result<World, String> {
+    let mut world = World::new(seed, sink, vec![Box::new(durable_first::DurableFirst)]);
+    world.run()?;
+    for (name, check) in AT_REST {
+        check(&world).map_err(|reason| format!("{name}: {reason}"))?;
+    }
+    silence::check(&mut world).map_err(|reason| format!("silence: {reason}"))?;
+    idempotent::check(&mut world).map_err(|reason| format!("idempotent: {reason}"))?;
+    Ok(world)
+}

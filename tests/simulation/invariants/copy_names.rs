@@ -1,0 +1,53 @@
+//! 16: names of conflict copies are injective, are no other path's, and are equal on all devices; each copy that the
+//! rules show has one.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use p2p_sync_core::fold::names::resolve;
+use p2p_sync_core::ids::Dot;
+use p2p_sync_core::rel_path::RelPath;
+use p2p_sync_tests::sim::device::Device;
+use p2p_sync_tests::sim::oracle::Oracle;
+use p2p_sync_tests::sim::world::World;
+
+pub(super) fn check(world: &World) -> Result<(), String> {
+    let first = names(&world.devices[0]);
+    let states = Oracle::read(world.devices[0].store.durable())?.states();
+    let live: BTreeSet<&RelPath> = states
+        .iter()
+        .filter(|(_, state)| state.is_live())
+        .map(|(path, _)| path)
+        .collect();
+    let mut taken: BTreeSet<&RelPath> = live.clone();
+    for name in first.values() {
+        if !taken.insert(name) {
+            return Err(format!("{name} is the name of two things"));
+        }
+    }
+    for (path, state) in &states {
+        let below = live.iter().any(|other| other.is_below(path));
+        for copy in resolve(state, below).copies {
+            if !first.contains_key(&(path.clone(), copy.dot)) {
+                return Err(format!("the copy of {path} for {} has no name", copy.dot));
+            }
+        }
+    }
+    for device in &world.devices {
+        if names(device) != first {
+            return Err(format!(
+                "device {} gives copies other names than device 0",
+                device.index
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Returns the names that a device has given to copies.
+pub(super) fn names(device: &Device) -> BTreeMap<(RelPath, Dot), RelPath> {
+    let states = device.store.durable().path_states.iter();
+    let shown = states.flat_map(|(path, state)| state.shown.iter().map(move |(name, dot)| (path, name, dot)));
+    shown
+        .map(|(path, name, dot)| ((path.clone(), *dot), name.clone()))
+        .collect()
+}

@@ -1,0 +1,54 @@
+//! 18: what stands on each disk is what the ledger says, with every directory a directory: so all are equal.
+
+use std::collections::BTreeMap;
+
+use p2p_sync_core::rel_path::RelPath;
+use p2p_sync_tests::sim::actions::is_copy;
+use p2p_sync_tests::sim::device::Device;
+use p2p_sync_tests::sim::disk::{Inode, Kind};
+use p2p_sync_tests::sim::oracle::{Oracle, Standing};
+use p2p_sync_tests::sim::world::World;
+
+pub(super) fn check(world: &World) -> Result<(), String> {
+    let states = Oracle::read(world.devices[0].store.durable())?.states();
+    let names = super::copy_names::names(&world.devices[0]);
+    let wanted = Oracle::tree(&states, &names);
+    for device in &world.devices {
+        let tree = visible(device);
+        for (path, standing) in &wanted {
+            let inode = tree.get(path).copied();
+            if !inode.is_some_and(|inode| is_as(inode, standing)) {
+                let entry = inode.map(Inode::entry);
+                return Err(format!(
+                    "device {} has {entry:?} at {path}, not {standing:?}",
+                    device.index
+                ));
+            }
+        }
+        // An edited copy in the daemon's directory is its user's and stays where it is.
+        let visible = tree.iter().filter(|(path, _)| !path.is_own());
+        if let Some((path, inode)) = visible.into_iter().find(|(path, _)| !wanted.contains_key(path)) {
+            let entry = inode.entry();
+            return Err(format!(
+                "device {} has {entry:?} at {path}, where nothing should be",
+                device.index
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// The folder without the daemon's own directory, but for the conflict copies in it.
+fn visible(device: &Device) -> BTreeMap<&RelPath, &Inode> {
+    let all = device.disk.tree().iter();
+    all.filter(|(path, inode)| !path.is_own() || (is_copy(path) && inode.kind != Kind::Dir))
+        .collect()
+}
+
+fn is_as(inode: &Inode, standing: &Standing) -> bool {
+    let entry = inode.entry();
+    match standing {
+        Standing::AnyDir => entry.node.is_dir(),
+        Standing::Entry(node, mode) => entry.node == *node && entry.mode == *mode,
+    }
+}

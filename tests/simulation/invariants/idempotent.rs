@@ -1,0 +1,25 @@
+//! 2: taking events again changes nothing.
+
+use p2p_sync_tests::sim::world::World;
+
+/// Long enough for whatever a repeated push might set off.
+const AFTER_MS: u64 = 20_000;
+
+pub(super) fn check(world: &mut World) -> Result<(), String> {
+    let count = world.devices.len();
+    let before: Vec<_> = world
+        .devices
+        .iter()
+        .map(|device| device.store.durable().clone())
+        .collect();
+    for from in 0..count {
+        world.push_again(from, (from + 1) % count)?;
+    }
+    world.pass(AFTER_MS)?;
+    for (device, before) in world.devices.iter().zip(&before) {
+        if device.store.durable() != before {
+            return Err(format!("device {} changed its state", device.index));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,27 @@
+//! No byte of a user's is lost: each content that somebody wrote, and that nobody replaced or deleted having it before
+//! his eyes, is in a folder.
+
+use p2p_sync_tests::sim::world::World;
+
+pub(super) fn check(world: &World) -> Result<(), String> {
+    for (content, author) in &world.users.authors {
+        if world.users.given_up.contains(content) {
+            continue;
+        }
+        let in_folder = |device: &p2p_sync_tests::sim::device::Device| {
+            device
+                .disk
+                .tree()
+                .values()
+                .any(|inode| inode.entry().node.content() == Some(*content))
+        };
+        if !world.devices.iter().any(in_folder) {
+            let aside = world.devices.iter().any(|device| device.disk.put_aside(content));
+            let also = if aside { ", only among old versions" } else { "" };
+            return Err(format!(
+                "{content:?}, written on device {author}, is in no folder{also}"
+            ));
+        }
+    }
+    Ok(())
+}

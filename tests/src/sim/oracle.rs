@@ -1,0 +1,177 @@
+//! What a set of events means, computed from the events alone, the whole set at once.
+//!
+//! Written from ledger.md 3 and 4 without a look at the engine: no incremental state, no order of arrival beyond what
+//! `seen` asks for.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use p2p_sync_core::fold::names::{Here, resolve};
+use p2p_sync_core::fold::set::fold_set;
+use p2p_sync_core::fold::{PathState, Version};
+use p2p_sync_core::ids::{Dot, ShortId};
+use p2p_sync_core::ledger::{EventKind, Item, VerifiedEvent};
+use p2p_sync_core::rel_path::RelPath;
+use p2p_sync_core::tree::{Entry, Node};
+
+use super::store::Tables;
+
+/// All versions of one path.
+#[derive(Debug, Default)]
+pub struct History {
+    /// In order of their dots.
+    pub versions: Vec<Version>,
+    /// Versions that a Discard names.
+    pub discarded: BTreeSet<Dot>,
+}
+
+/// The meaning of a set of events.
+#[derive(Debug, Default)]
+pub struct Oracle {
+    /// By path.
+    pub paths: BTreeMap<RelPath, History>,
+}
+
+/// What should stand at a path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Standing {
+    /// Exactly this, but for the time.
+    Entry(Node, u32),
+    /// A directory with whatever mode.
+    AnyDir,
+}
+
+impl Oracle {
+    /// Reads a device's events.
+    ///
+    /// # Errors
+    /// An item that no honest device makes: damaged, void, or out of order.
+    pub fn read(tables: &Tables) -> Result<Self, String> {
+        let mut oracle = Self::default();
+        let mut past: BTreeMap<ShortId, BTreeMap<ShortId, u64>> = BTreeMap::new();
+        for key in &tables.arrival {
+            let stored = tables
+                .events
+                .get(key)
+                .ok_or("An event of the order of arrival is missing")?;
+            let event = stored.event.read_stored().map_err(|error| error.to_string())?;
+            let seen = past.entry(key.0).or_default();
+            for entry in &event.header.seen {
+                seen.insert(entry.device, entry.next_seq);
+            }
+            seen.insert(key.0, event.header.seq);
+            if event.header.kind == EventKind::Work {
+                oracle.take(&event, key.0, seen)?;
+            }
+        }
+        for history in oracle.paths.values_mut() {
+            history.versions.sort_by_key(|version| version.dot);
+        }
+        Ok(oracle)
+    }
+
+    fn take(
+        &mut self,
+        event: &VerifiedEvent,
+        author: ShortId,
+        seen: &BTreeMap<ShortId, u64>,
+    ) -> Result<(), String> {
+        let mut written = BTreeSet::new();
+        for (item, place) in event.body.items.iter().zip(0..) {
+            let dot = Dot {
+                device: author,
+                seq: event.header.seq,
+                item: place,
+            };
+            let (path, named, entry, import) = match item {
+                Item::Put(put) => (&put.path, &put.base, Some(put.entry.clone()), put.flags.import),
+                Item::Del { path, base, .. } => (path, base, None, false),
+                Item::Discard { path, drop } => (path, drop, None, false),
+                Item::Genesis(_) | Item::Grant(_) | Item::Invite(_) | Item::Unknown { .. } => continue,
+            };
+            let history = self.paths.entry(path.clone()).or_default();
+            let known = |dot: &Dot| history.versions.iter().find(|version| version.dot == *dot);
+            let in_past = |dot: &Dot| seen.get(&dot.device).is_some_and(|next| dot.seq < *next);
+            if !named.iter().all(|dot| in_past(dot) && known(dot).is_some()) {
+                return Err(format!(
+                    "{dot} at {path} names versions that its author did not know: {named:?}"
+                ));
+            }
+            if matches!(item, Item::Discard { .. }) {
+                history.discarded.extend(named);
+                continue;
+            }
+            if !written.insert(path.clone()) {
+                return Err(format!("{dot} writes {path} a second time in one event"));
+            }
+            let base: Vec<Version> = named.iter().filter_map(known).cloned().collect();
+            history.versions.push(Version {
+                dot,
+                event: event.id,
+                hlc: event.header.hlc,
+                base: named.clone(),
+                origins: Version::origins_of(entry.as_ref(), &base),
+                entry,
+                import,
+            });
+        }
+        Ok(())
+    }
+
+    /// Folds all paths; names of copies are not given.
+    #[must_use]
+    pub fn states(&self) -> BTreeMap<RelPath, PathState> {
+        let fold = |history: &History| {
+            let outcome = fold_set(&history.versions, &history.discarded);
+            let is_head = |version: &&Version| outcome.heads.contains(&version.dot);
+            PathState {
+                heads: history.versions.iter().filter(is_head).cloned().collect(),
+                shown: Vec::new(),
+            }
+        };
+        self.paths
+            .iter()
+            .map(|(path, history)| (path.clone(), fold(history)))
+            .collect()
+    }
+
+    /// Returns the tree that these states come to, with the copies under the given names.
+    #[must_use]
+    pub fn tree(
+        states: &BTreeMap<RelPath, PathState>,
+        names: &BTreeMap<(RelPath, Dot), RelPath>,
+    ) -> BTreeMap<RelPath, Standing> {
+        let mut tree = BTreeMap::new();
+        let live: Vec<&RelPath> = states
+            .iter()
+            .filter(|(_, state)| state.is_live())
+            .map(|(path, _)| path)
+            .collect();
+        for path in &live {
+            for dir in path.ancestors() {
+                tree.insert(dir, Standing::AnyDir);
+            }
+        }
+        for (path, state) in states {
+            let below = live.iter().any(|other| other.is_below(path));
+            let resolution = resolve(state, below);
+            match resolution.here {
+                Here::Version(version) => {
+                    if let Some(entry) = &version.entry {
+                        tree.insert(path.clone(), exactly(entry));
+                    }
+                }
+                Here::ImpliedDir | Here::Nothing => {}
+            }
+            for copy in resolution.copies {
+                if let (Some(name), Some(entry)) = (names.get(&(path.clone(), copy.dot)), &copy.entry) {
+                    tree.insert(name.clone(), exactly(entry));
+                }
+            }
+        }
+        tree
+    }
+}
+
+fn exactly(entry: &Entry) -> Standing {
+    Standing::Entry(entry.node.clone(), entry.mode)
+}

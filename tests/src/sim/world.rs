@@ -1,0 +1,392 @@
+//! The queue of things to come, and the loop that lets them happen.
+
+mod daemon;
+mod links;
+mod pairing;
+mod services;
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use p2p_sync_core::engine::{Command, CommandId, FetchJob, Input, Output, RequestId};
+use p2p_sync_core::ids::DeviceId;
+use p2p_sync_core::rel_path::RelPath;
+
+use super::actions::{Hand, Users};
+use super::device::Device;
+use super::plan::Plan;
+use super::rng::Rng;
+use super::trace::{Sink, Trace};
+pub use links::StrangerSaw;
+use links::{Links, Message};
+
+/// Things that may happen in one run. Honest runs need a few ten thousand; more is a livelock.
+const STEPS_MAX: u64 = 400_000;
+/// How long after the healing all must be at rest.
+const REST_WITHIN_MS: u64 = 60 * 60_000;
+/// How long nothing may have happened for a run to be at rest: longer than every retry and every anti-entropy round.
+const REST_MS: u64 = 240_000;
+/// Outputs of one input; an engine that gives more has no end.
+const OUTPUTS_MAX: u32 = 20_000;
+
+/// What is yet to come.
+#[derive(Debug)]
+enum Event {
+    Start(usize),
+    Crash(usize),
+    Jump(usize, i64),
+    Cut(usize, usize),
+    Mend(usize, usize),
+    User(usize),
+    Pair(usize),
+    Redeem(usize),
+    Connect(usize, usize),
+    Reconnect(usize, usize),
+    Stranger,
+    Daemon {
+        device: usize,
+        run: u32,
+        work: Work,
+    },
+    Message {
+        epoch: u64,
+        from: usize,
+        to: usize,
+        message: Message,
+    },
+    RequestFails {
+        device: usize,
+        run: u32,
+        id: RequestId,
+    },
+    Heal,
+}
+
+/// What a device's services are about to do.
+#[derive(Debug)]
+enum Work {
+    Wake,
+    Commit,
+    Look(Vec<RelPath>),
+    ScanStep,
+    Fetch(FetchJob),
+    InstallStep,
+    LanPeer(usize),
+}
+
+/// What an observer is shown: an output, before it takes effect.
+#[derive(Debug)]
+pub struct Moment<'a> {
+    /// The device it comes from.
+    pub device: &'a Device,
+    /// The output.
+    pub output: &'a Output,
+}
+
+/// Looks at each output as it comes.
+pub trait Observer {
+    /// Returns what is wrong.
+    ///
+    /// # Errors
+    /// The invariant that does not hold, in words.
+    fn see(&mut self, moment: &Moment<'_>) -> Result<(), String>;
+}
+
+/// A group of simulated devices.
+pub struct World {
+    /// The plan.
+    pub plan: Plan,
+    /// The devices.
+    pub devices: Vec<Device>,
+    /// What users wrote and gave up.
+    pub users: Users,
+    /// What the stranger was told.
+    pub stranger: StrangerSaw,
+    /// When something was last changed, sent or installed, milliseconds.
+    pub last_activity_ms: u64,
+    rng: Rng,
+    trace: Trace,
+    time_ms: u64,
+    steps: u64,
+    queue: BTreeMap<(u64, u64), Event>,
+    next_event: u64,
+    wakes: BTreeMap<usize, u64>,
+    links: Links,
+    next_command: u64,
+    tickets: BTreeMap<usize, String>,
+    invite_asked: BTreeMap<CommandId, usize>,
+    healed: bool,
+    observers: Vec<Box<dyn Observer>>,
+}
+
+impl std::fmt::Debug for World {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("World")
+            .field("time_ms", &self.time_ms)
+            .finish_non_exhaustive()
+    }
+}
+
+impl World {
+    /// Sets the scene of a seed.
+    #[must_use]
+    pub fn new(seed: u64, sink: Sink, observers: Vec<Box<dyn Observer>>) -> Self {
+        let mut rng = Rng::new(seed);
+        let plan = Plan::draw(&mut rng);
+        let each = plan.devices.iter().enumerate();
+        let devices = each
+            .map(|(i, d)| Device::new(i, d.skew_ms, plan.trust_lan, &mut rng))
+            .collect();
+        let mut world = Self {
+            devices,
+            users: Users::default(),
+            stranger: StrangerSaw::default(),
+            last_activity_ms: 0,
+            trace: Trace::new(sink),
+            time_ms: 0,
+            steps: 0,
+            queue: BTreeMap::new(),
+            next_event: 0,
+            wakes: BTreeMap::new(),
+            links: Links::new(&mut rng),
+            next_command: 0,
+            tickets: BTreeMap::new(),
+            invite_asked: BTreeMap::new(),
+            healed: false,
+            observers,
+            plan,
+            rng,
+        };
+        world.schedule();
+        world
+    }
+
+    /// Lets everything happen until, after the healing, nothing does any more.
+    ///
+    /// # Errors
+    /// What an observer found, or that there is no end.
+    pub fn run(&mut self) -> Result<(), String> {
+        let end = self.plan.span_ms + REST_WITHIN_MS;
+        while !self.is_at_rest() {
+            self.step()?;
+            if self.time_ms > end {
+                return Err(self.unrest());
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets time pass.
+    ///
+    /// # Errors
+    /// As [`World::run`].
+    pub fn pass(&mut self, duration_ms: u64) -> Result<(), String> {
+        let end = self.time_ms + duration_ms;
+        while self
+            .queue
+            .first_key_value()
+            .is_some_and(|((at, _), _)| *at <= end)
+        {
+            self.step()?;
+        }
+        self.time_ms = end;
+        Ok(())
+    }
+
+    /// Returns the trace.
+    #[must_use]
+    pub const fn trace(&self) -> &Trace {
+        &self.trace
+    }
+
+    /// Returns milliseconds since the start.
+    #[must_use]
+    pub const fn time_ms(&self) -> u64 {
+        self.time_ms
+    }
+
+    /// Gives a device an input at once.
+    ///
+    /// # Errors
+    /// What an observer found in the outputs.
+    pub fn tell(&mut self, device: usize, input: Input) -> Result<(), String> {
+        let now = self.devices[device].now(self.time_ms);
+        let here = &mut self.devices[device];
+        let Some(engine) = here.engine.as_mut() else {
+            return Ok(());
+        };
+        self.trace
+            .line(format_args!("{:>8} {device} < {input:?}", self.time_ms));
+        engine.handle_input(input, now, here.store.durable());
+        self.drain(device)
+    }
+
+    /// Says whether the device with this id is one of the simulated ones, and which.
+    #[must_use]
+    pub fn index_of(&self, id: &DeviceId) -> Option<usize> {
+        self.devices.iter().position(|device| device.id == *id)
+    }
+
+    fn schedule(&mut self) {
+        for index in 0..self.devices.len() {
+            let plan = self.plan.devices[index].clone();
+            let files = plan.files;
+            let mut rng = self.rng.clone();
+            self.hand(index).move_in(files, &mut rng);
+            self.rng = rng;
+            self.at(plan.start_ms, Event::Start(index));
+            if let Some(join_ms) = plan.join_ms {
+                self.at(join_ms, Event::Pair(index));
+            }
+        }
+        for (at, device) in self.plan.actions.clone() {
+            self.at(at, Event::User(device));
+        }
+        for (from, until, a, b) in self.plan.cuts.clone() {
+            self.at(from, Event::Cut(a, b));
+            self.at(until, Event::Mend(a, b));
+        }
+        for (from, until, device) in self.plan.crashes.clone() {
+            self.at(from, Event::Crash(device));
+            self.at(until, Event::Start(device));
+        }
+        for (at, device, by) in self.plan.jumps.clone() {
+            self.at(at, Event::Jump(device, by));
+        }
+        if self.plan.stranger {
+            for _ in 0..10 {
+                let at = self.rng.below(self.plan.span_ms);
+                self.at(at, Event::Stranger);
+            }
+        }
+        self.at(self.plan.span_ms, Event::Heal);
+    }
+
+    fn is_at_rest(&self) -> bool {
+        self.healed
+            && self.time_ms > self.last_activity_ms + REST_MS
+            && self.time_ms > self.plan.span_ms + REST_MS
+    }
+
+    /// Says who is still busy, and with what.
+    fn unrest(&self) -> String {
+        let mut text = format!("No rest {REST_WITHIN_MS} ms after the healing:");
+        for device in &self.devices {
+            let status = device.status();
+            let needs: Vec<&RelPath> = device.store.durable().needs.iter().collect();
+            let _ = write!(text, " [{} {:?}, needs {needs:?}]", device.index, status.state);
+        }
+        text
+    }
+
+    fn step(&mut self) -> Result<(), String> {
+        self.steps += 1;
+        if self.steps > STEPS_MAX {
+            return Err(format!("No end after {STEPS_MAX} steps"));
+        }
+        let Some(((at, _), event)) = self.queue.pop_first() else {
+            self.time_ms += REST_MS;
+            return Ok(());
+        };
+        self.time_ms = self.time_ms.max(at);
+        self.happen(event)
+    }
+
+    fn happen(&mut self, event: Event) -> Result<(), String> {
+        match event {
+            Event::Start(device) => self.start(device),
+            Event::Crash(device) if !self.healed => self.crash(device),
+            Event::Crash(_) => Ok(()),
+            Event::Jump(device, by) => {
+                self.trace.line(format_args!(
+                    "{:>8} {device} clock jumps by {by} ms",
+                    self.time_ms
+                ));
+                self.devices[device].skew_ms += by;
+                Ok(())
+            }
+            Event::Cut(a, b) => self.cut(a, b),
+            Event::Mend(a, b) => {
+                self.mend(a, b);
+                Ok(())
+            }
+            Event::User(device) => {
+                self.act(device);
+                Ok(())
+            }
+            Event::Pair(device) => self.pair(device),
+            Event::Redeem(device) => self.redeem(device),
+            Event::Connect(a, b) => self.connect(a, b),
+            Event::Reconnect(a, b) => self.disconnect(a, b),
+            Event::Stranger => self.stranger_asks(),
+            Event::Daemon { device, run, work } if self.devices[device].run == run => self.work(device, work),
+            Event::Daemon { .. } => Ok(()),
+            Event::Message {
+                epoch,
+                from,
+                to,
+                message,
+            } => self.deliver(epoch, from, to, message),
+            Event::RequestFails { device, run, id } => self.request_fails(device, run, id),
+            Event::Heal => self.heal(),
+        }
+    }
+
+    /// Ends all faults; each user asks for a look at the whole folder, as some watcher may have missed something.
+    fn heal(&mut self) -> Result<(), String> {
+        self.trace.line(format_args!("{:>8} all is healed", self.time_ms));
+        self.healed = true;
+        self.last_activity_ms = self.time_ms;
+        self.plan.loss = 0;
+        self.plan.bad_fetches = 0;
+        self.plan.missed_hints = 0;
+        for a in 0..self.devices.len() {
+            self.start(a)?;
+            for b in 0..a {
+                self.mend(b, a);
+            }
+        }
+        for device in 0..self.devices.len() {
+            let path = None;
+            self.command(device, Command::Rescan { path })?;
+        }
+        Ok(())
+    }
+
+    fn act(&mut self, device: usize) {
+        let mut rng = self.rng.clone();
+        let action = self.hand(device).act(&mut rng);
+        self.rng = rng;
+        let Some(action) = action else { return };
+        self.trace
+            .line(format_args!("{:>8} {device} user: {action}", self.time_ms));
+        self.last_activity_ms = self.time_ms;
+        if !self.rng.percent(self.plan.missed_hints) {
+            let delay = self.rng.between(1, 2_000);
+            self.later(device, delay, Work::Look(action.paths));
+        }
+    }
+
+    fn hand(&mut self, device: usize) -> Hand<'_> {
+        let here = &mut self.devices[device];
+        let now_ns = here.now(self.time_ms).wall_ms.saturating_mul(1_000_000);
+        Hand {
+            users: &mut self.users,
+            disk: &mut here.disk,
+            device,
+            now_ns: i64::try_from(now_ns).unwrap_or(i64::MAX),
+        }
+    }
+
+    fn at(&mut self, at_ms: u64, event: Event) {
+        self.next_event += 1;
+        self.queue
+            .insert((at_ms.max(self.time_ms), self.next_event), event);
+    }
+
+    /// Has a device's services do something after a while, unless the daemon dies before.
+    fn later(&mut self, device: usize, delay_ms: u64, work: Work) {
+        let run = self.devices[device].run;
+        self.at(self.time_ms + delay_ms, Event::Daemon { device, run, work });
+    }
+}

@@ -1,0 +1,181 @@
+//! A device's event loop: inputs to the engine, outputs to the services, alarms.
+
+use p2p_sync_core::engine::{Command, CommandId, Input, Output, Request, Response};
+
+use super::{Event, Moment, OUTPUTS_MAX, Work, World};
+use crate::sim::{scanner, ticket};
+
+impl World {
+    pub(super) fn start(&mut self, device: usize) -> Result<(), String> {
+        if self.devices[device].engine.is_some() {
+            return Ok(());
+        }
+        let installs = self.devices[device].start(&mut self.rng);
+        self.wakes.remove(&device);
+        self.trace
+            .line(format_args!("{:>8} {device} starts", self.time_ms));
+        self.last_activity_ms = self.time_ms;
+        self.tell(device, Input::Start { installs })?;
+        for other in 0..self.devices.len() {
+            self.schedule_connect(device, other);
+        }
+        Ok(())
+    }
+
+    pub(super) fn crash(&mut self, device: usize) -> Result<(), String> {
+        if self.devices[device].engine.is_none() {
+            return Ok(());
+        }
+        let on_their_way = self.devices[device].store.pending_len();
+        let survivors = self.rng.index(on_their_way + 1);
+        let keep = self.rng.percent(50);
+        self.trace.line(format_args!(
+            "{:>8} {device} dies; {survivors} of {on_their_way} batches are durable",
+            self.time_ms
+        ));
+        self.last_activity_ms = self.time_ms;
+        self.devices[device].crash(survivors, keep);
+        self.drop_links(device)
+    }
+
+    /// Takes what the engine gives until it gives nothing more.
+    pub(super) fn drain(&mut self, device: usize) -> Result<(), String> {
+        for _ in 0..OUTPUTS_MAX {
+            let engine = self.devices[device].engine.as_mut();
+            let Some(output) = engine.and_then(|engine| engine.poll_output()) else {
+                self.set_alarm(device);
+                return Ok(());
+            };
+            self.trace
+                .line(format_args!("{:>8} {device} > {output:?}", self.time_ms));
+            let moment = Moment {
+                device: &self.devices[device],
+                output: &output,
+            };
+            for observer in &mut self.observers {
+                observer.see(&moment)?;
+            }
+            self.perform(device, output)?;
+        }
+        Err(format!("Device {device} gives outputs without end"))
+    }
+
+    fn set_alarm(&mut self, device: usize) {
+        let here = &self.devices[device];
+        let Some((due, _)) = here.engine.as_ref().and_then(|engine| engine.poll_timeout()) else {
+            return;
+        };
+        let due = here.time_of(due).max(self.time_ms);
+        if self.wakes.get(&device).is_none_or(|set| due < *set) {
+            self.wakes.insert(device, due);
+            self.later(device, due - self.time_ms, Work::Wake);
+        }
+    }
+
+    fn perform(&mut self, device: usize, output: Output) -> Result<(), String> {
+        if is_activity(&output) {
+            self.last_activity_ms = self.time_ms;
+        }
+        match output {
+            Output::Persist(batch) => self.persist(device, batch),
+            Output::Request { to, id, request } => self.send_request(device, &to, id, request),
+            Output::Respond { id, response } => return self.send_response(device, id, response),
+            Output::Gossip(message) => self.broadcast(device, &message),
+            // The engine is in the middle of its outputs; links change after them.
+            Output::Members(members) => self.set_members(device, members),
+            Output::Announce { group } => self.announce(device, group),
+            Output::Dial { address } => {
+                if let Some(to) = ticket::resolve(&address) {
+                    self.devices[device].dials.insert(to);
+                    self.schedule_connect(device, to);
+                }
+            }
+            Output::Fetch(jobs) => {
+                for job in jobs {
+                    let delay = self.rng.between(1, 2 + self.plan.delay_max_ms);
+                    self.later(device, delay, Work::Fetch(job));
+                }
+            }
+            Output::DropContent(contents) => self.devices[device].disk.drop_contents(&contents),
+            Output::Install(jobs) => self.queue_installs(device, jobs),
+            Output::Scan => self.begin_scan(device),
+            Output::Rescan(paths) => {
+                let delay = self.rng.between(1, 500);
+                self.later(device, delay, Work::Look(paths));
+            }
+            Output::Reply { id, reply } => self.replied(device, id, reply),
+            Output::Notify(_) => {}
+        }
+        Ok(())
+    }
+
+    pub(super) fn work(&mut self, device: usize, work: Work) -> Result<(), String> {
+        if self.devices[device].engine.is_none() {
+            return Ok(());
+        }
+        match work {
+            Work::Wake => self.wake(device),
+            Work::Commit => self.commit(device),
+            Work::Look(paths) => {
+                let here = &self.devices[device];
+                let paths = scanner::around(&paths, &here.disk, here.store.durable());
+                self.look_and_tell(device, &paths)
+            }
+            Work::ScanStep => self.scan_step(device),
+            Work::Fetch(job) => self.fetch(device, job),
+            Work::InstallStep => self.install_step(device),
+            Work::LanPeer(other) => self.lan_peer(device, other),
+        }
+    }
+
+    fn wake(&mut self, device: usize) -> Result<(), String> {
+        // An alarm that was set before an earlier one is still in the queue; it finds nothing due.
+        if self.wakes.get(&device).is_some_and(|set| *set <= self.time_ms) {
+            self.wakes.remove(&device);
+        }
+        let now = self.devices[device].now(self.time_ms);
+        let here = &mut self.devices[device];
+        let Some(engine) = here.engine.as_mut() else {
+            return Ok(());
+        };
+        let Some((due, reason)) = engine.poll_timeout() else {
+            return Ok(());
+        };
+        if due <= now.boot {
+            self.trace
+                .line(format_args!("{:>8} {device} wakes: {reason}", self.time_ms));
+            engine.handle_timeout(now, here.store.durable());
+        }
+        self.drain(device)
+    }
+
+    /// Asks a device something in its user's name.
+    pub(super) fn command(&mut self, device: usize, command: Command) -> Result<CommandId, String> {
+        self.next_command += 1;
+        let id = CommandId(self.next_command);
+        self.tell(device, Input::Command { id, command })?;
+        Ok(id)
+    }
+
+    pub(super) fn schedule_connect(&mut self, a: usize, b: usize) {
+        if a != b {
+            let delay = self.rng.between(10, 3_000);
+            self.at(self.time_ms + delay, Event::Connect(a, b));
+        }
+    }
+}
+
+/// Says whether an output shows that something is still going on; comparing heads and scanning goes on for ever.
+fn is_activity(output: &Output) -> bool {
+    match output {
+        Output::Persist(_)
+        | Output::Fetch(_)
+        | Output::Install(_)
+        | Output::Rescan(_)
+        | Output::Gossip(_) => true,
+        Output::Members(_) | Output::Announce { .. } | Output::Dial { .. } | Output::Reply { .. } => true,
+        Output::Request { request, .. } => !matches!(request, Request::Heads { .. } | Request::InSync { .. }),
+        Output::Respond { response, .. } => !matches!(response, Response::Same | Response::Ack),
+        Output::Scan | Output::Notify(_) | Output::DropContent(_) => false,
+    }
+}

@@ -1,0 +1,196 @@
+//! The fakes of a device's store, scanner, transfer, worktree and local discovery at work.
+
+use p2p_sync_core::engine::{
+    Batch, FetchFailure, FetchJob, Input, InstallAction, InstallJob, InstallOutcome, InstallResult,
+};
+use p2p_sync_core::ids::GroupId;
+use p2p_sync_core::rel_path::RelPath;
+
+use super::{Work, World};
+use crate::sim::device::InstallRound;
+use crate::sim::scanner;
+
+/// Paths that a scan looks at before it tells what it found.
+const SCAN_BATCH: usize = 5;
+
+impl World {
+    pub(super) fn persist(&mut self, device: usize, batch: Batch) {
+        let here = &mut self.devices[device];
+        here.last_batch = batch.no;
+        here.store.push(batch);
+        let delay = self.rng.between(1, 2 + self.plan.commit_max_ms);
+        self.later(device, delay, Work::Commit);
+    }
+
+    /// Commits one batch, or all as a group commit does, and says so once.
+    pub(super) fn commit(&mut self, device: usize) -> Result<(), String> {
+        let all = self.rng.percent(30);
+        let mut newest = None;
+        while let Some(batch) = self.devices[device].store.commit_next() {
+            newest = Some(batch.no);
+            self.devices[device].forget_recorded(&batch);
+            if !all {
+                break;
+            }
+        }
+        match newest {
+            Some(no) => self.tell(device, Input::Persisted(no)),
+            None => Ok(()),
+        }
+    }
+
+    pub(super) fn begin_scan(&mut self, device: usize) {
+        let here = &mut self.devices[device];
+        let paths = scanner::all_paths(&here.disk, here.store.durable());
+        let running = here.scan.replace(paths.into()).is_some();
+        if !running {
+            let delay = self.rng.between(1, 300);
+            self.later(device, delay, Work::ScanStep);
+        }
+    }
+
+    pub(super) fn scan_step(&mut self, device: usize) -> Result<(), String> {
+        let Some(mut open) = self.devices[device].scan.take() else {
+            return Ok(());
+        };
+        let batch: Vec<RelPath> = open.drain(..open.len().min(SCAN_BATCH)).collect();
+        let finished = open.is_empty();
+        if !finished {
+            self.devices[device].scan = Some(open);
+            let delay = self.rng.between(1, 300);
+            self.later(device, delay, Work::ScanStep);
+        }
+        self.look_and_tell(device, &batch)?;
+        if finished {
+            return self.tell(device, Input::ScanFinished);
+        }
+        Ok(())
+    }
+
+    pub(super) fn look_and_tell(&mut self, device: usize, paths: &[RelPath]) -> Result<(), String> {
+        let here = &self.devices[device];
+        let tables = here.store.durable();
+        let looked = paths
+            .iter()
+            .filter_map(|path| scanner::look(path, &here.disk, tables));
+        let changes: Vec<_> = looked.collect();
+        if changes.is_empty() {
+            return Ok(());
+        }
+        self.tell(device, Input::LocalChanges(changes))
+    }
+
+    /// Gets a content from this device's own files, else from the first named peer that is connected and holds it.
+    pub(super) fn fetch(&mut self, device: usize, job: FetchJob) -> Result<(), String> {
+        let failed = |reason| Input::FetchFailed {
+            content: job.content,
+            reason,
+        };
+        if self.rng.percent(self.plan.bad_fetches) {
+            return self.tell(
+                device,
+                failed(FetchFailure::Disk("No space left on device".to_owned())),
+            );
+        }
+        let own = self.devices[device].disk.bytes_of(&job.content);
+        let Some(bytes) = own.or_else(|| self.serve(device, &job)) else {
+            return self.tell(device, failed(FetchFailure::NoSource));
+        };
+        self.devices[device].disk.fetched(bytes);
+        self.tell(device, Input::Fetched(vec![job.content]))
+    }
+
+    /// What the peers have at this moment; a file that is being edited is gone for whoever asks too late.
+    fn serve(&self, device: usize, job: &FetchJob) -> Option<Vec<u8>> {
+        let asker = self.devices[device].id;
+        let peers = job.from.iter().filter_map(|id| self.index_of(id));
+        let willing = peers.filter(|peer| {
+            self.links.are_connected(device, *peer) && self.devices[*peer].members.contains(&asker)
+        });
+        let mut offers = willing.filter_map(|peer| self.devices[peer].disk.bytes_of(&job.content));
+        offers.next()
+    }
+
+    pub(super) fn queue_installs(&mut self, device: usize, jobs: Vec<InstallJob>) {
+        self.devices[device].installs.push_back(InstallRound {
+            jobs: jobs.into(),
+            results: Vec::new(),
+        });
+        let delay = self.rng.between(1, 50);
+        self.later(device, delay, Work::InstallStep);
+    }
+
+    /// Does one install, or says what came of a round when none is left in it.
+    pub(super) fn install_step(&mut self, device: usize) -> Result<(), String> {
+        let here = &mut self.devices[device];
+        let Some(round) = here.installs.front_mut() else {
+            return Ok(());
+        };
+        let Some(job) = round.jobs.pop_front() else {
+            let results = here
+                .installs
+                .pop_front()
+                .map(|round| round.results)
+                .unwrap_or_default();
+            here.told(&results);
+            return self.tell(device, Input::Installed(results));
+        };
+        let outcome = here.disk.install(&job);
+        self.trace.line(format_args!(
+            "{:>8} {device} install {job:?}: {outcome:?}",
+            self.time_ms
+        ));
+        self.note_install(device, &job, outcome);
+        let delay = self.rng.between(1, 100);
+        self.later(device, delay, Work::InstallStep);
+        Ok(())
+    }
+
+    /// Journals what was done; the watcher sees it like any other change.
+    fn note_install(&mut self, device: usize, job: &InstallJob, outcome: InstallOutcome) {
+        let mut touched = vec![job.path.clone()];
+        if let InstallAction::Move { from, .. } = &job.action {
+            touched.insert(0, from.clone());
+        }
+        let here = &mut self.devices[device];
+        if matches!(outcome, InstallOutcome::Done(_)) {
+            for path in &touched {
+                here.journal_path(path);
+            }
+        }
+        let result = InstallResult {
+            path: job.path.clone(),
+            outcome,
+        };
+        if let Some(round) = here.installs.front_mut() {
+            round.results.push(result);
+        }
+        if self.rng.percent(50) {
+            let delay = self.rng.between(1, 500);
+            self.later(device, delay, Work::Look(touched));
+        }
+    }
+
+    /// Tells the local network; each device hears it in its own time.
+    pub(super) fn announce(&mut self, device: usize, group: Option<GroupId>) {
+        self.devices[device].announced = Some(group);
+        for other in 0..self.devices.len() {
+            if other != device {
+                let delay = self.rng.between(1, 2_000);
+                self.later(other, delay, Work::LanPeer(device));
+            }
+        }
+    }
+
+    pub(super) fn lan_peer(&mut self, device: usize, other: usize) -> Result<(), String> {
+        if !self.plan.trust_lan || self.links.is_cut(device, other) {
+            return Ok(());
+        }
+        let there = &self.devices[other];
+        let id = there.id;
+        match there.announced {
+            Some(group) if there.engine.is_some() => self.tell(device, Input::LanPeer { device: id, group }),
+            _ => Ok(()),
+        }
+    }
+}
