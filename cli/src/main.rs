@@ -1,1 +1,185 @@
-fn main() {}
+//! `syncctl`: drives the p2p-sync daemon over its control socket.
+//!
+//! Data goes to stdout, words to stderr. Every answer exists as JSON with a versioned `schema`; keys are never left
+//! out (null stands for nothing), fields may be added. A reader that closes the pipe early is no error.
+
+mod args;
+mod client;
+mod cmds;
+mod exit;
+mod output;
+mod view;
+
+#[cfg(test)]
+mod tests;
+
+use std::ffi::OsString;
+use std::io::Write;
+use std::os::fd::{AsFd as _, BorrowedFd};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Parser as _;
+use clap::error::ErrorKind;
+use tokio::time::Instant;
+
+use crate::args::{Cli, Command, Global, InviteCommand, PeersCommand};
+use crate::client::{CONNECT_PATIENCE, Client, Surroundings};
+use crate::exit::{Exit, Failure};
+use crate::output::{Output, Stop};
+
+/// How long a call may take unless `--timeout` says otherwise.
+const CALL_TIMEOUT: Duration = Duration::from_secs(5);
+/// A join dials every address of the ticket and gets the group's history; the daemon itself gives up after 120 s.
+const JOIN_TIMEOUT: Duration = Duration::from_secs(130);
+
+fn main() -> ExitCode {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let (mut out, mut err) = (std::io::stdout(), std::io::stderr());
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(e) => {
+            let _ = writeln!(err, "error: Cannot start: {e}");
+            return ExitCode::from(Exit::Software as u8);
+        }
+    };
+    let pipe = std::io::stdout();
+    let around = Surroundings::current();
+    let exit = runtime.block_on(run(
+        std::env::args_os(),
+        &around,
+        &mut out,
+        Some(pipe.as_fd()),
+        &mut err,
+    ));
+    ExitCode::from(exit as u8)
+}
+
+/// Runs one command line; all that the program does, with its surroundings as arguments.
+async fn run(
+    args: impl IntoIterator<Item = OsString>,
+    around: &Surroundings,
+    out: &mut dyn Write,
+    pipe: Option<BorrowedFd<'_>>,
+    err: &mut dyn Write,
+) -> Exit {
+    let cli = match Cli::try_parse_from(args) {
+        Ok(cli) => cli,
+        Err(error) => return show_usage(&error, out, err),
+    };
+    let json = cli.global.json;
+    let mut session = Session {
+        global: cli.global,
+        around,
+        out: Output {
+            writer: out,
+            json,
+            pipe,
+        },
+        err,
+    };
+    match dispatch(cli.command, &mut session).await {
+        Ok(()) | Err(Stop::ReaderGone) => Exit::Ok,
+        Err(Stop::Failed(failure)) => {
+            show_failure(&failure, json, session.err);
+            failure.exit
+        }
+    }
+}
+
+/// What a command works with.
+pub(crate) struct Session<'a> {
+    pub(crate) global: Global,
+    pub(crate) around: &'a Surroundings,
+    pub(crate) out: Output<'a>,
+    pub(crate) err: &'a mut dyn Write,
+}
+
+impl Session<'_> {
+    /// Connects to the daemon.
+    pub(crate) async fn client(&self) -> Result<Client, Failure> {
+        let patience = self.timeout(CALL_TIMEOUT).min(CONNECT_PATIENCE);
+        client::connect(&client::find_socket(&self.global, self.around)?, patience).await
+    }
+
+    /// Connects, makes a call, and gives up when the time is up.
+    pub(crate) async fn call<T>(
+        &self,
+        otherwise: Duration,
+        call: impl AsyncFnOnce(Client) -> Result<tonic::Response<T>, tonic::Status>,
+    ) -> Result<T, Failure> {
+        let timeout = self.timeout(otherwise);
+        let answer = async { Ok(call(self.client().await?).await?.into_inner()) };
+        match tokio::time::timeout(timeout, answer).await {
+            Ok(result) => result,
+            Err(_) => Err(time_is_up(timeout)),
+        }
+    }
+
+    fn timeout(&self, otherwise: Duration) -> Duration {
+        self.global.timeout.unwrap_or(otherwise)
+    }
+}
+
+/// Returns the failure of a call that took too long.
+pub(crate) fn time_is_up(timeout: Duration) -> Failure {
+    Failure::new(Exit::TempFail, "TIMEOUT", format!("No answer in {timeout:?}"))
+        .hint("allow more time: --timeout 60s")
+}
+
+async fn dispatch(command: Option<Command>, session: &mut Session<'_>) -> Result<(), Stop> {
+    match command {
+        None => cmds::overview::run(session).await,
+        Some(Command::Status) => cmds::status::run(session).await,
+        Some(Command::Peers {
+            command: None | Some(PeersCommand::List),
+        }) => cmds::peers::list(session).await,
+        Some(Command::Peers {
+            command: Some(PeersCommand::Connect { address }),
+        }) => cmds::peers::connect(session, address).await,
+        Some(Command::Watch) => cmds::watch::run(session).await,
+        Some(Command::Wait { condition }) => {
+            let deadline = session.global.timeout.map(|t| Instant::now() + t);
+            cmds::wait::run(session, condition, deadline).await
+        }
+        Some(Command::Invite {
+            command: InviteCommand::Create { role, expires, uses },
+        }) => cmds::invite::create(session, role, expires, uses).await,
+        Some(Command::Join {
+            ticket,
+            keep_both,
+            prefer_group,
+            dry_run,
+        }) => {
+            let choice = cmds::join::choice(keep_both, prefer_group);
+            cmds::join::run(session, ticket, choice, dry_run).await
+        }
+        Some(Command::Rescan { path }) => cmds::rescan::run(session, path).await,
+        Some(Command::Journal) => cmds::journal::run(session).await,
+    }
+}
+
+fn show_usage(error: &clap::Error, out: &mut dyn Write, err: &mut dyn Write) -> Exit {
+    match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+            let _ = write!(out, "{error}");
+            Exit::Ok
+        }
+        _ => {
+            let _ = write!(err, "{error}");
+            Exit::Usage
+        }
+    }
+}
+
+fn show_failure(failure: &Failure, json: bool, err: &mut dyn Write) {
+    // Nothing is left to do if stderr is gone, too.
+    if json {
+        let _ = writeln!(err, "{}", failure.to_json());
+        return;
+    }
+    let _ = writeln!(err, "error: {}", output::escape(failure.message.as_bytes()));
+    if let Some(hint) = &failure.hint {
+        let _ = writeln!(err, "  hint: {hint}");
+    }
+}

@@ -1,5 +1,7 @@
-//! The store as transfer sees it, and the network as transfer sees it.
+//! The seams between services that do not know each other: the store as transfer and scanner see it, the network as
+//! transfer sees it, the watcher as the scanner sees it.
 
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::future::BoxFuture;
@@ -9,9 +11,10 @@ use p2p_sync_core::rel_path::RelPath;
 use p2p_sync_core::tree::Installed;
 
 use crate::network::StreamOpener;
-use crate::scanner::InstalledIndex;
+use crate::scanner::{DirWatch, InstalledIndex};
 use crate::store::{StoreView, StoreWriter};
 use crate::transfer::{BoxStream, ContentIndex, OpenError, StreamSource};
+use crate::watcher::FileWatcher;
 
 /// Places at which one content is looked for; more equal files add nothing.
 const MAX_PLACES: usize = 8;
@@ -25,7 +28,10 @@ pub(crate) struct SharedStore {
 
 impl SharedStore {
     pub(crate) fn new(view: StoreView, writer: Arc<StoreWriter>) -> Self {
-        Self { view: Mutex::new(view), writer }
+        Self {
+            view: Mutex::new(view),
+            writer,
+        }
     }
 
     fn read<T>(&self, read: impl FnOnce(&StoreView) -> T) -> T {
@@ -68,6 +74,12 @@ impl InstalledIndex for SharedStore {
 
     fn children(&self, dir: Option<&RelPath>) -> Vec<(RelPath, Installed)> {
         self.read(|view| view.installed_children(dir))
+    }
+}
+
+impl DirWatch for FileWatcher {
+    fn watch(&self, dir: &Path, ino: u64) {
+        Self::watch(self, dir, ino);
     }
 }
 

@@ -12,7 +12,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
 use p2p_sync_core::engine::{EngineConfig, Input, Notification, RecoveredInstall, SyncEngine};
-use p2p_sync_core::ids::DeviceId;
+use p2p_sync_core::ids::{ContentHash, DeviceId};
 use p2p_sync_core::ticket::Ticket;
 use tokio::sync::{broadcast, mpsc, watch};
 use tokio::task::JoinHandle;
@@ -28,15 +28,16 @@ use crate::identity::{self, IdentityError};
 use crate::install_task;
 use crate::journal::{JournalError, JournalService};
 use crate::network::{
-    NetworkCommand, NetworkConfig, NetworkError, NetworkEvent, NetworkHandle, NetworkService, StreamOpener, peer_of,
+    NetworkCommand, NetworkConfig, NetworkError, NetworkEvent, NetworkHandle, NetworkService, StreamOpener,
+    peer_of,
 };
 use crate::paths::SocketPlace;
 use crate::root_dir::Modes;
 use crate::scan_task::{self, CHANGE_BATCHES, ScanTask};
-use crate::scanner::Scanner;
+use crate::scanner::{ScanError, Scanner};
 use crate::store::{Store, StoreError, StoreWriter};
 use crate::transfer::{FetchTiming, Fetcher, OpenFolderError, Provider, TransferStats};
-use crate::watcher::{FileWatcher, WatchError};
+use crate::watcher::{FileWatcher, WatcherError};
 use crate::worktree::{InstallToken, Worktree, WorktreeError};
 
 /// Contents reported by the fetcher and not taken yet, in batches.
@@ -110,9 +111,12 @@ pub enum DaemonError {
     /// Content cannot be moved.
     #[error("Cannot open the folder for transfers")]
     Transfer(#[from] OpenFolderError),
+    /// The folder cannot be scanned.
+    #[error("Cannot scan the folder")]
+    Scan(#[from] ScanError),
     /// The folder cannot be watched.
     #[error("Cannot watch the folder")]
-    Watch(#[from] WatchError),
+    Watch(#[from] WatcherError),
     /// The control socket cannot be used.
     #[error("Cannot use the control socket")]
     Socket(#[from] SocketError),
@@ -141,14 +145,12 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    /// Starts everything; returns when the control socket answers.
+    /// Starts everything; returns when the control socket answers. Blocks while it recovers what a crash left; must run
+    /// on a tokio runtime with several threads.
     ///
     /// # Errors
     /// Any [`DaemonError`].
-    ///
-    /// # Cancel safety
-    /// Not cancel safe: a half started daemon leaves threads behind.
-    pub async fn start(options: Options) -> Result<Self, DaemonError> {
+    pub fn start(options: Options) -> Result<Self, DaemonError> {
         let started = SystemTime::now();
         make_dir(&options.folder)?;
         make_private_dir(&options.state_dir)?;
@@ -181,13 +183,27 @@ impl Daemon {
             secret,
             engine,
             opened,
-            Ends { control_inbox, status, notifications: notifications.clone(), stopping: stopping.clone() },
+            Ends {
+                control_inbox,
+                status,
+                notifications: notifications.clone(),
+                stopping: stopping.clone(),
+            },
         )?;
         let server = socket.map(|socket| serve(socket, backend, &options, stopping));
         info!(device = %device.short(), folder = %options.folder.display(), "Started");
         let join = options.join.clone();
         let task = tokio::spawn(running.run(join, server, started));
-        Ok(Self { device, fresh, control, status: status_view, notifications, socket: socket_path, stop, task })
+        Ok(Self {
+            device,
+            fresh,
+            control,
+            status: status_view,
+            notifications,
+            socket: socket_path,
+            stop,
+            task,
+        })
     }
 
     /// Returns this device's id.
@@ -267,7 +283,14 @@ impl Opened {
         for displaced in &recovery.displaced {
             warn!(kept_at = %displaced.kept_at, "A program wrote to a file after it was replaced");
         }
-        worktree.sweep_tmp(|name| name.ends_with(".part"))?;
+        let view = store.view()?;
+        let resumable = |name: &str| {
+            let content = name
+                .strip_suffix(".part")
+                .and_then(|hex| ContentHash::from_hex(hex).ok());
+            content.is_some_and(|content| view.partial(&content).is_some())
+        };
+        worktree.sweep_tmp(resumable)?;
         Ok(Self {
             journal,
             journal_recovered,
@@ -288,8 +311,9 @@ fn check_root(options: &Options, root_id: &str) -> Result<(), DaemonError> {
             folder: options.folder.clone(),
             state_dir: options.state_dir.clone(),
         }),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => std::fs::write(&path, root_id)
-            .map_err(|source| DaemonError::MakeDir { path, source }),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            std::fs::write(&path, root_id).map_err(|source| DaemonError::MakeDir { path, source })
+        }
         Err(source) => Err(DaemonError::MakeDir { path, source }),
     }
 }
@@ -333,7 +357,9 @@ impl Running {
         };
         let (network, network_events, streams, network_task) = start_network(options, secret)?;
         for address in &options.peers {
-            let _ = network.send(NetworkCommand::Dial { address: address.clone() });
+            let _ = network.send(NetworkCommand::Dial {
+                address: address.clone(),
+            });
         }
         let (stale_sender, stale) = mpsc::unbounded_channel();
         let stats = Arc::new(TransferStats::default());
@@ -353,7 +379,6 @@ impl Running {
         let watcher = Arc::new(watcher);
         let scanner = Scanner::new(
             &options.folder,
-            opened.worktree.root_id().to_owned(),
             shared(&opened.store)?,
             options.modes,
             watcher.clone(),
@@ -363,7 +388,9 @@ impl Running {
         let (disk_sender, disk_events) = mpsc::unbounded_channel();
         let (disk, install_thread) =
             install_task::spawn(opened.worktree.clone(), disk_sender).map_err(DaemonError::Thread)?;
-        let peer_id = peer_of(&engine.device()).map_err(|_| DaemonError::DeviceId)?.to_string();
+        let peer_id = peer_of(&engine.device())
+            .map_err(|_| DaemonError::DeviceId)?
+            .to_string();
         let degraded = {
             let watcher = watcher.clone();
             Arc::new(move || watcher.degraded())
@@ -398,7 +425,12 @@ impl Running {
         Ok(Self {
             event_loop: EventLoop::new(engine, services),
             channels,
-            first: Some((Input::Start { installs: opened.installs }, opened.recovery_token)),
+            first: Some((
+                Input::Start {
+                    installs: opened.installs,
+                },
+                opened.recovery_token,
+            )),
             journal: opened.journal,
             writer,
             network,
@@ -429,7 +461,16 @@ impl Running {
         }
         self.scan.stop.store(true, Ordering::Relaxed);
         let clean = result.is_ok();
-        let Self { event_loop, channels, scan, install_thread, watcher, writer, journal, .. } = self;
+        let Self {
+            event_loop,
+            channels,
+            scan,
+            install_thread,
+            watcher,
+            writer,
+            journal,
+            ..
+        } = self;
         let end = tokio::task::spawn_blocking(move || {
             drop(event_loop);
             drop(channels);
@@ -459,11 +500,16 @@ impl Running {
 }
 
 fn bind(options: &Options) -> Result<Option<ControlSocket>, DaemonError> {
-    let Some(place) = &options.socket else { return Ok(None) };
+    let Some(place) = &options.socket else {
+        return Ok(None);
+    };
     if let Some(passed) = ControlSocket::from_systemd()? {
         return Ok(Some(passed));
     }
-    Ok(Some(ControlSocket::bind(place, options.control_group.as_deref())?))
+    Ok(Some(ControlSocket::bind(
+        place,
+        options.control_group.as_deref(),
+    )?))
 }
 
 fn serve(
@@ -481,8 +527,12 @@ fn serve(
     })
 }
 
-type Network =
-    (mpsc::UnboundedSender<NetworkCommand>, mpsc::Receiver<NetworkEvent>, StreamOpener, JoinHandle<()>);
+type Network = (
+    mpsc::UnboundedSender<NetworkCommand>,
+    mpsc::Receiver<NetworkEvent>,
+    StreamOpener,
+    JoinHandle<()>,
+);
 
 /// Starts the network behind a queue that never refuses: the loop must not wait for it, and what it is told about
 /// members must not be lost. The queue is bounded by what the engine asks, which waits for answers.
@@ -495,7 +545,11 @@ fn start_network(options: &Options, secret: [u8; 32]) -> Result<Network, DaemonE
         trust_lan: options.trust_lan,
     };
     let (service, handle) = NetworkService::new(config)?;
-    let NetworkHandle { commands, events, streams } = handle;
+    let NetworkHandle {
+        commands,
+        events,
+        streams,
+    } = handle;
     let (sender, mut queue) = mpsc::unbounded_channel();
     tokio::spawn(async move {
         while let Some(command) = queue.recv().await {
@@ -513,7 +567,10 @@ fn start_network(options: &Options, secret: [u8; 32]) -> Result<Network, DaemonE
 }
 
 fn make_dir(path: &Path) -> Result<(), DaemonError> {
-    std::fs::create_dir_all(path).map_err(|source| DaemonError::MakeDir { path: path.to_owned(), source })
+    std::fs::create_dir_all(path).map_err(|source| DaemonError::MakeDir {
+        path: path.to_owned(),
+        source,
+    })
 }
 
 fn make_private_dir(path: &Path) -> Result<(), DaemonError> {
@@ -522,5 +579,8 @@ fn make_private_dir(path: &Path) -> Result<(), DaemonError> {
         .recursive(true)
         .mode(0o700)
         .create(path)
-        .map_err(|source| DaemonError::MakeDir { path: path.to_owned(), source })
+        .map_err(|source| DaemonError::MakeDir {
+            path: path.to_owned(),
+            source,
+        })
 }

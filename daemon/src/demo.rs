@@ -65,7 +65,10 @@ pub enum DemoError {
 /// # Cancel safety
 /// Dropping the future leaves threads behind until the process ends.
 pub async fn run(source: Option<&Path>, say: &mut dyn FnMut(&str)) -> Result<(), DemoError> {
-    let place = tempfile::tempdir().map_err(|source| DemoError::Io { path: std::env::temp_dir(), source })?;
+    let place = tempfile::tempdir().map_err(|source| DemoError::Io {
+        path: std::env::temp_dir(),
+        source,
+    })?;
     let demo = Demo::start(place.path(), say).await?;
     let result = demo.steps(source, say).await;
     let stopped = demo.stop().await;
@@ -86,9 +89,12 @@ impl Demo {
     async fn start(place: &Path, say: &mut dyn FnMut(&str)) -> Result<Self, DemoError> {
         let a = place.join("atlas");
         let b = place.join("laptop");
-        say(&format!("Two devices, atlas and laptop, each with a folder of its own below {}", place.display()));
-        let atlas = Daemon::start(options("atlas", &a, place)).await.map_err(DemoError::Start)?;
-        let laptop = Daemon::start(options("laptop", &b, place)).await.map_err(DemoError::Start)?;
+        say(&format!(
+            "Two devices, atlas and laptop, each with a folder of its own below {}",
+            place.display()
+        ));
+        let atlas = Daemon::start(options("atlas", &a, place)).map_err(DemoError::Start)?;
+        let laptop = Daemon::start(options("laptop", &b, place)).map_err(DemoError::Start)?;
         let demo = Self { a, b, atlas, laptop };
         demo.pair(say).await?;
         Ok(demo)
@@ -97,48 +103,93 @@ impl Demo {
     async fn pair(&self, say: &mut dyn FnMut(&str)) -> Result<(), DemoError> {
         let mut status = self.atlas.status();
         let ready = status.wait_for(|status| !status.listen.is_empty() && status.engine.group.is_some());
-        ready.await.map_err(|_| DemoError::Refused("it stopped".to_owned()))?;
+        ready
+            .await
+            .map_err(|_| DemoError::Refused("it stopped".to_owned()))?;
         let started = Instant::now();
         let (reply, answer) = oneshot::channel();
-        let invite = ControlCommand::CreateInvite { role: Role::Editor, expires: None, max_uses: 1, reply };
+        let invite = ControlCommand::CreateInvite {
+            role: Role::Editor,
+            expires: None,
+            max_uses: 1,
+            reply,
+        };
         let ticket = command(&self.atlas, invite, answer).await?;
         say(&format!("atlas makes an invite:  {:.28}…", ticket.to_string()));
         let (reply, answer) = oneshot::channel();
-        let join = ControlCommand::Join { ticket, choice: None, reply };
+        let join = ControlCommand::Join {
+            ticket,
+            choice: None,
+            reply,
+        };
         let joined = command(&self.laptop, join, answer).await?;
-        say(&format!("laptop joins as {} after {} ms", joined.role, started.elapsed().as_millis()));
+        say(&format!(
+            "laptop joins as {} after {} ms",
+            joined.role,
+            started.elapsed().as_millis()
+        ));
         Ok(())
     }
 
     async fn steps(&self, source: Option<&Path>, say: &mut dyn FnMut(&str)) -> Result<(), DemoError> {
         let hello = self.a.join("hello.txt");
+        let started = Instant::now();
         write(&hello, b"hello from atlas\n")?;
-        self.equal("atlas writes hello.txt", say).await?;
+        self.equal("atlas writes hello.txt", started, say).await?;
+        let started = Instant::now();
         write(&self.b.join("hello.txt"), b"hello from laptop\n")?;
-        self.equal("laptop changes hello.txt", say).await?;
+        self.equal("laptop changes hello.txt", started, say).await?;
+        self.tree_step(source, say).await?;
+        let large = self.b.join("large.bin");
+        let started = Instant::now();
+        make_large(&large)?;
+        let took = self
+            .equal(
+                &format!("laptop makes a file of {} MiB", LARGE >> 20),
+                started,
+                say,
+            )
+            .await?;
+        say(&format!(
+            "  {:.0} MiB/s",
+            (LARGE >> 20) as f64 / took.as_secs_f64()
+        ));
+        let started = Instant::now();
+        rename(&self.a.join("tree"), &self.a.join("renamed"))?;
+        self.equal("atlas renames the whole tree", started, say).await?;
+        let gone = self.b.join("renamed");
+        let started = Instant::now();
+        std::fs::remove_dir_all(&gone).map_err(|source| DemoError::Io { path: gone, source })?;
+        self.equal("laptop deletes it", started, say).await?;
+        Ok(())
+    }
+
+    async fn tree_step(&self, source: Option<&Path>, say: &mut dyn FnMut(&str)) -> Result<(), DemoError> {
+        let started = Instant::now();
         match source {
             Some(source) => copy_tree(source, &self.a.join("tree"))?,
             None => make_tree(&self.a.join("tree"))?,
         }
+        let written = started.elapsed();
+        let took = self.equal("atlas gets a tree", started, say).await?;
         let tree = Tree::read(&self.a)?;
-        let (count, bytes) = (tree.len(), tree.bytes());
-        let took = self.equal(&format!("atlas gets a tree of {count} entries, {} MiB", bytes >> 20), say).await?;
-        say(&format!("  {:.0} entries/s", count as f64 / took.as_secs_f64()));
-        let large = self.b.join("large.bin");
-        make_large(&large)?;
-        let took = self.equal(&format!("laptop makes a file of {} MiB", LARGE >> 20), say).await?;
-        say(&format!("  {:.0} MiB/s", (LARGE >> 20) as f64 / took.as_secs_f64()));
-        rename(&self.a.join("tree"), &self.a.join("renamed"))?;
-        self.equal("atlas renames the whole tree", say).await?;
-        let gone = self.b.join("renamed");
-        std::fs::remove_dir_all(&gone).map_err(|source| DemoError::Io { path: gone, source })?;
-        self.equal("laptop deletes it", say).await?;
+        say(&format!(
+            "  {} entries, {} MiB, {:.0} entries/s; writing it took {} ms of that",
+            tree.len(),
+            tree.bytes() >> 20,
+            tree.len() as f64 / took.as_secs_f64(),
+            written.as_millis(),
+        ));
         Ok(())
     }
 
     /// Waits until both folders hold the same tree.
-    async fn equal(&self, step: &str, say: &mut dyn FnMut(&str)) -> Result<Duration, DemoError> {
-        let started = Instant::now();
+    async fn equal(
+        &self,
+        step: &str,
+        started: Instant,
+        say: &mut dyn FnMut(&str),
+    ) -> Result<Duration, DemoError> {
         loop {
             if Tree::shapes(&self.a)? == Tree::shapes(&self.b)? {
                 let (a, b) = (Tree::read(&self.a)?, Tree::read(&self.b)?);
@@ -150,7 +201,10 @@ impl Demo {
             }
             if started.elapsed() > STEP_LIMIT {
                 let difference = Tree::read(&self.a)?.difference(&Tree::read(&self.b)?);
-                return Err(DemoError::Different { step: step.to_owned(), difference });
+                return Err(DemoError::Different {
+                    step: step.to_owned(),
+                    difference,
+                });
             }
             tokio::time::sleep(LOOK_INTERVAL).await;
         }
@@ -168,7 +222,9 @@ fn options(name: &str, folder: &Path, place: &Path) -> Options {
         state_dir: place.join(format!("{name}-state")),
         socket: None,
         control_group: None,
-        listen: vec![libp2p::Multiaddr::from([127, 0, 0, 1]).with(libp2p::multiaddr::Protocol::Tcp(0))],
+        listen: vec![
+            libp2p::Multiaddr::from(std::net::Ipv4Addr::LOCALHOST).with(libp2p::multiaddr::Protocol::Tcp(0)),
+        ],
         fallback_port: false,
         peers: Vec::new(),
         name: name.to_owned(),
@@ -185,20 +241,36 @@ async fn command<T>(
     answer: oneshot::Receiver<Result<T, crate::control::ControlError>>,
 ) -> Result<T, DemoError> {
     let refused = |error: &dyn std::error::Error| DemoError::Refused(crate::error_chain(error));
-    daemon.control().send(command).await.map_err(|error| refused(&error))?;
-    answer.await.map_err(|error| refused(&error))?.map_err(|error| refused(&error))
+    daemon
+        .control()
+        .send(command)
+        .await
+        .map_err(|error| refused(&error))?;
+    answer
+        .await
+        .map_err(|error| refused(&error))?
+        .map_err(|error| refused(&error))
 }
 
 fn write(path: &Path, bytes: &[u8]) -> Result<(), DemoError> {
-    std::fs::write(path, bytes).map_err(|source| DemoError::Io { path: path.to_owned(), source })
+    std::fs::write(path, bytes).map_err(|source| DemoError::Io {
+        path: path.to_owned(),
+        source,
+    })
 }
 
 fn rename(from: &Path, to: &Path) -> Result<(), DemoError> {
-    std::fs::rename(from, to).map_err(|source| DemoError::Io { path: from.to_owned(), source })
+    std::fs::rename(from, to).map_err(|source| DemoError::Io {
+        path: from.to_owned(),
+        source,
+    })
 }
 
 fn make_dir(path: &Path) -> Result<(), DemoError> {
-    std::fs::create_dir_all(path).map_err(|source| DemoError::Io { path: path.to_owned(), source })
+    std::fs::create_dir_all(path).map_err(|source| DemoError::Io {
+        path: path.to_owned(),
+        source,
+    })
 }
 
 /// Makes small files of different sizes in a few directories.
@@ -209,7 +281,10 @@ fn make_tree(root: &Path) -> Result<(), DemoError> {
             make_dir(&dir)?;
         }
         let line = format!("file {i} of the demo\n");
-        write(&dir.join(format!("f{i}.txt")), line.repeat(1 + (i * 37) % 700).as_bytes())?;
+        write(
+            &dir.join(format!("f{i}.txt")),
+            line.repeat(1 + (i * 37) % 700).as_bytes(),
+        )?;
     }
     Ok(())
 }

@@ -23,7 +23,7 @@ use tracing::{debug, error, info, trace, warn};
 
 use crate::clock;
 use crate::control::{
-    ControlCommand, ControlError, JournalSummary, Joined, ReplyTo, StatusSnapshot, Warning,
+    ControlCommand, ControlError, Joined, JournalSummary, ReplyTo, StatusSnapshot, Warning,
 };
 use crate::install_task::{DiskCommand, DiskEvent};
 use crate::journal::JournalService;
@@ -31,7 +31,7 @@ use crate::network::{NetworkCommand, NetworkEvent};
 use crate::scan_task::{ScanCommand, ScanEvent};
 use crate::store::{StoreError, StoreView, StoreWriter};
 use crate::transfer::{FetchEvent, FetchHandle, Provider, TransferStats};
-use crate::watcher::Hint;
+use crate::watcher::{Hint, Hints};
 use crate::worktree::InstallToken;
 
 /// Local changes that may wait in the engine before the scanner is held back.
@@ -47,7 +47,7 @@ pub(crate) struct Channels {
     pub(crate) persisted: mpsc::UnboundedReceiver<Result<BatchNo, StoreError>>,
     pub(crate) disk: mpsc::UnboundedReceiver<DiskEvent>,
     pub(crate) scan: mpsc::Receiver<ScanEvent>,
-    pub(crate) hints: mpsc::Receiver<Hint>,
+    pub(crate) hints: Hints,
     pub(crate) network: mpsc::Receiver<NetworkEvent>,
     pub(crate) fetch: mpsc::Receiver<FetchEvent>,
     pub(crate) stale: mpsc::UnboundedReceiver<RelPath>,
@@ -153,7 +153,8 @@ impl EventLoop {
         let mut stale_status = true;
         loop {
             let deadline = self.sleep_until();
-            let may_scan = self.engine.local_backlog() < MAX_LOCAL_BACKLOG && !self.services.writer.is_behind();
+            let may_scan =
+                self.engine.local_backlog() < MAX_LOCAL_BACKLOG && !self.services.writer.is_behind();
             let may_listen = !self.services.writer.is_behind();
             tokio::select! {
                 biased;
@@ -176,7 +177,7 @@ impl EventLoop {
                     let Some(event) = event else { return Err(LoopError::ServiceEnded("network")) };
                     self.network(event)?;
                 }
-                Some(hint) = channels.hints.recv() => self.hint(hint),
+                hint = channels.hints.next() => self.hint(hint),
                 Some(event) = channels.scan.recv(), if may_scan => self.scan(event)?,
             }
             stale_status = true;
@@ -184,7 +185,9 @@ impl EventLoop {
     }
 
     fn sleep_until(&self) -> Duration {
-        let Some((at, reason)) = self.engine.poll_timeout() else { return Duration::from_secs(3600) };
+        let Some((at, reason)) = self.engine.poll_timeout() else {
+            return Duration::from_secs(3600);
+        };
         let wait = at.since(clock::now().boot);
         trace!(reason, ms = wait.as_millis(), "Next deadline");
         wait
@@ -226,7 +229,12 @@ impl EventLoop {
             Output::Announce { group } => self.send(NetworkCommand::Announce { group }),
             Output::Dial { address } => self.send(NetworkCommand::Dial { address }),
             Output::Fetch(jobs) => self.services.fetcher.fetch(jobs),
-            Output::DropContent(contents) => self.to_disk(DiskCommand::Drop(contents)),
+            Output::DropContent(contents) => {
+                contents
+                    .iter()
+                    .for_each(|content| self.services.writer.clear_partial(*content));
+                self.to_disk(DiskCommand::Drop(contents));
+            }
             Output::Install(jobs) => self.to_disk(DiskCommand::Install(jobs)),
             Output::Scan => self.to_scan(ScanCommand::Full),
             Output::Rescan(paths) => self.rescan(paths),
@@ -299,7 +307,7 @@ impl EventLoop {
                 self.engine.handle_fs_event(changes, now, &self.services.view);
                 self.drain(now)
             }
-            ScanEvent::Finished { problems, .. } => {
+            ScanEvent::Finished { problems } => {
                 self.failure = None;
                 self.scan_problems = problems;
                 self.input(Input::ScanFinished)?;
@@ -314,19 +322,24 @@ impl EventLoop {
 
     /// Gives the answer that came with the join to the files that it found differing.
     fn choose_held(&mut self) -> Result<(), LoopError> {
-        let Some(choice) = self.join_choice else { return Ok(()) };
+        let Some(choice) = self.join_choice else {
+            return Ok(());
+        };
         if self.engine.status().join_held == 0 {
             return Ok(());
         }
         self.join_choice = None;
         self.next_command += 1;
         let id = CommandId(self.next_command);
-        self.input(Input::Command { id, command: Command::ResolveJoin { choice } })
+        self.input(Input::Command {
+            id,
+            command: Command::ResolveJoin { choice },
+        })
     }
 
     fn hint(&self, hint: Hint) {
         match hint {
-            Hint::Paths(paths) => self.rescan(paths),
+            Hint::Paths(paths) => self.to_scan(ScanCommand::Hint(paths)),
             Hint::Overflow => self.to_scan(ScanCommand::Full),
         }
     }
@@ -356,9 +369,16 @@ impl EventLoop {
                 }
                 Ok(())
             }
-            NetworkEvent::Connected { device, address, local, .. } => {
-                self.input(Input::Connected { device, address, local })
-            }
+            NetworkEvent::Connected {
+                device,
+                address,
+                local,
+                ..
+            } => self.input(Input::Connected {
+                device,
+                address,
+                local,
+            }),
             NetworkEvent::Disconnected { device } => {
                 self.services.fetcher.peer_gone(device);
                 self.input(Input::Disconnected { device })
@@ -367,7 +387,8 @@ impl EventLoop {
             NetworkEvent::Response { id, result } => self.input(Input::Response { id, result }),
             NetworkEvent::Gossip { from, message } => {
                 let now = clock::now();
-                self.engine.handle_network_event(from, message, now, &self.services.view);
+                self.engine
+                    .handle_network_event(from, message, now, &self.services.view);
                 self.drain(now)
             }
             NetworkEvent::LanPeer { device, group } => self.input(Input::LanPeer { device, group }),
@@ -402,17 +423,37 @@ impl EventLoop {
                 let _ = reply.send(Ok(()));
                 return Ok(());
             }
-            ControlCommand::CreateInvite { role, expires, max_uses, reply } => {
+            ControlCommand::CreateInvite {
+                role,
+                expires,
+                max_uses,
+                reply,
+            } => {
                 let Ok(secret) = crate::identity::random32() else {
                     let _ = reply.send(Err(ControlError::TimedOut));
                     return Ok(());
                 };
                 let expires_ms = expires.map(clock::wall_ms);
-                (Command::CreateInvite { role, expires_ms, max_uses, secret }, Waiting::Invite(reply))
+                (
+                    Command::CreateInvite {
+                        role,
+                        expires_ms,
+                        max_uses,
+                        secret,
+                    },
+                    Waiting::Invite(reply),
+                )
             }
-            ControlCommand::Join { ticket, choice, reply } => {
-                (Command::Join { ticket: ticket.to_string() }, Waiting::Join(reply, choice))
-            }
+            ControlCommand::Join {
+                ticket,
+                choice,
+                reply,
+            } => (
+                Command::Join {
+                    ticket: ticket.to_string(),
+                },
+                Waiting::Join(reply, choice),
+            ),
             ControlCommand::ResolveJoin { choice, reply } => {
                 (Command::ResolveJoin { choice }, Waiting::Done(reply))
             }
@@ -464,7 +505,11 @@ impl EventLoop {
         let far = |address: &&String| !address.contains("/ip4/127.") && !address.contains("/ip6/::1/");
         let reachable: Vec<String> = self.listen.iter().filter(far).cloned().collect();
         // A device that listens on loopback only is being tried out on one machine.
-        let addresses = if reachable.is_empty() { self.listen.clone() } else { reachable };
+        let addresses = if reachable.is_empty() {
+            self.listen.clone()
+        } else {
+            reachable
+        };
         Ticket::new(group, secret, addresses)
     }
 
@@ -501,7 +546,10 @@ impl EventLoop {
         }
         let mut warnings = Vec::new();
         for (path, reason) in self.scan_problems.iter().take(20) {
-            warnings.push(Warning { code: "UNREADABLE", message: format!("{path}: {reason}") });
+            warnings.push(Warning {
+                code: "UNREADABLE",
+                message: format!("{path}: {reason}"),
+            });
         }
         let next = StatusSnapshot {
             engine,
@@ -532,7 +580,11 @@ impl EventLoop {
                 Err(_) => {}
             }
         });
-        self.control(ControlCommand::Join { ticket, choice: None, reply })
+        self.control(ControlCommand::Join {
+            ticket,
+            choice: None,
+            reply,
+        })
     }
 
     /// Waits for installs and writes under way, so that a stop is clean.

@@ -72,33 +72,52 @@ pub fn load_or_create(state_dir: &Path) -> Result<([u8; 32], bool), IdentityErro
     let path = state_dir.join(FILE);
     match std::fs::File::open(&path) {
         Ok(file) => read(path, file).map(|key| (key, false)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => create(state_dir, path).map(|key| (key, true)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            create(state_dir, path).map(|key| (key, true))
+        }
         Err(source) => Err(IdentityError::Read { path, source }),
     }
 }
 
 fn read(path: PathBuf, mut file: std::fs::File) -> Result<[u8; 32], IdentityError> {
-    let failed = |source| IdentityError::Read { path: path.clone(), source };
+    let failed = |source| IdentityError::Read {
+        path: path.clone(),
+        source,
+    };
     let mode = file.metadata().map_err(failed)?.permissions().mode() & 0o777;
     if mode & 0o077 != 0 {
         return Err(IdentityError::Exposed { path, mode });
     }
     let mut bytes = Vec::new();
-    file.by_ref().take(64).read_to_end(&mut bytes).map_err(failed)?;
-    bytes.try_into().map_err(|bytes: Vec<u8>| IdentityError::Damaged { path, len: bytes.len() })
+    Read::by_ref(&mut file)
+        .take(64)
+        .read_to_end(&mut bytes)
+        .map_err(failed)?;
+    bytes.try_into().map_err(|bytes: Vec<u8>| IdentityError::Damaged {
+        path,
+        len: bytes.len(),
+    })
 }
 
 fn create(state_dir: &Path, path: PathBuf) -> Result<[u8; 32], IdentityError> {
     let key = random32()?;
     let part = path.with_extension("key.part");
     let write = || -> io::Result<()> {
-        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&part)?;
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&part)?;
         file.write_all(&key)?;
         file.sync_all()?;
         std::fs::rename(&part, &path)?;
         std::fs::File::open(state_dir)?.sync_all()
     };
-    write().map_err(|source| IdentityError::Write { path: path.clone(), source })?;
+    write().map_err(|source| IdentityError::Write {
+        path: path.clone(),
+        source,
+    })?;
     Ok(key)
 }
 
@@ -113,7 +132,10 @@ mod tests {
         let (second, again) = load_or_create(dir.path()).unwrap();
         assert!(new && !again);
         assert_eq!(first, second);
-        let mode = std::fs::metadata(dir.path().join(FILE)).unwrap().permissions().mode();
+        let mode = std::fs::metadata(dir.path().join(FILE))
+            .unwrap()
+            .permissions()
+            .mode();
         assert_eq!(mode & 0o777, 0o600);
     }
 
@@ -123,8 +145,14 @@ mod tests {
         let path = dir.path().join(FILE);
         std::fs::write(&path, b"short").unwrap();
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
-        assert!(matches!(load_or_create(dir.path()), Err(IdentityError::Damaged { len: 5, .. })));
+        assert!(matches!(
+            load_or_create(dir.path()),
+            Err(IdentityError::Damaged { len: 5, .. })
+        ));
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
-        assert!(matches!(load_or_create(dir.path()), Err(IdentityError::Exposed { .. })));
+        assert!(matches!(
+            load_or_create(dir.path()),
+            Err(IdentityError::Exposed { .. })
+        ));
     }
 }

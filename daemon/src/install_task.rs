@@ -17,7 +17,7 @@ use tracing::{debug, error, warn};
 use crate::worktree::{InstallToken, Worktree};
 
 /// Between two looks at old inodes that a program may still be writing to.
-const DISPLACED_INTERVAL: Duration = Duration::from_secs(2);
+const DISPLACED_INTERVAL: Duration = Duration::from_secs(1);
 /// Between two purges of old versions.
 const PURGE_INTERVAL: Duration = Duration::from_secs(3600);
 
@@ -65,8 +65,15 @@ fn run(worktree: &Worktree, inbox: &Receiver<DiskCommand>, events: &UnboundedSen
             Ok(DiskCommand::Install(jobs)) => {
                 let started = Instant::now();
                 let batch = worktree.install(&jobs);
-                debug!(jobs = jobs.len(), ms = started.elapsed().as_millis(), "Installed a group");
-                let _ = events.send(DiskEvent::Installed { results: batch.results, token: batch.token });
+                debug!(
+                    jobs = jobs.len(),
+                    ms = started.elapsed().as_millis(),
+                    "Installed a group"
+                );
+                let _ = events.send(DiskEvent::Installed {
+                    results: batch.results,
+                    token: batch.token,
+                });
             }
             Ok(DiskCommand::Finish(token)) => {
                 if let Err(error) = worktree.finish(token) {
@@ -75,13 +82,18 @@ fn run(worktree: &Worktree, inbox: &Receiver<DiskCommand>, events: &UnboundedSen
             }
             Ok(DiskCommand::Drop(contents)) => {
                 for content in contents {
-                    worktree.drop_content(&content);
+                    if let Err(error) = worktree.drop_content(&content) {
+                        warn!(error = %crate::error_chain(&error), "Cannot remove a temporary file");
+                    }
                 }
             }
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return,
         }
-        let displaced = worktree.check_displaced();
+        let displaced = worktree.check_displaced(Instant::now()).unwrap_or_else(|error| {
+            error!(error = %crate::error_chain(&error), "Cannot look at replaced files");
+            Vec::new()
+        });
         if !displaced.is_empty() {
             let paths = displaced.into_iter().map(|displaced| displaced.kept_at).collect();
             let _ = events.send(DiskEvent::Displaced(paths));

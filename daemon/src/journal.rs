@@ -63,6 +63,17 @@ pub enum JournalError {
     Random(#[source] getrandom::Error),
 }
 
+/// What a journal holds.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Summary {
+    /// Paths in use, relative to the folder.
+    pub in_use: Vec<PathBuf>,
+    /// Installs begun and not finished.
+    pub open_installs: u64,
+    /// Bytes of the file.
+    pub size_bytes: u64,
+}
+
 /// The journal of one folder.
 #[derive(Debug)]
 pub struct JournalService {
@@ -262,6 +273,18 @@ impl JournalService {
     #[must_use]
     pub fn found_own_seq(&self) -> Option<u64> {
         self.found.own_seq
+    }
+
+    /// Returns what the journal holds now, for people.
+    #[must_use]
+    pub fn summary(&self) -> Summary {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let path = |bytes: &Vec<u8>| PathBuf::from(OsStr::from_bytes(bytes));
+        Summary {
+            in_use: state.in_use.iter().map(path).collect(),
+            open_installs: state.open.len() as u64,
+            size_bytes: state.len,
+        }
     }
 
     /// Says whether there was no journal: a new folder, or one whose journal was taken away.

@@ -2,7 +2,7 @@
 //!
 //! Changes go out in batches over a bounded channel, so that a scan waits for the engine and not the other way round.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -12,16 +12,16 @@ use std::time::{Duration, Instant};
 use p2p_sync_core::engine::LocalChange;
 use p2p_sync_core::rel_path::RelPath;
 use tokio::sync::mpsc;
-use tracing::{debug, error, info};
+use tracing::{debug, error, info, trace};
 
-use crate::scanner::{ScanError, ScanReport, Scanner};
+use crate::scanner::{Below, ScanError, ScanReport, Scanner};
 
 /// Batches of changes under way to the engine.
 pub(crate) const CHANGE_BATCHES: usize = 4;
 /// Between two full scans that nobody asked for.
 const FULL_SCAN_INTERVAL: Duration = Duration::from_secs(3600);
-/// Until a file that changed while it was read is read again.
-const RETRY_AFTER: Duration = Duration::from_millis(500);
+/// Until a file that changed while it was read, or just before, is looked at again; doubles while it goes on.
+const RETRY_AFTER: Duration = Duration::from_millis(60);
 /// Longest wait for a file that changes all the time.
 const RETRY_MAX: Duration = Duration::from_secs(60);
 /// Paths that one command may name before a full scan is cheaper.
@@ -32,7 +32,9 @@ const MAX_PATHS: usize = 10_000;
 pub(crate) enum ScanCommand {
     /// Everything; answered by [`ScanEvent::Finished`].
     Full,
-    /// These paths and what lies below them.
+    /// These paths, and what lies below those that are new.
+    Hint(Vec<RelPath>),
+    /// These paths and everything below them.
     Paths(Vec<RelPath>),
 }
 
@@ -41,10 +43,8 @@ pub(crate) enum ScanCommand {
 pub(crate) enum ScanEvent {
     /// These paths differ from what is believed.
     Changes(Vec<LocalChange>),
-    /// A full scan is over: files found, and what could not be read.
+    /// A full scan is over, and what could not be read.
     Finished {
-        /// Files, directories and links.
-        files: u64,
         /// Paths that could not be looked at, with the reason.
         problems: Vec<(RelPath, String)>,
     },
@@ -71,40 +71,87 @@ pub(crate) fn spawn(scanner: Scanner, events: mpsc::Sender<ScanEvent>) -> std::i
         scanner,
         events,
         stop: stop.clone(),
-        again: BTreeSet::new(),
-        again_at: None,
-        again_wait: RETRY_AFTER,
+        again: Again::default(),
         full_at: Instant::now() + FULL_SCAN_INTERVAL,
     };
-    let thread = std::thread::Builder::new().name("scan".to_owned()).spawn(move || looker.run(&inbox))?;
-    Ok(ScanTask { commands, stop, thread })
+    let thread = std::thread::Builder::new()
+        .name("scan".to_owned())
+        .spawn(move || looker.run(&inbox))?;
+    Ok(ScanTask {
+        commands,
+        stop,
+        thread,
+    })
 }
 
 struct Looker {
     scanner: Scanner,
     events: mpsc::Sender<ScanEvent>,
     stop: Arc<AtomicBool>,
-    again: BTreeSet<RelPath>,
-    again_at: Option<Instant>,
-    again_wait: Duration,
+    again: Again,
     full_at: Instant,
+}
+
+/// Files to look at again. Each waits longer the more often it was found unfit, and none waits for another.
+#[derive(Debug, Default)]
+struct Again {
+    due: BTreeSet<(Instant, RelPath)>,
+    /// How often each was put here lately, and when it is due.
+    tries: BTreeMap<RelPath, (u32, Instant)>,
+}
+
+impl Again {
+    fn add(&mut self, path: RelPath, now: Instant) {
+        let before = self.tries.get(&path).copied();
+        if let Some((_, due)) = before
+            && !self.due.insert((due, path.clone()))
+        {
+            return;
+        }
+        let tries = before.map_or(0, |(tries, due)| {
+            self.due.remove(&(due, path.clone()));
+            if now.saturating_duration_since(due) > RETRY_MAX {
+                0
+            } else {
+                tries + 1
+            }
+        });
+        let at = now + RETRY_AFTER.saturating_mul(1 << tries.min(10)).min(RETRY_MAX);
+        self.due.insert((at, path.clone()));
+        self.tries.insert(path, (tries, at));
+    }
+
+    fn next(&self) -> Option<Instant> {
+        self.due.first().map(|(at, _)| *at)
+    }
+
+    fn take_due(&mut self, now: Instant) -> BTreeSet<RelPath> {
+        let mut paths = BTreeSet::new();
+        while let Some((at, path)) = self.due.pop_first() {
+            if at > now {
+                self.due.insert((at, path));
+                break;
+            }
+            paths.insert(path);
+        }
+        self.tries
+            .retain(|_, (_, due)| now.saturating_duration_since(*due) <= RETRY_MAX);
+        paths
+    }
 }
 
 impl Looker {
     fn run(mut self, inbox: &Receiver<ScanCommand>) {
         while !self.stop.load(Ordering::Relaxed) {
             let now = Instant::now();
-            let due = self.again_at.map_or(self.full_at, |at| at.min(self.full_at));
+            let due = self.again.next().map_or(self.full_at, |at| at.min(self.full_at));
             match inbox.recv_timeout(due.saturating_duration_since(now)) {
                 Ok(command) => self.take(command, inbox),
                 Err(RecvTimeoutError::Disconnected) => return,
                 Err(RecvTimeoutError::Timeout) => {}
             }
-            if self.again_at.is_some_and(|at| at <= Instant::now()) {
-                self.again_at = None;
-                let paths = std::mem::take(&mut self.again);
-                self.paths(paths);
-            }
+            let again = self.again.take_due(Instant::now());
+            self.paths(again, Below::Changed);
             if self.full_at <= Instant::now() {
                 self.full();
             }
@@ -113,18 +160,21 @@ impl Looker {
 
     /// Takes a command and whatever else waits, so that many hints become one look.
     fn take(&mut self, first: ScanCommand, inbox: &Receiver<ScanCommand>) {
+        let mut hints = BTreeSet::new();
         let mut paths = BTreeSet::new();
         let mut full = false;
         for command in std::iter::once(first).chain(inbox.try_iter().take(1024)) {
             match command {
                 ScanCommand::Full => full = true,
+                ScanCommand::Hint(more) => hints.extend(more),
                 ScanCommand::Paths(more) => paths.extend(more),
             }
         }
-        if full || paths.len() > MAX_PATHS {
+        if full || paths.len() + hints.len() > MAX_PATHS {
             self.full();
         } else {
-            self.paths(paths);
+            self.paths(hints, Below::Changed);
+            self.paths(paths, Below::All);
         }
     }
 
@@ -132,34 +182,48 @@ impl Looker {
         self.full_at = Instant::now() + FULL_SCAN_INTERVAL;
         let started = Instant::now();
         let events = self.events.clone();
-        let result = self.scanner.scan_all(&self.stop, &mut |changes| send(&events, changes));
+        let result = self
+            .scanner
+            .scan_all(&self.stop, &mut |changes| send(&events, changes));
         if let Some(report) = self.report(result) {
-            info!(files = report.0, ms = started.elapsed().as_millis(), "Scanned the folder");
-            let _ = self.events.blocking_send(ScanEvent::Finished { files: report.0, problems: report.1 });
+            info!(
+                files = report.0,
+                ms = started.elapsed().as_millis(),
+                "Scanned the folder"
+            );
+            let _ = self
+                .events
+                .blocking_send(ScanEvent::Finished { problems: report.1 });
         }
     }
 
-    fn paths(&mut self, paths: BTreeSet<RelPath>) {
+    fn paths(&mut self, paths: BTreeSet<RelPath>, below: Below) {
         if paths.is_empty() {
             return;
         }
         let paths: Vec<RelPath> = paths.into_iter().collect();
         debug!(paths = paths.len(), "Looking at paths");
+        for path in &paths {
+            trace!(%path, "Looking at a path");
+        }
         let events = self.events.clone();
-        let result = self.scanner.scan_paths(&paths, &self.stop, &mut |changes| send(&events, changes));
+        let result = self
+            .scanner
+            .scan_paths(&paths, below, &self.stop, &mut |changes| send(&events, changes));
         self.report(result);
     }
 
     fn report(&mut self, result: Result<ScanReport, ScanError>) -> Option<(u64, Vec<(RelPath, String)>)> {
         match result {
             Ok(report) => {
-                if report.retry.is_empty() {
-                    self.again_wait = RETRY_AFTER;
-                } else {
-                    self.again.extend(report.retry);
-                    self.again_at = Some(Instant::now() + self.again_wait);
-                    self.again_wait = (self.again_wait * 2).min(RETRY_MAX);
+                for path in &report.retry {
+                    trace!(%path, "To be looked at again");
                 }
+                let now = Instant::now();
+                report
+                    .retry
+                    .into_iter()
+                    .for_each(|path| self.again.add(path, now));
                 Some((report.files, report.problems))
             }
             Err(error) => {
@@ -173,6 +237,35 @@ impl Looker {
 }
 
 fn send(events: &mpsc::Sender<ScanEvent>, changes: Vec<LocalChange>) {
+    for change in &changes {
+        trace!(path = %change.path, gone = change.after.is_none(), "Found a change");
+    }
     // Fails only at shutdown, when nobody needs the changes: the next start finds them again.
     let _ = events.blocking_send(ScanEvent::Changes(changes));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_never_rests_waits_longer_and_keeps_no_other_waiting() {
+        let (hot, calm) = (RelPath::parse("hot").unwrap(), RelPath::parse("calm").unwrap());
+        let mut again = Again::default();
+        let mut now = Instant::now();
+        let mut waits = Vec::new();
+        for _ in 0..12 {
+            again.add(hot.clone(), now);
+            again.add(hot.clone(), now);
+            waits.push(again.next().unwrap() - now);
+            now = again.next().unwrap();
+            assert_eq!(again.take_due(now), BTreeSet::from([hot.clone()]));
+        }
+        assert!(waits.windows(2).all(|pair| pair[0] <= pair[1]), "{waits:?}");
+        assert_eq!((waits[0], waits[11]), (RETRY_AFTER, RETRY_MAX));
+        again.add(hot, now);
+        again.add(calm.clone(), now);
+        assert_eq!(again.next(), Some(now + RETRY_AFTER));
+        assert_eq!(again.take_due(now + RETRY_AFTER), BTreeSet::from([calm]));
+    }
 }

@@ -16,7 +16,7 @@ mod ignore;
 mod observe;
 mod walk;
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -146,11 +146,17 @@ impl Scanner {
         emit: &mut dyn FnMut(Vec<LocalChange>),
     ) -> Result<ScanReport, ScanError> {
         let mut walk = Walk::new(self, stop, emit)?;
-        let mut starts = BTreeSet::new();
+        let mut starts = BTreeMap::new();
         for path in paths {
-            starts.insert(self.first_unknown(path));
+            let start = self.first_unknown(path);
+            // The index may learn of an unknown directory before it is looked at; the path below it must not be lost.
+            let below = if start == *path { below } else { Below::All };
+            let known = starts.entry(start).or_insert(below);
+            if below == Below::All {
+                *known = Below::All;
+            }
         }
-        for path in starts {
+        for (path, below) in starts {
             walk.look_at(&path, below)?;
             walk.run(below)?;
         }

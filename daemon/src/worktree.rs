@@ -31,6 +31,7 @@ use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
 use p2p_sync_core::engine::{InstallJob, InstallOutcome, InstallResult, RecoveredInstall};
+use p2p_sync_core::ids::ContentHash;
 use p2p_sync_core::rel_path::RelPath;
 use p2p_sync_core::tree::Fingerprint;
 
@@ -206,6 +207,24 @@ impl Worktree {
     pub fn sweep_tmp(&self, keep: impl Fn(&str) -> bool) -> Result<(), WorktreeError> {
         let path = self.root.path().join(".p2p-sync/tmp");
         self.sweep(keep).map_err(PathError::of("clean", path))?;
+        Ok(())
+    }
+
+    /// Removes the temporary files of a content that nobody needs any more, complete or not.
+    ///
+    /// # Errors
+    /// [`WorktreeError`]; a file that is gone already is none.
+    pub fn drop_content(&self, content: &ContentHash) -> Result<(), WorktreeError> {
+        let hex = content.to_hex();
+        for name in [format!("{hex}.part"), hex] {
+            match rustix::fs::unlinkat(&self.own.tmp, &name, rustix::fs::AtFlags::empty()) {
+                Ok(()) | Err(rustix::io::Errno::NOENT) => {}
+                Err(error) => {
+                    let path = self.root.path().join(".p2p-sync/tmp").join(name);
+                    return Err(PathError::of("remove", path)(error).into());
+                }
+            }
+        }
         Ok(())
     }
 

@@ -71,8 +71,20 @@ const SERVICES: [&str; 9] = [
     "worktree",
 ];
 
-/// What wires the services together and may import all of them.
-const WIRING: [&str; 4] = ["daemon", "event_loop", "lib", "main"];
+/// The one exception: an install is its intent, its rename and its note that it is done, one act over both.
+const SERVICE_MAY_USE: (&str, &str) = ("worktree", "journal");
+
+/// What wires the services together and may import all of them; no service may import it.
+const WIRING: [&str; 8] = [
+    "content_index",
+    "daemon",
+    "demo",
+    "event_loop",
+    "install_task",
+    "lib",
+    "main",
+    "scan_task",
+];
 
 #[test]
 fn crates_depend_only_along_the_arrows() -> Result<()> {
@@ -164,6 +176,9 @@ fn services_do_not_import_each_other() -> Result<()> {
     let is_service = |name: &str| SERVICES.contains(&name);
     let mut findings = Vec::new();
     for edge in edges("daemon/src")? {
+        if (edge.from.as_str(), edge.to.as_str()) == SERVICE_MAY_USE {
+            continue;
+        }
         let crosses = is_service(&edge.from) && edge.to != edge.from;
         if crosses && (is_service(&edge.to) || WIRING.contains(&edge.to.as_str())) {
             findings.push(format!("{}: {} uses {}", edge.place, edge.from, edge.to));

@@ -203,6 +203,10 @@ pub(super) fn change(event: Notification, names: &StatusSnapshot) -> v1::watch_r
             path: path.as_bytes().to_vec(),
             reason,
         }),
+        Notification::UpgradeNeeded { device } => Change::PeerMisbehaved(v1::PeerMisbehaved {
+            device: named(device),
+            reason: "an event that needs a newer version of p2p-sync".to_owned(),
+        }),
         Notification::PeerMisbehaved { device, reason } => Change::PeerMisbehaved(v1::PeerMisbehaved {
             device: named(device),
             reason: reason.to_owned(),

@@ -1,7 +1,6 @@
 //! A folder's tree, for comparing two of them.
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -46,10 +45,12 @@ impl Tree {
         let mut shapes = BTreeMap::new();
         let mut open = vec![PathBuf::new()];
         while let Some(dir) = open.pop() {
-            let Ok(entries) = std::fs::read_dir(root.join(&dir)) else { continue };
+            let Ok(entries) = std::fs::read_dir(root.join(&dir)) else {
+                continue;
+            };
             for entry in entries.flatten() {
                 let path = dir.join(entry.file_name());
-                if dir.as_os_str().is_empty() && entry.file_name() == OsString::from(".p2p-sync") {
+                if dir.as_os_str().is_empty() && entry.file_name() == ".p2p-sync" {
                     continue;
                 }
                 let Ok(metadata) = entry.metadata() else { continue };
@@ -79,9 +80,14 @@ impl Tree {
 }
 
 fn hash_file(path: &Path) -> Result<[u8; 32], DemoError> {
-    let failed = |source| DemoError::Io { path: path.to_owned(), source };
+    let failed = |source| DemoError::Io {
+        path: path.to_owned(),
+        source,
+    };
     let mut hasher = blake3::Hasher::new();
-    hasher.update_reader(std::fs::File::open(path).map_err(failed)?).map_err(failed)?;
+    hasher
+        .update_reader(std::fs::File::open(path).map_err(failed)?)
+        .map_err(failed)?;
     Ok(*hasher.finalize().as_bytes())
 }
 

@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::PathBuf;
@@ -401,6 +401,35 @@ fn an_unmount_during_a_scan_deletes_nothing() {
     let result = scanner.scan_all(&rig.stop, &mut |portion| found.extend(portion));
     assert!(matches!(result, Err(ScanError::RootChanged)) && found.is_empty());
     fs::rename(rig.dir.path().with_extension("away"), rig.dir.path()).unwrap();
+}
+
+#[test]
+fn a_hinted_file_is_found_though_its_directory_becomes_known_meanwhile() {
+    let rig = Rig::new();
+    rig.write("d/old", "old");
+    rig.scan();
+    rig.write("d/new", "new");
+    // What the engine records between two looks of one scan: the directory, not the file.
+    struct Learning(Arc<Index>, AtomicBool);
+    impl InstalledIndex for Learning {
+        fn installed(&self, path: &RelPath) -> Option<Installed> {
+            let first = *path == rel("d") && !self.1.swap(true, Ordering::Relaxed);
+            if first { None } else { self.0.installed(path) }
+        }
+        fn children(&self, dir: Option<&RelPath>) -> Vec<(RelPath, Installed)> {
+            self.0.children(dir)
+        }
+    }
+    let index = Arc::new(Learning(rig.index.clone(), AtomicBool::new(false)));
+    let scanner = Scanner::new(rig.dir.path(), index, Modes::Full, rig.watched.clone()).unwrap();
+    let mut found = Vec::new();
+    let paths = [rel("d/new")];
+    scanner
+        .scan_paths(&paths, Below::Changed, &rig.stop, &mut |portion| {
+            found.extend(portion);
+        })
+        .unwrap();
+    assert_eq!(names(&found), ["+d/new"]);
 }
 
 #[test]

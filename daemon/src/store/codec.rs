@@ -291,10 +291,7 @@ impl Writer {
         self.bytes(version.event.as_bytes());
         self.uint(version.hlc.bits());
         let flag = |set: bool, bit: u64| if set { bit } else { 0 };
-        self.uint(
-            flag(version.import, FLAG_IMPORT)
-                | flag(version.entry.is_some(), FLAG_PUT),
-        );
+        self.uint(flag(version.import, FLAG_IMPORT) | flag(version.entry.is_some(), FLAG_PUT));
         if let Some(entry) = &version.entry {
             self.entry(entry);
         }

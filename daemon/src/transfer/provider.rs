@@ -230,11 +230,14 @@ async fn read_requests(
     }
 }
 
+/// A stream by its number, and how to end it.
+type Ending = (u64, oneshot::Sender<()>);
+
 /// The streams being served, oldest first for each device.
 #[derive(Debug, Default)]
 struct Streams {
     next: AtomicU64,
-    open: Mutex<HashMap<DeviceId, VecDeque<(u64, oneshot::Sender<()>)>>>,
+    open: Mutex<HashMap<DeviceId, VecDeque<Ending>>>,
 }
 
 impl Streams {

@@ -13,10 +13,10 @@ impl Observer for DurableFirst {
     fn see(&mut self, moment: &Moment<'_>) -> Result<(), String> {
         let tables = moment.device.store.durable();
         let said = match moment.output {
-            Output::Request { request, .. } => match request {
-                Request::Push { events } | Request::Present { events } => all(tables, events),
-                _ => Ok(()),
-            },
+            Output::Request {
+                request: Request::Push { events } | Request::Present { events },
+                ..
+            } => all(tables, events),
             Output::Respond { response, .. } => match response {
                 Response::Events { events, .. } | Response::Accepted { events } => all(tables, events),
                 Response::Heads(heads) => {

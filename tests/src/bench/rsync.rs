@@ -29,8 +29,14 @@ pub(crate) fn start(below: &Path) -> Result<Rsync> {
     }
     let config = home.path().join("rsyncd.conf");
     let target = home.path().join("b");
+    // Started by root, the daemon would write as nobody.
+    let user = if rustix::process::geteuid().is_root() {
+        "uid = 0\ngid = 0\n"
+    } else {
+        ""
+    };
     let text = format!(
-        "use chroot = no\n[b]\npath = {}\nread only = no\n",
+        "use chroot = no\n{user}[b]\npath = {}\nread only = no\n",
         target.display()
     );
     fs::write(&config, text).context("Writing rsync's configuration")?;

@@ -52,7 +52,7 @@ impl SourceTree {
         let mut dirs = vec![PathBuf::new()];
         let mut done = Written::default();
         while done.files < self.files {
-            let dir = new_dir(&mut random, &mut dirs);
+            let dir = new_dir(done.dirs + 1, &mut random, &mut dirs);
             let full = root.join(&dir);
             fs::create_dir_all(&full).with_context(|| format!("Making {}", full.display()))?;
             done.dirs += 1;
@@ -109,9 +109,9 @@ pub fn fill_file(path: &Path, size: u64, seed: u64) -> Result<()> {
     Ok(())
 }
 
-fn new_dir(random: &mut Random, dirs: &mut Vec<PathBuf>) -> PathBuf {
+fn new_dir(number: usize, random: &mut Random, dirs: &mut Vec<PathBuf>) -> PathBuf {
     let parent = dirs[random.below(dirs.len() as u64) as usize].clone();
-    let dir = parent.join(format!("module_{:04}", dirs.len()));
+    let dir = parent.join(format!("module_{number:04}"));
     if dir.components().count() < DEPTH_MOST {
         dirs.push(dir.clone());
     }
@@ -149,8 +149,9 @@ mod tests {
     fn equal_seeds_give_equal_trees_and_others_differ() {
         let dirs = [7, 7, 8].map(|seed| {
             let dir = tempfile::tempdir().unwrap();
-            let done = SourceTree { seed, files: 120 }.write_to(dir.path()).unwrap();
-            assert_eq!(done.files, 120);
+            let done = SourceTree { seed, files: 1200 }.write_to(dir.path()).unwrap();
+            let entries = crate::harness::count_entries(dir.path());
+            assert_eq!((done.files, done.files + done.dirs + done.links), (1200, entries));
             dir
         });
         let [first, same, other] = dirs.each_ref().map(|dir| Tree::read(dir.path()).unwrap());

@@ -130,7 +130,9 @@ impl SyncEngine {
             return;
         }
         for LocalChange { path, after } in changes {
-            self.local.queue.insert(path, Change { after, import: false });
+            // A joiner's file that waits to be published stays one when it is seen again.
+            let import = self.local.queue.get(&path).is_some_and(|waiting| waiting.import);
+            self.local.queue.insert(path, Change { after, import });
         }
     }
 
@@ -225,7 +227,7 @@ impl SyncEngine {
         view: &impl StateView,
     ) {
         let have = self.pending.installed(view, &path);
-        if path.is_own() && !have.as_ref().is_some_and(|have| have.copy_of.is_some()) {
+        if path.is_own() && have.as_ref().is_none_or(|have| have.copy_of.is_none()) {
             return;
         }
         if self.local.holds(&path) && !change.import {
@@ -239,7 +241,7 @@ impl SyncEngine {
         let joining = self.phase == Phase::Scanning { joining: true };
         match change.after {
             Some(after) if path.is_own() => {
-                self.hidden_copy_changed(&path, have, after, draft, adopted, view)
+                self.hidden_copy_changed(&path, have, after, draft, adopted, view);
             }
             Some(after) if joining && have.is_none() && !change.import => {
                 self.joiner_entry(path, after, draft, adopted, view);

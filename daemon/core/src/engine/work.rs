@@ -94,6 +94,8 @@ pub(super) struct Work {
     blocked: BTreeMap<ContentHash, BTreeSet<RelPath>>,
     fetching: BTreeMap<ContentHash, (u64, Vec<RelPath>)>,
     fetching_bytes: u64,
+    /// Contents of which parts may lie in the temporary directory though nobody fetches them.
+    failed: BTreeSet<ContentHash>,
     /// Complete temporary files, and how many queued paths hold each.
     held: BTreeMap<ContentHash, usize>,
     queue: VecDeque<Queued>,
@@ -370,6 +372,10 @@ impl SyncEngine {
         self.work.unblock();
         self.schedule_puts(view);
         self.schedule_removes();
+        if self.work.is_empty() && !self.work.failed.is_empty() {
+            let failed = std::mem::take(&mut self.work.failed);
+            self.emit(Output::DropContent(failed.into_iter().collect()));
+        }
         if self.work.installing.is_empty() {
             self.start_installs(view);
         }
@@ -713,6 +719,7 @@ impl SyncEngine {
                 continue;
             };
             self.work.fetching_bytes -= size;
+            self.work.failed.remove(content);
             let takers: Vec<RelPath> = waiters
                 .into_iter()
                 .filter(|path| self.work.stage(path) == Some(Stage::Fetching))
@@ -754,6 +761,7 @@ impl SyncEngine {
             return;
         };
         self.work.fetching_bytes -= size;
+        self.work.failed.insert(content);
         for path in waiters {
             if self.work.stage(&path) != Some(Stage::Fetching) {
                 continue;

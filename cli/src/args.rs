@@ -1,0 +1,274 @@
+//! The command line.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0   done, or nothing to do
+  1   the answer is no, or the daemon refused
+  64  wrong usage
+  65  the ticket is no good
+  69  the daemon cannot be reached
+  75  not now: try again later, or time is up
+  77  no permission
+Unknown non-zero codes mean failure; new ones may come.";
+
+/// Drive the p2p-sync daemon.
+#[derive(Debug, Parser)]
+#[command(
+    name = "syncctl",
+    version,
+    about = "Drive the p2p-sync daemon",
+    after_help = EXIT_CODES,
+    disable_help_subcommand = true
+)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+}
+
+/// What every command takes.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Global {
+    /// Talk to the daemon at this socket
+    #[arg(
+        long,
+        global = true,
+        value_name = "PATH",
+        env = "P2P_SYNC_SOCKET",
+        hide_env_values = true
+    )]
+    pub(crate) socket: Option<PathBuf>,
+    /// Talk to the daemon that keeps this folder
+    #[arg(long, global = true, value_name = "DIR")]
+    pub(crate) sync_dir: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// Give up after this long, for example 500ms, 30s or 5m
+    #[arg(long, global = true, value_name = "D", value_parser = duration)]
+    pub(crate) timeout: Option<Duration>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Show what the daemon is doing
+    #[command(after_help = "Examples:
+  syncctl status
+  syncctl status --json | jq -r .folder.state")]
+    Status,
+    /// List the devices of the group, or connect to one
+    #[command(
+        visible_alias = "peer",
+        after_help = "Examples:
+  syncctl peers
+  syncctl peers connect /ip4/192.0.2.7/tcp/22010/p2p/12D3Koo…"
+    )]
+    Peers {
+        #[command(subcommand)]
+        command: Option<PeersCommand>,
+    },
+    /// Print what happens until interrupted
+    #[command(after_help = "Examples:
+  syncctl watch
+  syncctl watch --json | jq -c 'select(.type == \"path_synced\") | .path'")]
+    Watch,
+    /// Wait until something is so
+    #[command(
+        after_help = "Without --timeout it waits for as long as it takes. Time up is exit code 75.
+
+Examples:
+  syncctl wait --for connected --timeout 30s
+  syncctl wait --for in-sync --timeout 5m && tar cf backup.tar sync_folder"
+    )]
+    Wait {
+        /// What to wait for
+        #[arg(long = "for", value_name = "STATE")]
+        condition: Condition,
+    },
+    /// Make invites
+    Invite {
+        #[command(subcommand)]
+        command: InviteCommand,
+    },
+    /// Join the group of a ticket
+    #[command(
+        after_help = "Files here that differ from the group's are held if there are many, until you choose:
+--keep-both publishes them as conflict copies, --prefer-group replaces them and keeps their bytes on this device.
+
+Examples:
+  syncctl join p2ps1…
+  syncctl join p2ps1… --keep-both
+  syncctl join --prefer-group          (decides about files that are held)"
+    )]
+    Join {
+        /// The ticket that `syncctl invite create` printed
+        #[arg(required_unless_present_any = ["keep_both", "prefer_group"])]
+        ticket: Option<String>,
+        /// Keep files here that differ, as conflict copies
+        #[arg(long, conflicts_with = "prefer_group")]
+        keep_both: bool,
+        /// Let the group's files replace files here that differ
+        #[arg(long)]
+        prefer_group: bool,
+        /// Only read the ticket and say what it names
+        #[arg(long, requires = "ticket")]
+        dry_run: bool,
+    },
+    /// Look for changes in the folder, or below a path of it
+    #[command(
+        after_help = "PATH is below the folder, or absolute. Bytes can be written as \\xNN.
+
+Examples:
+  syncctl rescan
+  syncctl rescan photos/2024"
+    )]
+    Rescan {
+        /// Where to look
+        path: Option<OsString>,
+    },
+    /// Show the crash journal
+    #[command(after_help = "Examples:
+  syncctl journal
+  syncctl journal --json | jq .open_installs")]
+    Journal,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum PeersCommand {
+    /// List the devices of the group
+    List,
+    /// Keep dialling an address
+    #[command(after_help = "Example:
+  syncctl peers connect /ip4/192.0.2.7/tcp/22010/p2p/12D3Koo…")]
+    Connect {
+        /// A multiaddress
+        #[arg(value_name = "ADDR")]
+        address: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum InviteCommand {
+    /// Make a ticket with which a device can join
+    #[command(after_help = "Whoever has the ticket can join: hand it over in private.
+
+Examples:
+  syncctl invite create
+  syncctl invite create --role viewer --expires 7d --uses 5
+  TICKET=$(syncctl invite create --json | jq -r .ticket)")]
+    Create {
+        /// What the joining device may do
+        #[arg(long, default_value = "editor")]
+        role: InviteRole,
+        /// How long the ticket is good, for example 30m, 24h or 7d
+        #[arg(long, value_name = "D", default_value = "24h", value_parser = duration)]
+        expires: Duration,
+        /// How often it can be used
+        #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
+        uses: u32,
+    },
+}
+
+/// Roles that an invite can give.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum InviteRole {
+    /// May read
+    Viewer,
+    /// May also change files
+    Editor,
+    /// May also invite and remove editors and viewers
+    Admin,
+}
+
+/// What `wait` waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Condition {
+    /// The folder holds all that the group has, as far as this device knows
+    InSync,
+    /// At least one other device of the group is connected
+    Connected,
+}
+
+impl Condition {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::InSync => "in-sync",
+            Self::Connected => "connected",
+        }
+    }
+}
+
+/// Reads a duration: a number and one of `ms`, `s`, `m`, `h`, `d`; without a unit seconds.
+fn duration(text: &str) -> Result<Duration, String> {
+    let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(split);
+    let millis: u64 = match unit {
+        "ms" => 1,
+        "" | "s" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        "d" => 86_400_000,
+        _ => return Err("write it like 500ms, 30s, 5m, 24h or 7d".to_owned()),
+    };
+    let number: u64 = number
+        .parse()
+        .map_err(|_| "write it like 500ms, 30s, 5m, 24h or 7d".to_owned())?;
+    number
+        .checked_mul(millis)
+        .map(Duration::from_millis)
+        .ok_or_else(|| "that is too long".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn durations_have_units() {
+        for (text, millis) in [
+            ("500ms", 500),
+            ("30s", 30_000),
+            ("30", 30_000),
+            ("5m", 300_000),
+            ("7d", 604_800_000),
+        ] {
+            assert_eq!(duration(text), Ok(Duration::from_millis(millis)), "{text}");
+        }
+        for bad in [
+            "",
+            "s",
+            "5 m",
+            "-1s",
+            "1.5h",
+            "5w",
+            "99999999999999999999d",
+            "999999999999999999d",
+        ] {
+            assert!(duration(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn every_command_shows_examples_or_has_subcommands() {
+        for command in Cli::command().get_subcommands() {
+            let examples = command
+                .get_after_help()
+                .is_some_and(|h| h.to_string().contains("Example"));
+            assert!(examples || command.has_subcommands(), "{}", command.get_name());
+        }
+    }
+}

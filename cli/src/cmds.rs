@@ -1,0 +1,11 @@
+//! One module for each noun.
+
+pub(crate) mod invite;
+pub(crate) mod join;
+pub(crate) mod journal;
+pub(crate) mod overview;
+pub(crate) mod peers;
+pub(crate) mod rescan;
+pub(crate) mod status;
+pub(crate) mod wait;
+pub(crate) mod watch;

@@ -1,0 +1,221 @@
+//! Failures: what went wrong, what to type next, and the exit code.
+
+use p2p_sync_proto::reason;
+use serde::Serialize;
+use tonic::{Code, Status};
+use tonic_types::StatusExt as _;
+
+/// Exit codes, after sysexits.h.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Exit {
+    Ok = 0,
+    /// The answer is no, or the daemon refused.
+    No = 1,
+    Usage = 64,
+    Data = 65,
+    Unavailable = 69,
+    Software = 70,
+    TempFail = 75,
+    Protocol = 76,
+    NoPerm = 77,
+}
+
+/// A command that did not succeed.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub(crate) struct Failure {
+    pub(crate) exit: Exit,
+    /// A stable word in capitals.
+    pub(crate) reason: String,
+    pub(crate) message: String,
+    /// What to do next.
+    pub(crate) hint: Option<String>,
+    /// The gRPC code, if the daemon answered.
+    pub(crate) grpc: Option<Code>,
+}
+
+impl Failure {
+    pub(crate) fn new(exit: Exit, reason: &str, message: impl Into<String>) -> Self {
+        Self {
+            exit,
+            reason: reason.to_owned(),
+            message: message.into(),
+            hint: None,
+            grpc: None,
+        }
+    }
+
+    pub(crate) fn hint(self, hint: impl Into<String>) -> Self {
+        Self {
+            hint: Some(hint.into()),
+            ..self
+        }
+    }
+
+    /// Returns the error as one line of JSON.
+    pub(crate) fn to_json(&self) -> String {
+        #[derive(Serialize)]
+        struct Json<'a> {
+            schema: &'static str,
+            reason: &'a str,
+            grpc: Option<String>,
+            exit: u8,
+            message: &'a str,
+            hint: Option<&'a str>,
+        }
+        let json = Json {
+            schema: "p2psync.error/1",
+            reason: &self.reason,
+            grpc: self.grpc.map(grpc_name),
+            exit: self.exit as u8,
+            message: &self.message,
+            hint: self.hint.as_deref(),
+        };
+        serde_json::to_string(&json).unwrap_or_else(|_| self.message.clone())
+    }
+}
+
+impl From<Status> for Failure {
+    fn from(status: Status) -> Self {
+        let info = status
+            .get_details_error_info()
+            .filter(|i| i.domain == reason::DOMAIN);
+        let reason = info.map_or_else(|| grpc_name(status.code()), |i| i.reason);
+        let (exit, hint) = judge(&reason, status.code());
+        let message = match status.message() {
+            "" => grpc_name(status.code()),
+            text => text.to_owned(),
+        };
+        Self {
+            exit,
+            reason,
+            message,
+            hint: hint.map(str::to_owned),
+            grpc: Some(status.code()),
+        }
+    }
+}
+
+/// Chooses exit code and hint: by the daemon's reason, else by the gRPC code.
+fn judge(reason: &str, code: Code) -> (Exit, Option<&'static str>) {
+    let new_ticket = Some("make a new ticket on a device of the group: syncctl invite create");
+    match reason {
+        reason::BAD_TICKET => (
+            Exit::Data,
+            Some("copy all of the line that this printed there: syncctl invite create"),
+        ),
+        reason::INVITE_UNKNOWN | reason::INVITE_EXPIRED | reason::INVITE_USED_UP => (Exit::Data, new_ticket),
+        reason::INVITER_MAY_NOT_ADMIT => (Exit::NoPerm, new_ticket),
+        reason::INVITER_UNREACHABLE => (
+            Exit::TempFail,
+            Some("see that the other daemon runs and can be reached; there: syncctl status"),
+        ),
+        reason::NO_GROUP => (Exit::No, Some("join one: syncctl join TICKET")),
+        reason::NO_ADDRESS => (
+            Exit::TempFail,
+            Some("see where this device listens: syncctl status"),
+        ),
+        reason::ROLE_TOO_LOW => (Exit::NoPerm, Some("see who may: syncctl peers")),
+        reason::ALREADY_IN_GROUP => (Exit::No, Some("see which devices are in it: syncctl peers")),
+        reason::BUSY => (Exit::TempFail, Some("try again in a moment")),
+        reason::TIMEOUT => (
+            Exit::TempFail,
+            Some("see what the daemon is doing: syncctl status"),
+        ),
+        reason::STOPPING => (
+            Exit::Unavailable,
+            Some("see whether it comes back: syncctl status"),
+        ),
+        reason::CALLER_NOT_PERMITTED => (
+            Exit::NoPerm,
+            Some("sudo usermod -aG p2p-sync $USER, then log in again; or use sudo"),
+        ),
+        reason::BAD_ADDRESS => (
+            Exit::Usage,
+            Some("an address looks like /ip4/192.0.2.7/tcp/22010/p2p/12D3Koo…; there: syncctl status"),
+        ),
+        reason::BAD_PATH | reason::INVALID_ARGUMENT => (Exit::Usage, Some("see: syncctl --help")),
+        _ => by_code(code),
+    }
+}
+
+fn by_code(code: Code) -> (Exit, Option<&'static str>) {
+    match code {
+        Code::Ok => (Exit::Ok, None),
+        Code::PermissionDenied | Code::Unauthenticated => (Exit::NoPerm, None),
+        Code::Unavailable => (Exit::Unavailable, Some("see whether it runs: syncctl status")),
+        Code::DeadlineExceeded | Code::Cancelled => (Exit::TempFail, Some("allow more time: --timeout 60s")),
+        Code::Aborted | Code::ResourceExhausted => (Exit::TempFail, Some("try again in a moment")),
+        Code::InvalidArgument | Code::OutOfRange => (Exit::Usage, None),
+        Code::DataLoss => (Exit::Data, None),
+        Code::Unimplemented => (
+            Exit::Protocol,
+            Some("daemon and syncctl have different versions: restart the daemon"),
+        ),
+        Code::NotFound | Code::AlreadyExists | Code::FailedPrecondition => (Exit::No, None),
+        Code::Internal | Code::Unknown => (Exit::Software, None),
+    }
+}
+
+/// Returns a code as gRPC spells it, `FAILED_PRECONDITION`.
+fn grpc_name(code: Code) -> String {
+    let mut name = String::new();
+    for c in format!("{code:?}").chars() {
+        if c.is_ascii_uppercase() && !name.is_empty() {
+            name.push('_');
+        }
+        name.push(c.to_ascii_uppercase());
+    }
+    name
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use tonic_types::ErrorDetails;
+
+    use super::*;
+
+    fn status(code: Code, reason: &str) -> Status {
+        let details = ErrorDetails::with_error_info(reason, reason::DOMAIN, HashMap::new());
+        Status::with_error_details(code, "words", details)
+    }
+
+    #[test]
+    fn reasons_decide_the_exit_code() {
+        let check = |code, reason, exit| {
+            let failure = Failure::from(status(code, reason));
+            assert_eq!((failure.exit, failure.reason.as_str()), (exit, reason));
+            assert!(failure.hint.is_some(), "{reason} needs a hint");
+        };
+        check(Code::InvalidArgument, "BAD_TICKET", Exit::Data);
+        check(Code::FailedPrecondition, "INVITE_EXPIRED", Exit::Data);
+        check(Code::PermissionDenied, "ROLE_TOO_LOW", Exit::NoPerm);
+        check(Code::PermissionDenied, "CALLER_NOT_PERMITTED", Exit::NoPerm);
+        check(Code::DeadlineExceeded, "INVITER_UNREACHABLE", Exit::TempFail);
+        check(Code::Aborted, "BUSY", Exit::TempFail);
+        check(Code::FailedPrecondition, "ALREADY_IN_GROUP", Exit::No);
+        check(Code::InvalidArgument, "BAD_PATH", Exit::Usage);
+        check(Code::Unavailable, "STOPPING", Exit::Unavailable);
+    }
+
+    #[test]
+    fn without_a_reason_the_code_decides() {
+        let failure = Failure::from(Status::unimplemented(""));
+        assert_eq!(
+            (failure.exit, failure.reason.as_str()),
+            (Exit::Protocol, "UNIMPLEMENTED")
+        );
+        assert_eq!(Failure::from(Status::unavailable("x")).exit, Exit::Unavailable);
+    }
+
+    #[test]
+    fn json_errors_have_fixed_keys() {
+        let failure = Failure::from(status(Code::FailedPrecondition, "NO_GROUP"));
+        assert_eq!(
+            failure.to_json(),
+            r#"{"schema":"p2psync.error/1","reason":"NO_GROUP","grpc":"FAILED_PRECONDITION","exit":1,"message":"words","hint":"join one: syncctl join TICKET"}"#
+        );
+    }
+}
