@@ -24,6 +24,9 @@ pub struct Plan {
     pub trust_lan: bool,
     /// Whether somebody who is no member talks to the devices.
     pub stranger: bool,
+    /// When the faults begin, milliseconds. Devices that admit each other without tickets get some quiet first: those
+    /// that found each other's groups too late would stay apart for good.
+    pub faults_from_ms: u64,
     /// When the faults end, milliseconds.
     pub span_ms: u64,
     /// When who does something.
@@ -79,6 +82,7 @@ impl Plan {
             lan: trust_lan || rng.percent(60),
             trust_lan,
             stranger: !trust_lan && rng.percent(30),
+            faults_from_ms: if trust_lan { 20_000 } else { 0 },
             span_ms,
             actions: Vec::new(),
             cuts: Vec::new(),
@@ -114,8 +118,7 @@ impl Plan {
 
     fn draw_faults(&mut self, rng: &mut Rng) {
         let last = self.devices.len() as u64;
-        // Devices that found each other's groups too late would stay apart for good.
-        let earliest = if self.trust_lan { 20_000 } else { 0 };
+        let earliest = self.faults_from_ms;
         for _ in 0..rng.below(6) {
             let (a, b) = (rng.below(last), rng.below(last));
             let from = rng.between(earliest, self.span_ms);

@@ -295,11 +295,11 @@ impl Work {
 
     /// Says whether some other path lacks the content that lies at `from`, and has it nowhere else yet.
     fn must_stay(&self, content: &ContentHash, from: &RelPath) -> bool {
-        let other = |map: &BTreeMap<ContentHash, BTreeSet<RelPath>>| {
-            map.get(content)
-                .is_some_and(|paths| paths.iter().any(|path| path != from))
+        let others = |map: &BTreeMap<ContentHash, BTreeSet<RelPath>>, free: bool| {
+            let mut paths = map.get(content).into_iter().flatten();
+            paths.any(|path| path != from && !(free && self.is_busy(path)))
         };
-        other(&self.wanted) && !other(&self.removable) && !self.held.contains_key(content)
+        others(&self.wanted, false) && !others(&self.removable, true) && !self.held.contains_key(content)
     }
 
     /// Has a path wait until the content that lies there is in the temporary directory.
@@ -310,17 +310,14 @@ impl Work {
 
     /// Makes paths ready whose content is safe.
     fn unblock(&mut self) {
-        let safe =
-            |content: &ContentHash| !self.wanted.contains_key(content) || self.held.contains_key(content);
-        let free: Vec<ContentHash> = self
-            .blocked
-            .keys()
-            .filter(|content| safe(content))
-            .copied()
-            .collect();
-        for content in free {
-            for path in self.blocked.remove(&content).unwrap_or_default() {
-                if self.stage(&path) == Some(Stage::Parked) {
+        for (content, paths) in std::mem::take(&mut self.blocked) {
+            for path in paths {
+                if self.stage(&path) != Some(Stage::Parked) {
+                    continue;
+                }
+                if self.must_stay(&content, &path) {
+                    self.blocked.entry(content).or_default().insert(path);
+                } else {
                     self.make_ready(&path);
                 }
             }

@@ -200,7 +200,7 @@ impl World {
     }
 
     fn send(&mut self, from: usize, to: usize, epoch: u64, message: Message) {
-        if self.rng.percent(self.plan.loss) {
+        if self.time_ms >= self.plan.faults_from_ms && self.rng.percent(self.plan.loss) {
             return;
         }
         let delay = self.rng.between(1, 2 + self.plan.delay_max_ms);
