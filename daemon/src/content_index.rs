@@ -78,8 +78,8 @@ impl InstalledIndex for SharedStore {
 }
 
 impl DirWatch for FileWatcher {
-    fn watch(&self, dir: &Path, ino: u64) {
-        Self::watch(self, dir, ino);
+    fn watch(&self, dir: &Path, ino: u64) -> bool {
+        Self::watch(self, dir, ino)
     }
 }
 

@@ -18,7 +18,7 @@ use tree::Tree;
 
 /// How long one step may take before the demo gives up.
 const STEP_LIMIT: Duration = Duration::from_secs(300);
-/// Between two looks at the folders.
+/// Least time between two looks at the folders.
 const LOOK_INTERVAL: Duration = Duration::from_millis(5);
 /// Bytes of the large file.
 const LARGE: usize = 256 << 20;
@@ -191,6 +191,7 @@ impl Demo {
         say: &mut dyn FnMut(&str),
     ) -> Result<Duration, DemoError> {
         loop {
+            let looked = Instant::now();
             if Tree::shapes(&self.a)? == Tree::shapes(&self.b)? {
                 let (a, b) = (Tree::read(&self.a)?, Tree::read(&self.b)?);
                 if a == b {
@@ -206,7 +207,8 @@ impl Demo {
                     difference,
                 });
             }
-            tokio::time::sleep(LOOK_INTERVAL).await;
+            // Looking at large trees must not take the machine from what is looked at.
+            tokio::time::sleep(LOOK_INTERVAL.max(looked.elapsed() * 4)).await;
         }
     }
 

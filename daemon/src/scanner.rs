@@ -42,8 +42,9 @@ pub trait InstalledIndex: Send + Sync {
 
 /// Whoever wants to know the directories that exist.
 pub trait DirWatch: Send + Sync {
-    /// A directory, relative to the folder (empty for the folder itself), with its inode, is about to be read.
-    fn watch(&self, dir: &Path, ino: u64);
+    /// A directory, relative to the folder (empty for the folder itself), with its inode, is about to be read. Returns
+    /// whether it was not watched before: what changed in it since it was made was not heard of.
+    fn watch(&self, dir: &Path, ino: u64) -> bool;
 }
 
 /// Why a scan came to no result.

@@ -102,17 +102,17 @@ impl FileWatcher {
         Ok((watcher, Hints { shared }))
     }
 
-    /// Watches a directory, relative to the folder. Known ones cost nothing; safe to call for each directory of each
-    /// scan.
-    pub fn watch(&self, dir: &Path, ino: u64) {
+    /// Watches a directory, relative to the folder, and returns whether it was not watched before. Known ones cost
+    /// nothing; safe to call for each directory of each scan.
+    pub fn watch(&self, dir: &Path, ino: u64) -> bool {
         let stale = {
             let mut state = self.shared.lock();
             if state.watched.get(dir) == Some(&ino) {
-                return;
+                return false;
             }
             if state.refused_at.is_some_and(|at| at.elapsed() < LIMIT_RETRY) {
                 state.refused.insert(ino);
-                return;
+                return false;
             }
             std::mem::take(&mut state.stale)
         };
@@ -136,6 +136,7 @@ impl FileWatcher {
                 if state.refused_at.take().is_some() {
                     state.refused.clear();
                 }
+                return true;
             }
             Err(e) if matches!(e.kind, ErrorKind::MaxFilesWatch) => {
                 state.refused_at = Some(Instant::now());
@@ -144,6 +145,7 @@ impl FileWatcher {
             // Gone again, or not ours to read: the scan says so.
             Err(error) => tracing::debug!(%error, "Cannot watch a directory"),
         }
+        false
     }
 
     /// Says, for people, what keeps changes from being noticed at once; `None` if nothing does.

@@ -5,6 +5,8 @@ use p2p_sync_tests::harness::Device;
 
 /// The command was used wrongly.
 const USAGE: i32 = 64;
+/// What was given is not what it should be.
+const DATA: i32 = 65;
 /// The daemon cannot be reached.
 const UNAVAILABLE: i32 = 69;
 
@@ -31,16 +33,13 @@ fn without_a_daemon_the_exit_code_says_so() -> Result<()> {
 #[test]
 fn wrong_usage_has_its_own_exit_code() -> Result<()> {
     let device = Device::started("anna")?;
-    for args in [
-        &["no-such-command"][..],
-        &["status", "--no-such-flag"],
-        &["join"],
-        &["join", "not-a-ticket"],
-    ] {
+    for args in [&["no-such-command"][..], &["status", "--no-such-flag"], &["join"]] {
         let ctl = device.ctl(args.iter().copied())?;
         ensure!(ctl.code == Some(USAGE), "{args:?}: {ctl:?}");
         ensure!(!ctl.stderr.is_empty(), "{args:?}: {ctl:?}");
     }
+    let ctl = device.ctl(["join", "not-a-ticket"])?;
+    ensure!(ctl.code == Some(DATA) && !ctl.stderr.is_empty(), "{ctl:?}");
     Ok(())
 }
 

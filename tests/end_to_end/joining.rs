@@ -9,6 +9,9 @@ use p2p_sync_tests::harness::{Device, Group, SourceTree, Tree};
 
 use crate::{settle_as_left, settle_without_conflict};
 
+/// More content than this means that files were fetched.
+const CONTENT_NONE: u64 = 10_000;
+
 #[test]
 fn old_copy_of_the_folder_resurrects_nothing() -> Result<()> {
     let mut group = Group::of(2)?;
@@ -42,6 +45,10 @@ fn same_files_are_adopted_and_not_copied() -> Result<()> {
     settle_without_conflict(&group)?;
     let after = inodes(&group[2], &expected)?;
     ensure!(before == after, "Files that were the same were written again");
+    let bytes_in = group[2].status()?.0["bytes_in"]
+        .as_u64()
+        .context("The status counts bytes")?;
+    ensure!(bytes_in < CONTENT_NONE, "{bytes_in} bytes of content came in");
     Ok(())
 }
 

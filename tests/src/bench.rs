@@ -44,7 +44,7 @@ pub struct Options {
 }
 
 /// A guard; no piece of work comes near it on a sane machine.
-const PATIENCE: Duration = Duration::from_secs(900);
+const PATIENCE: Duration = Duration::from_secs(300);
 
 /// The amount of work.
 #[derive(Debug, Clone, Copy)]

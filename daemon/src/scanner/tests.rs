@@ -32,8 +32,8 @@ impl InstalledIndex for Index {
 struct Watched(Mutex<BTreeSet<PathBuf>>);
 
 impl DirWatch for Watched {
-    fn watch(&self, dir: &Path, _ino: u64) {
-        self.0.lock().unwrap().insert(dir.to_owned());
+    fn watch(&self, dir: &Path, _ino: u64) -> bool {
+        self.0.lock().unwrap().insert(dir.to_owned())
     }
 }
 
@@ -430,6 +430,24 @@ fn a_hinted_file_is_found_though_its_directory_becomes_known_meanwhile() {
         })
         .unwrap();
     assert_eq!(names(&found), ["+d/new"]);
+}
+
+#[test]
+fn directories_that_installs_made_are_watched_to_the_bottom() {
+    let rig = Rig::new();
+    rig.write("one/two/three/f", "f");
+    rig.scan();
+    // The engine knows what it installed; only the topmost directory was made in a watched one, and is hinted at.
+    rig.watched.0.lock().unwrap().clear();
+    rig.write("one/two/three/missed", "changed before the watch");
+    let found = rig.scan_paths(&["one"], Below::Changed);
+    assert_eq!(names(&found), ["+one/two/three/missed"]);
+    let watched = rig.watched.0.lock().unwrap();
+    assert!(
+        ["one", "one/two", "one/two/three"]
+            .iter()
+            .all(|dir| watched.contains(Path::new(dir)))
+    );
 }
 
 #[test]

@@ -22,7 +22,7 @@ use super::hash::{Hashed, hash_all};
 use super::ignore::is_ignored;
 use super::observe::observe;
 use super::{Below, HELD_MAX, ScanError, ScanReport, Scanner};
-use crate::root_dir::{PathError, is_dir, lstat_at, print_of};
+use crate::root_dir::{PathError, lstat_at, print_of};
 
 /// Changes handed over at once.
 const PORTION: usize = 512;
@@ -106,10 +106,6 @@ impl<'a> Walk<'a> {
         let installed = self.scanner.index.installed(path);
         match self.scanner.root.lstat(path) {
             Ok(Some(stat)) => {
-                if is_dir(&stat) && self.scanner.root.same_device(&stat) {
-                    // A directory that was made anew may have got its old inode back: ask for a watch in any case.
-                    self.watch(Some(path), stat.st_ino);
-                }
                 self.entry(path.clone(), &stat, installed, below);
             }
             Ok(None) => self.gone(path.clone(), installed.is_some()),
@@ -148,9 +144,9 @@ impl<'a> Walk<'a> {
         }
     }
 
-    fn watch(&self, dir: Option<&RelPath>, ino: u64) {
+    fn watch(&self, dir: Option<&RelPath>, ino: u64) -> bool {
         let path = dir.map_or(Path::new(""), |d| Path::new(OsStr::from_bytes(d.as_bytes())));
-        self.scanner.watch.watch(path, ino);
+        self.scanner.watch.watch(path, ino)
     }
 
     fn dir_failed(&mut self, dir: Option<&RelPath>, e: &io::Error) -> Result<(), ScanError> {
@@ -248,7 +244,9 @@ impl<'a> Walk<'a> {
                 let same_dir = installed
                     .as_ref()
                     .is_some_and(|i| was_dir && i.print.ino == print.ino);
-                if below == Below::All || !same_dir {
+                // A directory that an install made is known, but nobody may have listened when something was put in it.
+                let unheard = self.watch(Some(&path), print.ino);
+                if below == Below::All || !same_dir || unheard {
                     self.stack.push(Some(path));
                 }
             }

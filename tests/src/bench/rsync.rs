@@ -36,7 +36,7 @@ pub(crate) fn start(below: &Path) -> Result<Rsync> {
         ""
     };
     let text = format!(
-        "use chroot = no\n{user}[b]\npath = {}\nread only = no\n",
+        "use chroot = no\nmunge symlinks = no\n{user}[b]\npath = {}\nread only = no\n",
         target.display()
     );
     fs::write(&config, text).context("Writing rsync's configuration")?;

@@ -525,7 +525,7 @@ impl Status {
     /// Returns the number of events in the ledger, if the status tells.
     #[must_use]
     pub fn events(&self) -> Option<u64> {
-        self.0["ledger"]["events"].as_u64()
+        self.0["events"].as_u64()
     }
 }
 

@@ -94,7 +94,7 @@ pub(super) struct Work {
     blocked: BTreeMap<ContentHash, BTreeSet<RelPath>>,
     fetching: BTreeMap<ContentHash, (u64, Vec<RelPath>)>,
     fetching_bytes: u64,
-    /// Contents of which parts may lie in the temporary directory though nobody fetches them.
+    /// Contents that may lie in the temporary directory, in part or whole, though nobody fetches them.
     failed: BTreeSet<ContentHash>,
     /// Complete temporary files, and how many queued paths hold each.
     held: BTreeMap<ContentHash, usize>,
@@ -650,6 +650,9 @@ impl SyncEngine {
             want,
             move_from,
         } = job;
+        if !matches!(outcome, InstallOutcome::Done(_)) {
+            self.work.failed.extend(content_of(&want));
+        }
         let reason = match outcome {
             InstallOutcome::Done(print) => {
                 self.installed(&path, want.zip(print), move_from.as_ref(), view);
