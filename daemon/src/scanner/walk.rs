@@ -14,6 +14,7 @@ use p2p_sync_core::content::CHUNK_SIZE;
 use p2p_sync_core::engine::LocalChange;
 use p2p_sync_core::ids::ContentHash;
 use p2p_sync_core::rel_path::RelPath;
+use p2p_sync_core::time::BootInstant;
 use p2p_sync_core::tree::{Fingerprint, Installed, Node};
 use rustix::fs::{Dir, FileType, Stat};
 use rustix::io::Errno;
@@ -22,6 +23,7 @@ use super::hash::{Hashed, hash_all};
 use super::ignore::is_ignored;
 use super::observe::observe;
 use super::{Below, HELD_MAX, ScanError, ScanReport, Scanner};
+use crate::clock;
 use crate::root_dir::{PathError, lstat_at, print_of};
 
 /// Changes handed over at once.
@@ -50,6 +52,8 @@ pub(super) struct Walk<'a> {
     found_bytes: u64,
     found_at: Instant,
     held: Vec<RelPath>,
+    /// Since when what is found now has been looked at.
+    seen_at: BootInstant,
     report: ScanReport,
 }
 
@@ -68,6 +72,7 @@ impl<'a> Walk<'a> {
             found_bytes: 0,
             found_at: Instant::now(),
             held: Vec::new(),
+            seen_at: clock::now().boot,
             report: ScanReport::default(),
         };
         walk.check_root()?;
@@ -104,6 +109,7 @@ impl<'a> Walk<'a> {
             return Ok(());
         }
         let installed = self.scanner.index.installed(path);
+        self.seen_at = clock::now().boot;
         match self.scanner.root.lstat(path) {
             Ok(Some(stat)) => {
                 self.entry(path.clone(), &stat, installed, below);
@@ -167,6 +173,7 @@ impl<'a> Walk<'a> {
     }
 
     fn read_dir(&mut self, dir: Option<&RelPath>, below: Below) -> io::Result<()> {
+        self.seen_at = clock::now().boot;
         let fd = self.scanner.root.open_dir(dir)?;
         // Watched before it is read, so that nothing falls between.
         self.watch(dir, rustix::fs::fstat(&fd)?.st_ino);
@@ -236,6 +243,7 @@ impl<'a> Walk<'a> {
                     self.push(
                         Found::Ready(LocalChange {
                             path: path.clone(),
+                            seen_at: self.seen_at,
                             after: Some(after),
                         }),
                         0,
@@ -278,6 +286,7 @@ impl<'a> Walk<'a> {
                 self.push(
                     Found::Ready(LocalChange {
                         path,
+                        seen_at: self.seen_at,
                         after: Some(after),
                     }),
                     0,
@@ -314,7 +323,14 @@ impl<'a> Walk<'a> {
         let mut paths = Vec::new();
         self.collect_below(path, &mut paths);
         for path in paths {
-            self.push(Found::Ready(LocalChange { path, after: None }), 0);
+            self.push(
+                Found::Ready(LocalChange {
+                    path,
+                    seen_at: self.seen_at,
+                    after: None,
+                }),
+                0,
+            );
         }
     }
 
@@ -346,7 +362,14 @@ impl<'a> Walk<'a> {
 
     fn release_held(&mut self) -> Result<(), ScanError> {
         for path in std::mem::take(&mut self.held) {
-            self.push(Found::Ready(LocalChange { path, after: None }), 0);
+            self.push(
+                Found::Ready(LocalChange {
+                    path,
+                    seen_at: self.seen_at,
+                    after: None,
+                }),
+                0,
+            );
             if self.found.len() >= 2 * PORTION {
                 self.flush()?;
             }
@@ -377,6 +400,7 @@ impl<'a> Walk<'a> {
     }
 
     fn flush_part(&mut self, part: Vec<Found>) -> Result<(), ScanError> {
+        let hashed_since = clock::now().boot;
         let to_hash: Vec<_> = part
             .iter()
             .filter_map(|f| match f {
@@ -392,7 +416,7 @@ impl<'a> Walk<'a> {
                 Found::Ready(change) => changes.extend(self.prove_gone(change)),
                 Found::Hash(path, installed) => {
                     let hashed = hashed.next().unwrap_or(Hashed::Unstable);
-                    changes.extend(self.file_change(path, installed.as_ref(), hashed));
+                    changes.extend(self.file_change(path, installed.as_ref(), hashed, hashed_since));
                 }
             }
         }
@@ -404,7 +428,8 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
-    fn prove_gone(&mut self, change: LocalChange) -> Option<LocalChange> {
+    fn prove_gone(&mut self, mut change: LocalChange) -> Option<LocalChange> {
+        change.seen_at = clock::now().boot;
         match self.scanner.root.lstat(&change.path) {
             Ok(None) => return Some(change),
             Ok(Some(_)) => self.report.retry.push(change.path),
@@ -418,6 +443,7 @@ impl<'a> Walk<'a> {
         path: RelPath,
         installed: Option<&Installed>,
         hashed: Hashed,
+        seen_at: BootInstant,
     ) -> Option<LocalChange> {
         match hashed {
             Hashed::Stable(manifest, print) => {
@@ -435,6 +461,7 @@ impl<'a> Walk<'a> {
                 }
                 return Some(LocalChange {
                     path,
+                    seen_at,
                     after: Some(after),
                 });
             }

@@ -4,7 +4,8 @@ use std::collections::{BTreeSet, VecDeque};
 
 use ed25519_dalek::SigningKey;
 use p2p_sync_core::engine::{
-    Batch, BatchNo, EngineConfig, InstallJob, InstallResult, RecoveredInstall, Status, SyncEngine, Write,
+    Batch, BatchNo, EngineConfig, Input, InstallJob, InstallResult, RecoveredInstall, Status, SyncEngine,
+    Write,
 };
 use p2p_sync_core::ids::{DeviceId, GroupId};
 use p2p_sync_core::rel_path::RelPath;
@@ -47,6 +48,8 @@ pub struct Device {
     pub installs: VecDeque<InstallRound>,
     /// Paths that a full scan has still to look at.
     pub scan: Option<VecDeque<RelPath>>,
+    /// What the scanner found and the engine has not been told yet, oldest first.
+    pub reports: VecDeque<Input>,
     /// The newest batch the engine has asked for in this run.
     pub last_batch: BatchNo,
     /// Its clock's error in milliseconds.
@@ -92,6 +95,7 @@ impl Device {
             dials: BTreeSet::new(),
             installs: VecDeque::new(),
             scan: None,
+            reports: VecDeque::new(),
             last_batch: BatchNo(0),
             skew_ms,
             boot_offset_ms: rng.below(1_000_000),
@@ -152,6 +156,7 @@ impl Device {
         self.dials.clear();
         self.installs.clear();
         self.scan = None;
+        self.reports.clear();
         if !keep_temporary {
             self.disk.sweep();
         }

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use p2p_sync_core::fold::names::{Here, resolve};
-use p2p_sync_core::fold::set::fold_set;
+use p2p_sync_core::fold::set::heads;
 use p2p_sync_core::fold::{PathState, Version};
 use p2p_sync_core::ids::{Dot, ShortId};
 use p2p_sync_core::ledger::{EventKind, Item, VerifiedEvent};
@@ -120,13 +120,9 @@ impl Oracle {
     /// Folds all paths; names of copies are not given.
     #[must_use]
     pub fn states(&self) -> BTreeMap<RelPath, PathState> {
-        let fold = |history: &History| {
-            let outcome = fold_set(&history.versions, &history.discarded);
-            let is_head = |version: &&Version| outcome.heads.contains(&version.dot);
-            PathState {
-                heads: history.versions.iter().filter(is_head).cloned().collect(),
-                shown: Vec::new(),
-            }
+        let fold = |history: &History| PathState {
+            heads: heads(&history.versions, &history.discarded),
+            shown: Vec::new(),
         };
         self.paths
             .iter()

@@ -47,6 +47,8 @@ pub struct Plan {
     pub bad_fetches: u64,
     /// The longest a message takes, milliseconds.
     pub delay_max_ms: u64,
+    /// The longest that what the scanner saw takes to reach the engine, milliseconds.
+    pub report_delay_max_ms: u64,
     /// The longest a commit takes, milliseconds.
     pub commit_max_ms: u64,
 }
@@ -93,6 +95,7 @@ impl Plan {
             missed_hints: [0, 10, 100][rng.index(3)],
             bad_fetches: if calm { 0 } else { rng.below(20) },
             delay_max_ms: [20, 300, 3_000][rng.index(3)],
+            report_delay_max_ms: [0, 20, 500][rng.index(3)],
             commit_max_ms: [5, 100, 1_500][rng.index(3)],
         };
         if trust_lan {

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use p2p_sync_core::engine::{LocalChange, Observed};
 use p2p_sync_core::rel_path::RelPath;
+use p2p_sync_core::time::BootInstant;
 
 use super::disk::FakeDisk;
 use super::store::Tables;
@@ -38,7 +39,7 @@ pub fn around(hints: &[RelPath], disk: &FakeDisk, tables: &Tables) -> Vec<RelPat
 
 /// Looks at one path; `None` if all is as believed.
 #[must_use]
-pub fn look(path: &RelPath, disk: &FakeDisk, tables: &Tables) -> Option<LocalChange> {
+pub fn look(path: &RelPath, disk: &FakeDisk, tables: &Tables, seen_at: BootInstant) -> Option<LocalChange> {
     let after = disk.lstat(path).map(|inode| Observed {
         entry: inode.entry(),
         print: inode.print(),
@@ -48,6 +49,7 @@ pub fn look(path: &RelPath, disk: &FakeDisk, tables: &Tables) -> Option<LocalCha
     let same = after.as_ref().map(|seen| seen.print) == believed;
     (!same).then(|| LocalChange {
         path: path.clone(),
+        seen_at,
         after,
     })
 }
@@ -82,7 +84,7 @@ mod tests {
         disk.write(&path("edited"), b"!".to_vec(), 0);
         let changes: Vec<_> = all_paths(&disk, &tables)
             .iter()
-            .filter_map(|path| look(path, &disk, &tables))
+            .filter_map(|path| look(path, &disk, &tables, BootInstant::default()))
             .collect();
         let names: Vec<_> = changes
             .iter()

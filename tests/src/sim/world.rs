@@ -68,6 +68,7 @@ enum Work {
     Wake,
     Commit,
     Look(Vec<RelPath>),
+    Report,
     ScanStep,
     Fetch(FetchJob),
     InstallStep,

@@ -10,7 +10,7 @@ use crate::fold::{PathState, Version};
 use crate::ids::{ContentHash, DeviceId, Dot, EventId, GroupId, ShortId};
 use crate::ledger::{LogState, SignedEvent};
 use crate::rel_path::RelPath;
-use crate::time::Hlc;
+use crate::time::{BootInstant, Hlc};
 use crate::tree::{Entry, Fingerprint, Installed, Node};
 
 /// Names a request of ours until its response comes; counts up from 1 within one run.
@@ -135,6 +135,8 @@ pub enum FetchFailure {
 pub struct LocalChange {
     /// Where.
     pub path: RelPath,
+    /// When it was looked at, or earlier: what was seen before an install there was over says nothing.
+    pub seen_at: BootInstant,
     /// What is there; `None`: proven absent (ENOENT with intact parents and the right root).
     pub after: Option<Observed>,
 }

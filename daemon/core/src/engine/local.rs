@@ -37,6 +37,8 @@ pub(super) struct Local {
 #[derive(Debug, Clone)]
 struct Change {
     after: Option<Observed>,
+    /// `None`: it was held back, and nothing was installed meanwhile.
+    seen_at: Option<BootInstant>,
     import: bool,
 }
 
@@ -129,10 +131,18 @@ impl SyncEngine {
             // The scan that follows sees it again.
             return;
         }
-        for LocalChange { path, after } in changes {
+        for LocalChange { path, seen_at, after } in changes {
             // A joiner's file that waits to be published stays one when it is seen again.
             let import = self.local.queue.get(&path).is_some_and(|waiting| waiting.import);
-            self.local.queue.insert(path, Change { after, import });
+            let seen_at = Some(seen_at);
+            self.local.queue.insert(
+                path,
+                Change {
+                    after,
+                    seen_at,
+                    import,
+                },
+            );
         }
     }
 
@@ -151,6 +161,7 @@ impl SyncEngine {
             ..Draft::default()
         };
         let mut adopted = Vec::new();
+        let mut outdated = Vec::new();
         self.find_moves(&mut draft, view);
         while !draft.is_full() {
             let Some((path, change)) = self.local.queue.pop_first() else {
@@ -158,6 +169,10 @@ impl SyncEngine {
             };
             if self.work.is_busy(&path) {
                 self.work.rescan_after(path);
+                continue;
+            }
+            if change.seen_at.is_some_and(|at| self.work.is_outdated(&path, at)) {
+                outdated.push(path);
                 continue;
             }
             self.take_change(path, change, &mut draft, &mut adopted, view);
@@ -168,6 +183,9 @@ impl SyncEngine {
         }
         for path in adopted {
             self.update_need(&path, view);
+        }
+        if !outdated.is_empty() {
+            self.emit_now(Output::Rescan(outdated));
         }
     }
 
@@ -535,6 +553,7 @@ impl SyncEngine {
                         path,
                         Change {
                             after: Some(after),
+                            seen_at: None,
                             import: true,
                         },
                     );

@@ -30,6 +30,9 @@ const RETRY_MIN: Duration = Duration::from_millis(200);
 const RETRY_MAX: Duration = Duration::from_secs(60);
 /// Wait before peers are asked again for a content that none of them had.
 const SOURCE_RETRY: Duration = Duration::from_secs(10);
+/// Installs whose end is remembered one by one: those of the last groups. What was seen before older ones is looked at
+/// again wherever it is.
+const MAX_DONE: usize = 16_384;
 /// Stuck paths that `status` names.
 const MAX_STUCK: usize = 100;
 /// Tries after which a path counts as stuck.
@@ -102,6 +105,11 @@ pub(super) struct Work {
     installing: Vec<Installing>,
     busy: BTreeSet<RelPath>,
     rescan_after: BTreeSet<RelPath>,
+    /// When the newest installs were over, and the same in order of time.
+    done: BTreeMap<RelPath, BootInstant>,
+    done_order: VecDeque<(BootInstant, RelPath)>,
+    /// Up to when installs were over that are not remembered one by one any more.
+    done_before: Option<BootInstant>,
     retry: BTreeSet<(BootInstant, RelPath)>,
     unsourced: BTreeSet<RelPath>,
     reasons: BTreeMap<RelPath, String>,
@@ -148,6 +156,30 @@ impl Work {
     /// Says whether the disk at a path is being changed by us right now.
     pub(super) fn is_busy(&self, path: &RelPath) -> bool {
         self.busy.contains(path)
+    }
+
+    /// Says whether something was installed at a path since it was looked at.
+    pub(super) fn is_outdated(&self, path: &RelPath, seen_at: BootInstant) -> bool {
+        let done = self.done.get(path).copied().max(self.done_before);
+        done.is_some_and(|done| seen_at <= done)
+    }
+
+    /// Notes that an install at a path, which may have made the directories above it, is over.
+    fn note_done(&mut self, path: &RelPath, at: BootInstant) {
+        for path in std::iter::once(path.clone()).chain(path.ancestors()) {
+            if self.done.insert(path.clone(), at) != Some(at) {
+                self.done_order.push_back((at, path));
+            }
+        }
+        while self.done_order.len() > MAX_DONE {
+            let Some((at, path)) = self.done_order.pop_front() else {
+                break;
+            };
+            self.done_before = Some(at);
+            if self.done.get(&path) == Some(&at) {
+                self.done.remove(&path);
+            }
+        }
     }
 
     /// Has a path looked at again when its install is over.
@@ -655,6 +687,9 @@ impl SyncEngine {
         }
         let reason = match outcome {
             InstallOutcome::Done(print) => {
+                for path in [Some(&path), move_from.as_ref()].into_iter().flatten() {
+                    self.work.note_done(path, now.boot);
+                }
                 self.installed(&path, want.zip(print), move_from.as_ref(), view);
                 None
             }

@@ -19,6 +19,17 @@ pub struct Outcome {
 /// Folds all versions and discards of one path, in whatever order they are given.
 #[must_use]
 pub fn fold_set(versions: &[Version], discarded: &BTreeSet<Dot>) -> Outcome {
+    let heads = heads(versions, discarded);
+    Outcome {
+        winner: path::winner(&heads).map(|v| v.dot),
+        copies: path::copies(&heads).iter().map(|v| v.dot).collect(),
+        heads: heads.iter().map(|v| v.dot).collect(),
+    }
+}
+
+/// Returns the heads of one path, in order of their dots, each with those origins that are not replaced.
+#[must_use]
+pub fn heads(versions: &[Version], discarded: &BTreeSet<Dot>) -> Vec<Version> {
     let known: BTreeMap<Dot, &Version> = versions.iter().map(|v| (v.dot, v)).collect();
     let (touches, writes): (Vec<&Version>, Vec<&Version>) = known
         .values()
@@ -52,11 +63,7 @@ pub fn fold_set(versions: &[Version], discarded: &BTreeSet<Dot>) -> Outcome {
         }
         heads.push(head);
     }
-    Outcome {
-        winner: path::winner(&heads).map(|v| v.dot),
-        copies: path::copies(&heads).iter().map(|v| v.dot).collect(),
-        heads: heads.iter().map(|v| v.dot).collect(),
-    }
+    heads
 }
 
 /// Says whether a version is a Put whose known base is all of its own kind and content.

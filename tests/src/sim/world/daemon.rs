@@ -119,8 +119,10 @@ impl World {
             Work::Look(paths) => {
                 let here = &self.devices[device];
                 let paths = scanner::around(&paths, &here.disk, here.store.durable());
-                self.look_and_tell(device, &paths)
+                self.look_and_tell(device, &paths);
+                Ok(())
             }
+            Work::Report => self.next_report(device),
             Work::ScanStep => self.scan_step(device),
             Work::Fetch(job) => self.fetch(device, job),
             Work::InstallStep => self.install_step(device),

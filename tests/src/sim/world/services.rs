@@ -60,24 +60,37 @@ impl World {
             let delay = self.rng.between(1, 300);
             self.later(device, delay, Work::ScanStep);
         }
-        self.look_and_tell(device, &batch)?;
+        self.look_and_tell(device, &batch);
         if finished {
-            return self.tell(device, Input::ScanFinished);
+            self.report(device, Input::ScanFinished);
         }
         Ok(())
     }
 
-    pub(super) fn look_and_tell(&mut self, device: usize, paths: &[RelPath]) -> Result<(), String> {
+    /// Sends what the scanner found, which reaches the engine in order but later than it was seen.
+    fn report(&mut self, device: usize, input: Input) {
+        let delay = self.rng.below(1 + self.plan.report_delay_max_ms);
+        self.devices[device].reports.push_back(input);
+        self.later(device, delay, Work::Report);
+    }
+
+    pub(super) fn next_report(&mut self, device: usize) -> Result<(), String> {
+        match self.devices[device].reports.pop_front() {
+            Some(input) => self.tell(device, input),
+            None => Ok(()),
+        }
+    }
+
+    pub(super) fn look_and_tell(&mut self, device: usize, paths: &[RelPath]) {
         let here = &self.devices[device];
         let tables = here.store.durable();
         let looked = paths
             .iter()
-            .filter_map(|path| scanner::look(path, &here.disk, tables));
+            .filter_map(|path| scanner::look(path, &here.disk, tables, here.now(self.time_ms).boot));
         let changes: Vec<_> = looked.collect();
-        if changes.is_empty() {
-            return Ok(());
+        if !changes.is_empty() {
+            self.report(device, Input::LocalChanges(changes));
         }
-        self.tell(device, Input::LocalChanges(changes))
     }
 
     /// Gets a content from this device's own files, else from the first named peer that is connected and holds it.
