@@ -7,7 +7,7 @@
 //!
 //! Nothing is called deleted unless the folder is proven to be the right one and the path to be absent; what cannot be
 //! looked at is a problem, not a deletion. Deletions are proven twice, and sent after the additions of the same scan
-//! (as far as [`HELD_MAX`]), so that both ends of a rename are seen together.
+//! (as far as `HELD_MAX`), so that both ends of a rename are seen together.
 //!
 //! The scanner keeps no state: a crash loses nothing, the next scan starts anew.
 

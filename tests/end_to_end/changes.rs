@@ -113,6 +113,22 @@ fn whole_directories_are_made_moved_and_removed() -> Result<()> {
 }
 
 #[test]
+fn edits_deep_in_received_directories_are_noticed() -> Result<()> {
+    let group = Group::of(2)?;
+    for number in 0..8 {
+        group[0].write(&format!("d{number}/e/f/g/file"), number.to_string())?;
+    }
+    settle_as_left(&group, 0)?;
+    for number in 0..8 {
+        group[1].write(&format!("d{number}/e/f/g/more"), "more")?;
+        group[1].write(&format!("d{number}/e/beside"), "beside")?;
+    }
+    let tree = settle_as_left(&group, 1)?;
+    ensure!(tree.file_count() == 24, "{tree:?}");
+    Ok(())
+}
+
+#[test]
 fn empty_directories_are_kept() -> Result<()> {
     let group = Group::of(2)?;
     fs::create_dir_all(group[0].path("one/two/three"))?;

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::fs;
 
 use anyhow::{Result, ensure};
-use p2p_sync_tests::harness::{Group, Tree};
+use p2p_sync_tests::harness::{Group, PATIENCE, Tree};
 
 use crate::{settle_as_left, settle_without_conflict};
 
@@ -66,12 +66,15 @@ fn concurrent_edits_leave_one_winner_and_one_copy_everywhere() -> Result<()> {
         texts(&group, &tree)? == BTreeSet::from(["by anna".to_owned(), "by ben".to_owned()]),
         "{tree:?}"
     );
-    for device in &group.devices {
-        ensure!(
-            device.status()?.folder("conflicts") == Some(1),
-            "{}",
-            device.status()?.0
-        );
+    for device in &mut group.devices {
+        device.wait("the conflict in its status", PATIENCE, |device| {
+            let status = device.status()?;
+            Ok(if status.folder("conflicts") == Some(1) {
+                Ok(())
+            } else {
+                Err(status.0.to_string())
+            })
+        })?;
     }
     Ok(())
 }

@@ -3,7 +3,7 @@
 //! Everything that happens follows from one seed: what users do, how long messages take and which are lost, when
 //! cables are cut, when a device dies and what had become durable by then, how wrong clocks are. A run has a part with
 //! faults, then all is healed and everything must come to rest within a bounded time. A run tells its steps to a
-//! [`Trace`], whose hash must be the same each time a seed is run.
+//! trace, whose hash must be the same each time a seed is run.
 //!
 //! What must hold at each step and at the end stands in `tests/simulation/invariants/`.
 

@@ -5,12 +5,13 @@
 //! *and* this process holds its name in the abstract socket namespace, which closes the gap between the two binds.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr as UnixAddr, UnixListener};
 
 use libp2p::Multiaddr;
 use libp2p::multiaddr::Protocol;
+use rustix::net::{AddressFamily, SocketType, sockopt};
 
 /// The claim on a port of this network namespace; given up when dropped.
 #[derive(Debug)]
@@ -28,8 +29,25 @@ pub(super) fn claim(address: &Multiaddr) -> io::Result<PortClaim> {
     };
     let name = format!("p2p-sync/listen/{socket}");
     let name = UnixListener::bind_addr(&UnixAddr::from_abstract_name(name)?)?;
-    TcpListener::bind(socket)?;
+    probe(socket)?;
     Ok(PortClaim { _name: Some(name) })
+}
+
+/// Binds a plain socket for a moment. IPv6 addresses are taken for IPv6 alone, as libp2p does, so that the wildcards of
+/// both families can have one port.
+fn probe(address: SocketAddr) -> io::Result<()> {
+    let family = if address.is_ipv6() {
+        AddressFamily::INET6
+    } else {
+        AddressFamily::INET
+    };
+    let socket = rustix::net::socket(family, SocketType::STREAM, None)?;
+    if address.is_ipv6() {
+        sockopt::set_ipv6_v6only(&socket, true)?;
+    }
+    sockopt::set_socket_reuseaddr(&socket, true)?;
+    rustix::net::bind(&socket, &address)?;
+    Ok(rustix::net::listen(&socket, 1)?)
 }
 
 /// Returns the address with port 0: any free one.
@@ -79,7 +97,22 @@ pub(super) fn is_dialable(address: &Multiaddr) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::net::TcpListener;
+
     use super::*;
+
+    #[test]
+    fn the_wildcards_of_both_families_can_have_one_port() {
+        let port = TcpListener::bind("0.0.0.0:0")
+            .unwrap()
+            .local_addr()
+            .unwrap()
+            .port();
+        let v4 = claim(&format!("/ip4/0.0.0.0/tcp/{port}").parse().unwrap()).unwrap();
+        let _listener = TcpListener::bind(("0.0.0.0", port)).unwrap();
+        claim(&format!("/ip6/::/tcp/{port}").parse().unwrap()).unwrap();
+        drop(v4);
+    }
 
     #[test]
     fn a_port_that_somebody_listens_on_cannot_be_claimed() {

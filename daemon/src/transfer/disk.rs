@@ -11,15 +11,14 @@ use std::path::{Path, PathBuf};
 use p2p_sync_core::content::{CHUNK_SIZE, ChunkHash, chunk_count, chunk_len, hash_chunk};
 use p2p_sync_core::ids::ContentHash;
 use p2p_sync_core::rel_path::{OWN_DIR, RelPath};
-use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags};
+use rustix::fs::{AtFlags, Mode, OFlags};
 
 use super::OpenFolderError;
+use crate::root_dir::RootDir;
 
 /// Room that is left on the file system whatever is fetched, or a hundredth of it if that is less: a full disk would
 /// stop the journal and the user's own programs too.
 const MIN_FREE: u64 = 64 << 20;
-/// Times that `openat2` is tried when a rename elsewhere disturbs it.
-const OPEN_ATTEMPTS: u32 = 16;
 /// Bytes of a chunk.
 pub(super) const CHUNK: usize = CHUNK_SIZE as usize;
 
@@ -64,7 +63,7 @@ pub(super) enum TempKind {
 /// The directories.
 #[derive(Debug)]
 pub(super) struct Folder {
-    root: OwnedFd,
+    root: RootDir,
     tmp: OwnedFd,
     tmp_path: PathBuf,
 }
@@ -72,33 +71,27 @@ pub(super) struct Folder {
 impl Folder {
     /// Opens the folder and its temporary directory, which is made if it is missing.
     pub(super) fn open(root_path: &Path) -> Result<Self, OpenFolderError> {
-        let fail = |path: &Path, errno: rustix::io::Errno| OpenFolderError {
-            path: path.to_owned(),
-            source: errno.into(),
+        let fail = |path: &Path| {
+            let path = path.to_owned();
+            move |source: io::Error| OpenFolderError { path, source }
         };
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let root = rustix::fs::open(root_path, flags, Mode::empty()).map_err(|e| fail(root_path, e))?;
-        let own = Path::new(std::ffi::OsStr::from_bytes(OWN_DIR));
-        let tmp = own.join("tmp");
-        for dir in [own, &tmp] {
-            match rustix::fs::mkdirat(&root, dir, Mode::RWXU) {
+        let root = RootDir::open(root_path).map_err(|e| fail(root_path)(e.source))?;
+        let tmp_path = root_path.join(std::ffi::OsStr::from_bytes(OWN_DIR)).join("tmp");
+        let tmp_name = [OWN_DIR, b"/tmp"].concat();
+        for dir in [OWN_DIR, &tmp_name] {
+            match rustix::fs::mkdirat(root.fd(), dir, Mode::RWXU) {
                 Ok(()) | Err(rustix::io::Errno::EXIST) => {}
-                Err(errno) => return Err(fail(&root_path.join(dir), errno)),
+                Err(errno) => return Err(fail(&tmp_path)(errno.into())),
             }
         }
-        let tmp_path = root_path.join(&tmp);
-        let tmp = beneath(&root, tmp.as_os_str().as_bytes(), flags).map_err(|e| OpenFolderError {
-            path: tmp_path.clone(),
-            source: e,
-        })?;
+        let tmp_name = RelPath::parse(tmp_name).map_err(|e| fail(&tmp_path)(io::Error::other(e)))?;
+        let tmp = root.open_dir(Some(&tmp_name)).map_err(fail(&tmp_path))?;
         Ok(Self { root, tmp, tmp_path })
     }
 
     /// Opens a user's regular file for reading and returns it with its size.
     pub(super) fn open_user(&self, path: &RelPath) -> io::Result<(File, u64)> {
-        // O_NONBLOCK: a named pipe that took the file's place must not block us.
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        regular(File::from(beneath(&self.root, path.as_bytes(), flags)?))
+        regular(File::from(self.root.open_file(path)?))
     }
 
     /// Opens a temporary file for reading and writing and returns it with its size.
@@ -246,19 +239,6 @@ fn temp_name(content: &ContentHash, kind: TempKind) -> String {
     match kind {
         TempKind::Complete => content.to_hex(),
         TempKind::Part => content.to_hex() + ".part",
-    }
-}
-
-fn beneath(dir: &OwnedFd, path: &[u8], flags: OFlags) -> io::Result<OwnedFd> {
-    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
-    let mut attempts = 0;
-    loop {
-        match rustix::fs::openat2(dir, path, flags, Mode::empty(), resolve) {
-            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) if attempts < OPEN_ATTEMPTS => {
-                attempts += 1;
-            }
-            other => return Ok(other?),
-        }
     }
 }
 

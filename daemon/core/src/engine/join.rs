@@ -3,20 +3,22 @@
 //! A joiner shows that it holds an invite's key, and gets the signed admin events that lead from genesis to its Grant.
 //! It then leaves its own group of one, takes the group's ledger, and only then looks at its folder.
 
+mod admit;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use ed25519_dalek::{Signer, SigningKey};
 
-use super::group::{Group, grant_message, nonce_message, verify};
+use self::admit::read_chain;
+use super::group::{Group, grant_message, nonce_message};
 use super::sync::Asked;
 use super::{
-    Command, CommandError, CommandId, InboundId, MAX_PRESENT_BYTES, Notification, Output, Phase,
-    RecoveredInstall, Redeem, RefuseReason, Reply, Request, RequestFailed, Response, StateView, StoredEvent,
-    SyncEngine, member_set,
+    Command, CommandError, CommandId, Notification, Output, Phase, RecoveredInstall, Redeem, RefuseReason,
+    Reply, Request, RequestFailed, Response, StateView, SyncEngine, member_set,
 };
 use crate::access::Role;
-use crate::ids::{DeviceId, EventId, GroupId};
+use crate::ids::{DeviceId, GroupId};
 use crate::ledger::{
     EventKind, Genesis, Grant, GrantVia, Invite, Item, LogState, SignedEvent, VerifiedEvent,
 };
@@ -430,177 +432,6 @@ impl SyncEngine {
         }
     }
 
-    pub(super) fn join_hello(&mut self, from: DeviceId, id: InboundId) {
-        let nonce = self.random.bytes32();
-        while self.joining.nonces.len() >= MAX_NONCES {
-            self.joining.nonces.pop_first();
-        }
-        self.joining.nonces.insert(from, nonce);
-        self.respond(id, Response::Challenge { nonce });
-    }
-
-    pub(super) fn join_redeem(
-        &mut self,
-        from: DeviceId,
-        id: InboundId,
-        redeem: &Redeem,
-        now: Now,
-        view: &impl StateView,
-    ) {
-        let response = match self.check_redeem(from, redeem, now) {
-            Ok(role) => {
-                let via = GrantVia::Invite {
-                    key: redeem.invite,
-                    sig: redeem.grant_sig,
-                };
-                self.admit(from, role, redeem.name.clone(), via, now, view)
-            }
-            Err(reason) => Response::Refused(reason),
-        };
-        self.respond(id, response);
-    }
-
-    fn check_redeem(&mut self, from: DeviceId, redeem: &Redeem, now: Now) -> Result<Role, RefuseReason> {
-        let group = self.group.as_ref().ok_or(RefuseReason::Busy)?;
-        if group.id != redeem.group {
-            return Err(RefuseReason::OtherGroup);
-        }
-        let nonce = self.joining.nonces.remove(&from).ok_or(RefuseReason::Busy)?;
-        let live = group.invite(&redeem.invite).ok_or(RefuseReason::BadInvite)?;
-        let signed = verify(
-            &redeem.invite,
-            &redeem.nonce_sig,
-            &nonce_message(&nonce, &group.id, &from),
-        ) && verify(
-            &redeem.invite,
-            &redeem.grant_sig,
-            &grant_message(&group.id, &from),
-        );
-        if !signed {
-            return Err(RefuseReason::BadInvite);
-        }
-        if group.is_member(&from) {
-            return Ok(live.invite.role);
-        }
-        if live.invite.expires_ms.is_some_and(|ms| ms <= now.wall_ms) {
-            return Err(RefuseReason::Expired);
-        }
-        if group.uses(&redeem.invite) >= live.invite.max_uses {
-            return Err(RefuseReason::UsedUp);
-        }
-        let mine = group.role(&self.me);
-        if !mine.is_some_and(|mine| mine >= Role::Admin && mine >= live.invite.role) {
-            return Err(RefuseReason::MayNotAdmit);
-        }
-        Ok(live.invite.role)
-    }
-
-    pub(super) fn join_trust_lan(
-        &mut self,
-        from: DeviceId,
-        id: InboundId,
-        name: String,
-        now: Now,
-        view: &impl StateView,
-    ) {
-        let local = self.peers.get(&from).is_some_and(|peer| peer.local);
-        let may = self.my_role().is_some_and(|mine| mine.may_give(Role::Editor));
-        let response = if self.trust_lan && local && may {
-            self.admit(from, Role::Editor, name, GrantVia::Author, now, view)
-        } else {
-            Response::Refused(RefuseReason::MayNotAdmit)
-        };
-        self.respond(id, response);
-    }
-
-    /// Makes a device a member, unless it is one, and returns its way into the group.
-    fn admit(
-        &mut self,
-        device: DeviceId,
-        role: Role,
-        mut name: String,
-        via: GrantVia,
-        now: Now,
-        view: &impl StateView,
-    ) -> Response {
-        while name.len() > crate::ledger::MAX_NAME {
-            name.pop();
-        }
-        if !self.group.as_ref().is_some_and(|group| group.is_member(&device)) {
-            let grant = Item::Grant(Grant {
-                device,
-                role,
-                name,
-                via,
-            });
-            self.publish(EventKind::Admin, vec![grant], now, view);
-        }
-        Response::Accepted {
-            events: self.chain_of(&device, view),
-        }
-    }
-
-    /// Returns the admin events that lead from genesis to a device's Grant, in the order of their hybrid clocks.
-    fn chain_of(&self, device: &DeviceId, view: &impl StateView) -> Vec<SignedEvent> {
-        let Some(group) = &self.group else {
-            return Vec::new();
-        };
-        let mut chain: BTreeMap<(u64, EventId), StoredEvent> = BTreeMap::new();
-        let mut open = vec![*device];
-        let mut visited = BTreeSet::new();
-        while let Some(device) = open.pop() {
-            if !visited.insert(device) {
-                continue;
-            }
-            for grant in group.grants(&device) {
-                let invite = grant
-                    .invite
-                    .as_ref()
-                    .and_then(|key| group.invite(key))
-                    .map(|live| live.dot);
-                for dot in [Some(grant.dot), invite].into_iter().flatten() {
-                    let Some(stored) = self.pending.event(view, dot.device, dot.seq) else {
-                        continue;
-                    };
-                    open.push(stored.author);
-                    if let Ok(read) = stored.event.read_stored() {
-                        chain.insert((read.header.hlc.bits(), stored.id), stored);
-                    }
-                }
-            }
-        }
-        chain.into_values().map(|stored| stored.event).collect()
-    }
-
-    /// Shows a member that does not know us how we came in.
-    pub(super) fn present(&mut self, to: DeviceId, view: &impl StateView) {
-        let me = self.me;
-        let events = self.chain_of(&me, view);
-        let size: usize = events.iter().map(SignedEvent::len).sum();
-        if !events.is_empty() && size <= MAX_PRESENT_BYTES {
-            self.ask(to, Asked::Present, Request::Present { events });
-        }
-    }
-
-    pub(super) fn present_received(&mut self, from: DeviceId, id: InboundId, events: &[SignedEvent]) {
-        let Some(group) = &self.group else {
-            self.respond(id, Response::Refused(RefuseReason::Busy));
-            return;
-        };
-        if self.is_member(&from) {
-            self.respond(id, Response::Accepted { events: Vec::new() });
-            return;
-        }
-        let shown = read_chain(group.id, events).is_some_and(|shown| shown.is_member(&from));
-        if !shown || self.joining.presented.len() >= MAX_PRESENTED {
-            self.respond(id, Response::Refused(RefuseReason::NotMember));
-            return;
-        }
-        self.joining.presented.insert(from);
-        self.respond(id, Response::Accepted { events: Vec::new() });
-        self.enter_group();
-    }
-
     /// Takes an answer to one of the join protocol's requests.
     pub(super) fn join_answered(
         &mut self,
@@ -751,27 +582,4 @@ impl SyncEngine {
         self.pending.set_setting(JOINING, None);
         self.pending.set_setting(PRESENTED, None);
     }
-}
-
-/// Evaluates a chain of admin events without the logs they stand in; `None` if one is malformed, not signed, or
-/// founds another group. Enough to let a device ask for the ledger, which then says the same or refuses it.
-fn read_chain(group: GroupId, events: &[SignedEvent]) -> Option<Group> {
-    let mut shown = Group::new(group);
-    let size: usize = events.iter().map(SignedEvent::len).sum();
-    if size > MAX_PRESENT_BYTES {
-        return None;
-    }
-    let mut logs: BTreeMap<DeviceId, LogState> = BTreeMap::new();
-    for event in events {
-        let verified = event.verify(&group).ok()?;
-        let author = verified.header.author;
-        // Every event of the chain counts as seen by those after it: past cannot be checked without the logs.
-        let mut log = LogState::all_seeing(author);
-        for other in logs.values() {
-            log.seen.insert(other.author.short(), u64::MAX);
-        }
-        shown.apply(&verified, &log);
-        logs.insert(author, log);
-    }
-    Some(shown)
 }

@@ -4,18 +4,20 @@
 //! answerer. That order respects `seen`, so each event can be applied as it comes and nothing is ever buffered; what
 //! does not fit is pulled instead.
 
+mod accept;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
 use super::{
-    GossipMessage, Head, InboundId, MAX_PAGE_BYTES, MAX_PUSH_BYTES, Notification, Output, PeerStatus, Phase,
-    RefuseReason, Request, RequestFailed, RequestId, Response, StateView, StoredEvent, SyncEngine,
+    GossipMessage, Head, InboundId, MAX_PAGE_BYTES, Notification, Output, PeerStatus, Phase, RefuseReason,
+    Request, RequestFailed, RequestId, Response, StateView, SyncEngine,
 };
-use crate::ids::{DeviceId, EventId, ShortId};
-use crate::ledger::{Body, EventKind, Header, Item, LogError, LogState, Seen, SignedEvent, VerifiedEvent};
-use crate::time::{BootInstant, Hlc, Now};
+use crate::ids::{DeviceId, ShortId};
+use crate::ledger::{LogState, SignedEvent};
+use crate::time::{BootInstant, Now};
 
 /// Between two exchanges of heads with some neighbour, when nothing happens.
 const ROUND: Duration = Duration::from_secs(60);
@@ -399,201 +401,6 @@ impl SyncEngine {
         if self.phase == Phase::CatchingUp {
             self.ledger_complete(view);
         }
-    }
-
-    /// Checks an event in full and applies it (ledger.md 7).
-    pub(super) fn accept(&mut self, event: &SignedEvent, view: &impl StateView) -> Result<(), Refused> {
-        let Some(group) = &self.group else {
-            return Err(Refused::Gap);
-        };
-        let header = Header::from_bytes(&event.header).map_err(|_| Refused::Bad("a malformed header"))?;
-        let founding = header.kind == EventKind::Genesis && event.id().as_group() == group.id;
-        if !founding && !group.is_member(&header.author) {
-            return Err(Refused::Gap);
-        }
-        let short = header.author.short();
-        let log = self
-            .logs
-            .get(&short)
-            .cloned()
-            .unwrap_or_else(|| LogState::empty(header.author));
-        match log.check_next(&header) {
-            Err(LogError::Known) => return self.known_or_fork(&header, event, view),
-            Err(LogError::Gap) => return Err(Refused::Gap),
-            Err(_) => return Err(Refused::Bad("an event that does not continue its log")),
-            Ok(()) => {}
-        }
-        let verified = event
-            .verify(&group.id)
-            .map_err(|_| Refused::Bad("an event that does not verify"))?;
-        for seen in &header.seen {
-            self.check_seen(seen, header.hlc, view)?;
-        }
-        self.apply(&verified, log, view);
-        Ok(())
-    }
-
-    fn known_or_fork(
-        &mut self,
-        header: &Header,
-        event: &SignedEvent,
-        view: &impl StateView,
-    ) -> Result<(), Refused> {
-        let stored = self.pending.event(view, header.author.short(), header.seq);
-        if stored.is_some_and(|stored| stored.id == event.id()) {
-            return Err(Refused::Known);
-        }
-        Err(Refused::Bad("a second event for one place in a log"))
-    }
-
-    /// Checks one entry of `seen`: the event is here, is the named one, and is older by the hybrid clock.
-    fn check_seen(&self, seen: &Seen, hlc: Hlc, view: &impl StateView) -> Result<(), Refused> {
-        let log = self.logs.get(&seen.device).ok_or(Refused::Gap)?;
-        if log.size() < seen.next_seq {
-            return Err(Refused::Gap);
-        }
-        let (id16, clock) = if log.size() == seen.next_seq {
-            (log.last_id.id16(), log.hlc)
-        } else {
-            let stored = self
-                .pending
-                .event(view, seen.device, seen.next_seq - 1)
-                .ok_or(Refused::Gap)?;
-            let header = Header::from_bytes(&stored.event.header).map_err(|_| Refused::Gap)?;
-            (stored.id.id16(), header.hlc)
-        };
-        if id16 != seen.id16 {
-            return Err(Refused::Bad("an event that has seen another history"));
-        }
-        if clock >= hlc {
-            return Err(Refused::Bad("an event older than what it has seen"));
-        }
-        Ok(())
-    }
-
-    /// Applies a checked event to log, group and paths.
-    fn apply(&mut self, event: &VerifiedEvent, mut log: LogState, view: &impl StateView) {
-        let author = event.header.author;
-        let short = author.short();
-        log.push(event);
-        self.peers.heads_moved();
-        self.pending.add_event(StoredEvent {
-            author,
-            seq: event.header.seq,
-            id: event.id,
-            kind: event.header.kind.code(),
-            event: event.signed.clone(),
-        });
-        self.pending.set_log(short, log.clone());
-        self.logs.insert(short, log.clone());
-        let critical = event.body.items.iter().any(Item::is_unknown_critical);
-        if critical || event.header.kind.is_unknown_critical() {
-            self.notify(Notification::UpgradeNeeded { device: author });
-            return;
-        }
-        match event.header.kind {
-            EventKind::Genesis | EventKind::Admin => self.apply_admin(event, &log),
-            EventKind::Work => {
-                let role = self.group.as_ref().and_then(|group| group.role_at(&log));
-                if role.is_some_and(crate::access::Role::may_write) {
-                    self.apply_work(event, view);
-                }
-            }
-            EventKind::Unknown(_) => {}
-        }
-    }
-
-    /// Makes an event of this device's, applies it, and tells the members once it is durable.
-    pub(super) fn publish(&mut self, kind: EventKind, items: Vec<Item>, now: Now, view: &impl StateView) {
-        let (signed, id) = self.sign_event(kind, items, now);
-        let Ok(verified) = signed.read_stored() else {
-            debug_assert!(false, "an event of our own making is well-formed");
-            return;
-        };
-        let log = self.own_log();
-        self.apply(&verified, log, view);
-        self.peers.quiet = Some(now.boot.after(QUIET));
-        self.broadcast(&signed, verified.header.seq, id);
-    }
-
-    pub(super) fn own_log(&self) -> LogState {
-        self.logs
-            .get(&self.me.short())
-            .cloned()
-            .unwrap_or_else(|| LogState::empty(self.me))
-    }
-
-    fn sign_event(&mut self, kind: EventKind, items: Vec<Item>, now: Now) -> (SignedEvent, EventId) {
-        let own = self.own_log();
-        let newest = self.logs.values().map(|log| log.hlc).max().unwrap_or_default();
-        let seen = self
-            .logs
-            .iter()
-            .filter(|(short, log)| {
-                **short != self.me.short() && own.seen.get(short).copied().unwrap_or(0) < log.size()
-            })
-            .map(|(short, log)| Seen {
-                device: *short,
-                next_seq: log.size(),
-                id16: log.last_id.id16(),
-            })
-            .collect();
-        let header = Header {
-            author: self.me,
-            seq: own.size(),
-            prev_root: own.peaks.root(),
-            hlc: newest.next(now.wall_ms),
-            wall_ms: now.wall_ms,
-            seen,
-            kind,
-            n_items: 0,
-            body_len: 0,
-            body_root: [0; 32],
-        };
-        let body = Body {
-            seed: self.random.bytes16(),
-            items,
-        };
-        let group = self
-            .group
-            .as_ref()
-            .map_or_else(|| crate::ids::GroupId::new([0; 32]), |group| group.id);
-        SignedEvent::sign(&self.key, &group, header, &body)
-    }
-
-    fn broadcast(&mut self, event: &SignedEvent, seq: u64, id: EventId) {
-        let members: Vec<DeviceId> = self
-            .peers
-            .map
-            .iter()
-            .filter(|(device, peer)| self.is_member(device) && peer.pushes < MAX_PUSHES)
-            .map(|(device, _)| *device)
-            .collect();
-        if members.is_empty() {
-            return;
-        }
-        if event.len() <= MAX_PUSH_BYTES {
-            for device in &members {
-                if let Some(peer) = self.peers.map.get_mut(device) {
-                    peer.pushes += 1;
-                }
-                self.ask(
-                    *device,
-                    Asked::Push,
-                    Request::Push {
-                        events: vec![event.clone()],
-                    },
-                );
-            }
-        }
-        let message = GossipMessage::EventAnnounced {
-            author: self.me,
-            seq,
-            id,
-            header: event.header.clone(),
-            signature: event.signature,
-        };
-        self.emit(Output::Gossip(message));
     }
 
     /// Takes a broadcast: a hint that somebody has something new.

@@ -1,0 +1,220 @@
+//! The side of a group: admitting devices, and showing and reading how a device came in.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{MAX_NONCES, MAX_PRESENTED};
+use crate::access::Role;
+use crate::engine::group::{Group, grant_message, nonce_message, verify};
+use crate::engine::sync::Asked;
+use crate::engine::{
+    InboundId, MAX_PRESENT_BYTES, Redeem, RefuseReason, Request, Response, StateView, StoredEvent, SyncEngine,
+};
+use crate::ids::{DeviceId, EventId, GroupId};
+use crate::ledger::{EventKind, Grant, GrantVia, Item, LogState, SignedEvent};
+use crate::time::Now;
+
+impl SyncEngine {
+    pub(in crate::engine) fn join_hello(&mut self, from: DeviceId, id: InboundId) {
+        let nonce = self.random.bytes32();
+        while self.joining.nonces.len() >= MAX_NONCES {
+            self.joining.nonces.pop_first();
+        }
+        self.joining.nonces.insert(from, nonce);
+        self.respond(id, Response::Challenge { nonce });
+    }
+
+    pub(in crate::engine) fn join_redeem(
+        &mut self,
+        from: DeviceId,
+        id: InboundId,
+        redeem: &Redeem,
+        now: Now,
+        view: &impl StateView,
+    ) {
+        let response = match self.check_redeem(from, redeem, now) {
+            Ok(role) => {
+                let via = GrantVia::Invite {
+                    key: redeem.invite,
+                    sig: redeem.grant_sig,
+                };
+                self.admit(from, role, redeem.name.clone(), via, now, view)
+            }
+            Err(reason) => Response::Refused(reason),
+        };
+        self.respond(id, response);
+    }
+
+    pub(super) fn check_redeem(
+        &mut self,
+        from: DeviceId,
+        redeem: &Redeem,
+        now: Now,
+    ) -> Result<Role, RefuseReason> {
+        let group = self.group.as_ref().ok_or(RefuseReason::Busy)?;
+        if group.id != redeem.group {
+            return Err(RefuseReason::OtherGroup);
+        }
+        let nonce = self.joining.nonces.remove(&from).ok_or(RefuseReason::Busy)?;
+        let live = group.invite(&redeem.invite).ok_or(RefuseReason::BadInvite)?;
+        let signed = verify(
+            &redeem.invite,
+            &redeem.nonce_sig,
+            &nonce_message(&nonce, &group.id, &from),
+        ) && verify(
+            &redeem.invite,
+            &redeem.grant_sig,
+            &grant_message(&group.id, &from),
+        );
+        if !signed {
+            return Err(RefuseReason::BadInvite);
+        }
+        if group.is_member(&from) {
+            return Ok(live.invite.role);
+        }
+        if live.invite.expires_ms.is_some_and(|ms| ms <= now.wall_ms) {
+            return Err(RefuseReason::Expired);
+        }
+        if group.uses(&redeem.invite) >= live.invite.max_uses {
+            return Err(RefuseReason::UsedUp);
+        }
+        let mine = group.role(&self.me);
+        if !mine.is_some_and(|mine| mine >= Role::Admin && mine >= live.invite.role) {
+            return Err(RefuseReason::MayNotAdmit);
+        }
+        Ok(live.invite.role)
+    }
+
+    pub(in crate::engine) fn join_trust_lan(
+        &mut self,
+        from: DeviceId,
+        id: InboundId,
+        name: String,
+        now: Now,
+        view: &impl StateView,
+    ) {
+        let local = self.peers.get(&from).is_some_and(|peer| peer.local);
+        let may = self.my_role().is_some_and(|mine| mine.may_give(Role::Editor));
+        let response = if self.trust_lan && local && may {
+            self.admit(from, Role::Editor, name, GrantVia::Author, now, view)
+        } else {
+            Response::Refused(RefuseReason::MayNotAdmit)
+        };
+        self.respond(id, response);
+    }
+
+    /// Makes a device a member, unless it is one, and returns its way into the group.
+    pub(super) fn admit(
+        &mut self,
+        device: DeviceId,
+        role: Role,
+        mut name: String,
+        via: GrantVia,
+        now: Now,
+        view: &impl StateView,
+    ) -> Response {
+        while name.len() > crate::ledger::MAX_NAME {
+            name.pop();
+        }
+        if !self.group.as_ref().is_some_and(|group| group.is_member(&device)) {
+            let grant = Item::Grant(Grant {
+                device,
+                role,
+                name,
+                via,
+            });
+            self.publish(EventKind::Admin, vec![grant], now, view);
+        }
+        Response::Accepted {
+            events: self.chain_of(&device, view),
+        }
+    }
+
+    /// Returns the admin events that lead from genesis to a device's Grant, in the order of their hybrid clocks.
+    pub(super) fn chain_of(&self, device: &DeviceId, view: &impl StateView) -> Vec<SignedEvent> {
+        let Some(group) = &self.group else {
+            return Vec::new();
+        };
+        let mut chain: BTreeMap<(u64, EventId), StoredEvent> = BTreeMap::new();
+        let mut open = vec![*device];
+        let mut visited = BTreeSet::new();
+        while let Some(device) = open.pop() {
+            if !visited.insert(device) {
+                continue;
+            }
+            for grant in group.grants(&device) {
+                let invite = grant
+                    .invite
+                    .as_ref()
+                    .and_then(|key| group.invite(key))
+                    .map(|live| live.dot);
+                for dot in [Some(grant.dot), invite].into_iter().flatten() {
+                    let Some(stored) = self.pending.event(view, dot.device, dot.seq) else {
+                        continue;
+                    };
+                    open.push(stored.author);
+                    if let Ok(read) = stored.event.read_stored() {
+                        chain.insert((read.header.hlc.bits(), stored.id), stored);
+                    }
+                }
+            }
+        }
+        chain.into_values().map(|stored| stored.event).collect()
+    }
+
+    /// Shows a member that does not know us how we came in.
+    pub(in crate::engine) fn present(&mut self, to: DeviceId, view: &impl StateView) {
+        let me = self.me;
+        let events = self.chain_of(&me, view);
+        let size: usize = events.iter().map(SignedEvent::len).sum();
+        if !events.is_empty() && size <= MAX_PRESENT_BYTES {
+            self.ask(to, Asked::Present, Request::Present { events });
+        }
+    }
+
+    pub(in crate::engine) fn present_received(
+        &mut self,
+        from: DeviceId,
+        id: InboundId,
+        events: &[SignedEvent],
+    ) {
+        let Some(group) = &self.group else {
+            self.respond(id, Response::Refused(RefuseReason::Busy));
+            return;
+        };
+        if self.is_member(&from) {
+            self.respond(id, Response::Accepted { events: Vec::new() });
+            return;
+        }
+        let shown = read_chain(group.id, events).is_some_and(|shown| shown.is_member(&from));
+        if !shown || self.joining.presented.len() >= MAX_PRESENTED {
+            self.respond(id, Response::Refused(RefuseReason::NotMember));
+            return;
+        }
+        self.joining.presented.insert(from);
+        self.respond(id, Response::Accepted { events: Vec::new() });
+        self.enter_group();
+    }
+}
+
+/// Evaluates a chain of admin events without the logs they stand in; `None` if one is malformed, not signed, or
+/// founds another group. Enough to let a device ask for the ledger, which then says the same or refuses it.
+pub(super) fn read_chain(group: GroupId, events: &[SignedEvent]) -> Option<Group> {
+    let mut shown = Group::new(group);
+    let size: usize = events.iter().map(SignedEvent::len).sum();
+    if size > MAX_PRESENT_BYTES {
+        return None;
+    }
+    let mut logs: BTreeMap<DeviceId, LogState> = BTreeMap::new();
+    for event in events {
+        let verified = event.verify(&group).ok()?;
+        let author = verified.header.author;
+        // Every event of the chain counts as seen by those after it: past cannot be checked without the logs.
+        let mut log = LogState::all_seeing(author);
+        for other in logs.values() {
+            log.seen.insert(other.author.short(), u64::MAX);
+        }
+        shown.apply(&verified, &log);
+        logs.insert(author, log);
+    }
+    Some(shown)
+}

@@ -1,0 +1,172 @@
+//! What users ask of the daemon, and what they are told.
+
+use p2p_sync_core::engine::{Command, CommandError, CommandId, Input, Notification, Reply};
+use p2p_sync_core::ids::GroupId;
+use p2p_sync_core::ticket::Ticket;
+use tokio::sync::oneshot;
+use tracing::{debug, error, info, trace, warn};
+
+use super::{EventLoop, LoopError, Waiting};
+use crate::clock;
+use crate::control::{ControlCommand, ControlError, Joined, JournalSummary};
+use crate::network::NetworkCommand;
+
+impl EventLoop {
+    /// Gives the answer that came with the join to the files that it found differing.
+    pub(super) fn choose_held(&mut self) -> Result<(), LoopError> {
+        let Some(choice) = self.join_choice else {
+            return Ok(());
+        };
+        if self.engine.status().join_held == 0 {
+            return Ok(());
+        }
+        self.join_choice = None;
+        self.next_command += 1;
+        let id = CommandId(self.next_command);
+        self.input(Input::Command {
+            id,
+            command: Command::ResolveJoin { choice },
+        })
+    }
+
+    pub(super) fn control(&mut self, command: ControlCommand) -> Result<(), LoopError> {
+        let (command, waiting) = match command {
+            ControlCommand::GetJournal { reply } => {
+                let _ = reply.send(Ok(self.journal_summary()));
+                return Ok(());
+            }
+            ControlCommand::ConnectPeer { address, reply } => {
+                self.send(NetworkCommand::Dial { address });
+                let _ = reply.send(Ok(()));
+                return Ok(());
+            }
+            ControlCommand::CreateInvite {
+                role,
+                expires,
+                max_uses,
+                reply,
+            } => {
+                let Ok(secret) = crate::identity::random32() else {
+                    let _ = reply.send(Err(ControlError::TimedOut));
+                    return Ok(());
+                };
+                let expires_ms = expires.map(clock::wall_ms);
+                (
+                    Command::CreateInvite {
+                        role,
+                        expires_ms,
+                        max_uses,
+                        secret,
+                    },
+                    Waiting::Invite(reply),
+                )
+            }
+            ControlCommand::Join {
+                ticket,
+                choice,
+                reply,
+            } => (
+                Command::Join {
+                    ticket: ticket.to_string(),
+                },
+                Waiting::Join(reply, choice),
+            ),
+            ControlCommand::ResolveJoin { choice, reply } => {
+                (Command::ResolveJoin { choice }, Waiting::Done(reply))
+            }
+            ControlCommand::Rescan { path, reply } => (Command::Rescan { path }, Waiting::Done(reply)),
+        };
+        self.next_command += 1;
+        let id = CommandId(self.next_command);
+        self.waiting.insert(id, waiting);
+        self.input(Input::Command { id, command })
+    }
+
+    pub(super) fn journal_summary(&self) -> JournalSummary {
+        let summary = self.services.journal.summary();
+        JournalSummary {
+            last_stop_clean: self.services.journal_recovered.is_empty(),
+            recovered: self.services.journal_recovered.clone(),
+            in_use: summary.in_use,
+            open_installs: summary.open_installs,
+            size_bytes: summary.size_bytes,
+        }
+    }
+
+    /// Gives the engine's answer to whoever asked; a closed receiver went away and wants none.
+    pub(super) fn reply(&mut self, id: CommandId, reply: Result<Reply, CommandError>) {
+        match self.waiting.remove(&id) {
+            Some(Waiting::Invite(to)) => {
+                let _ = to.send(match reply {
+                    Ok(Reply::Invited { group, secret }) => Ok(self.ticket(group, secret)),
+                    Ok(_) => Err(ControlError::TimedOut),
+                    Err(error) => Err(error.into()),
+                });
+            }
+            Some(Waiting::Join(to, choice)) => {
+                if reply.is_ok() {
+                    self.join_choice = choice;
+                }
+                let _ = to.send(match reply {
+                    Ok(Reply::Joined { group, role }) => Ok(Joined { group, role }),
+                    Ok(_) => Err(ControlError::TimedOut),
+                    Err(error) => Err(error.into()),
+                });
+            }
+            Some(Waiting::Done(to)) => drop(to.send(reply.map(|_| ()).map_err(ControlError::from))),
+            None => {}
+        }
+    }
+
+    pub(super) fn ticket(&self, group: GroupId, secret: [u8; 32]) -> Ticket {
+        let far = |address: &&String| !address.contains("/ip4/127.") && !address.contains("/ip6/::1/");
+        let reachable: Vec<String> = self.listen.iter().filter(far).cloned().collect();
+        // A device that listens on loopback only is being tried out on one machine.
+        let addresses = if reachable.is_empty() {
+            self.listen.clone()
+        } else {
+            reachable
+        };
+        Ticket::new(group, secret, addresses)
+    }
+
+    pub(super) fn notify(&self, notification: Notification) {
+        match &notification {
+            Notification::MemberAdded { device, name, role } => {
+                info!(device = %device.short(), name, %role, "A device joined the group");
+            }
+            Notification::PeerConnected { device } => info!(device = %device.short(), "Connected"),
+            Notification::PeerDisconnected { device } => info!(device = %device.short(), "Disconnected"),
+            Notification::PeerMisbehaved { device, reason } => {
+                warn!(device = %device.short(), reason, "A device sent what no honest daemon sends");
+                self.send(NetworkCommand::Disconnect(*device));
+            }
+            Notification::UpgradeNeeded { device } => {
+                warn!(device = %device.short(), "An event needs a newer version of this daemon");
+            }
+            Notification::PathStuck { path, reason } => debug!(%path, reason, "A path is stuck"),
+            Notification::PathSynced { path, .. } => trace!(%path, "Synced"),
+            Notification::PathPublished { path, .. } => trace!(%path, "Published"),
+            Notification::ConflictCopy { path, .. } => debug!(%path, "A conflict copy appeared"),
+        }
+        // Nobody may be watching.
+        let _ = self.services.notifications.send(notification);
+    }
+
+    /// Has a ticket redeemed as if a user had typed it; the answer is logged.
+    pub(crate) fn join_at_start(&mut self, ticket: Ticket) -> Result<(), LoopError> {
+        let (reply, answer) = oneshot::channel();
+        tokio::spawn(async move {
+            match answer.await {
+                Ok(Ok(Joined { group, role })) => info!(%group, %role, "Joined"),
+                Ok(Err(error)) => error!(error = %crate::error_chain(&error), "Cannot join"),
+                Err(_) => {}
+            }
+        });
+        self.control(ControlCommand::Join {
+            ticket,
+            choice: None,
+            reply,
+        })
+    }
+}
