@@ -94,7 +94,7 @@ pub(super) struct Work {
     /// Paths that lack a content.
     wanted: BTreeMap<ContentHash, BTreeSet<RelPath>>,
     /// Paths that hold a content which others lack, and wait until it is in the temporary directory.
-    blocked: BTreeMap<ContentHash, BTreeSet<RelPath>>,
+    blocked: Vec<(ContentHash, Queued)>,
     fetching: BTreeMap<ContentHash, (u64, Vec<RelPath>)>,
     fetching_bytes: u64,
     /// Contents that may lie in the temporary directory, in part or whole, though nobody fetches them.
@@ -334,24 +334,14 @@ impl Work {
         others(&self.wanted, false) && !others(&self.removable, true) && !self.held.contains_key(content)
     }
 
-    /// Has a path wait until the content that lies there is in the temporary directory.
-    fn block(&mut self, path: RelPath, content: ContentHash) {
-        self.set_stage(&path, Stage::Parked);
-        self.blocked.entry(content).or_default().insert(path);
-    }
-
-    /// Makes paths ready whose content is safe.
+    /// Puts paths back into the queue whose content is safe.
     fn unblock(&mut self) {
-        for (content, paths) in std::mem::take(&mut self.blocked) {
-            for path in paths {
-                if self.stage(&path) != Some(Stage::Parked) {
-                    continue;
-                }
-                if self.must_stay(&content, &path) {
-                    self.blocked.entry(content).or_default().insert(path);
-                } else {
-                    self.make_ready(&path);
-                }
+        for (content, queued) in std::mem::take(&mut self.blocked) {
+            let waits = self.stage(&queued.path) == Some(Stage::Queued);
+            if waits && self.must_stay(&content, &queued.path) {
+                self.blocked.push((content, queued));
+            } else {
+                self.queue.push_back(queued);
             }
         }
     }
@@ -534,15 +524,27 @@ impl SyncEngine {
 
     /// Makes a job of a queued path by what is wanted now.
     fn install_job(&mut self, queued: Queued, view: &impl StateView) -> Option<InstallJob> {
+        let wanted = self.work.stage(&queued.path) == Some(Stage::Queued);
+        let want = self.want(&queued.path, view).filter(|_| wanted);
+        let have = self.pending.installed(view, &queued.path);
+        let same = matches!((&want, &have), (Some(w), Some(h)) if w.entry.node == h.entry.node);
+        let displaced = have.as_ref().filter(|_| wanted && !same);
+        let endangered = displaced
+            .filter(|have| have.entry.node.size() > 0)
+            .and_then(|have| have.entry.node.content());
+        let taker = endangered.and_then(|content| self.taker_of(&content, &queued.path, view));
+        if let Some(content) = endangered
+            && taker.is_none()
+            && self.work.must_stay(&content, &queued.path)
+        {
+            self.work.blocked.push((content, queued));
+            return None;
+        }
         let Queued {
             path,
             fetched,
             move_from,
         } = queued;
-        let wanted = self.work.stage(&path) == Some(Stage::Queued);
-        let want = self.want(&path, view).filter(|_| wanted);
-        let have = self.pending.installed(view, &path);
-        let same = matches!((&want, &have), (Some(w), Some(h)) if w.entry.node == h.entry.node);
         let content = want
             .as_ref()
             .filter(|w| !same && w.entry.node.size() > 0)
@@ -575,14 +577,13 @@ impl SyncEngine {
             }
             return None;
         }
-        if !same
+        if let Some(taker) = taker
             && let Some(have) = &have
-            && let Some(rescue) = self.rescue(&path, have, view)
         {
             if let Some(content) = released.filter(|content| content_of(&want) == Some(*content)) {
                 self.emit(Output::DropContent(vec![content]));
             }
-            return rescue;
+            return self.rescue(&path, have, taker, view);
         }
         let move_from = move_from.filter(|_| movable);
         let expect = have.as_ref().map(|have| have.print);
@@ -613,26 +614,23 @@ impl SyncEngine {
         Some(InstallJob { path, expect, action })
     }
 
-    /// What is about to be replaced or removed may be the only copy of bytes that another path lacks: gives them to that
-    /// path first, or has this one wait (`Some(None)`). `None`: nobody lacks them, or they are safe.
+    /// Returns a path that lacks a content and where nothing stands, so that the file at `from` can be moved there.
+    fn taker_of(&self, content: &ContentHash, from: &RelPath, view: &impl StateView) -> Option<RelPath> {
+        self.work.in_want_of(content, from).filter(|taker| {
+            self.pending.installed(view, taker).is_none()
+                && self.want(taker, view).and_then(|want| want.content()) == Some(*content)
+        })
+    }
+
+    /// What is about to be replaced or removed may be the only copy of bytes that another path lacks: gives them to
+    /// that path first.
     fn rescue(
         &mut self,
         path: &RelPath,
         have: &Installed,
+        taker: RelPath,
         view: &impl StateView,
-    ) -> Option<Option<InstallJob>> {
-        let content = have.entry.node.content().filter(|_| have.entry.node.size() > 0)?;
-        let taker = self.work.in_want_of(&content, path).filter(|taker| {
-            self.pending.installed(view, taker).is_none()
-                && self.want(taker, view).and_then(|want| want.content()) == Some(content)
-        });
-        let Some(taker) = taker else {
-            if !self.work.must_stay(&content, path) {
-                return None;
-            }
-            self.work.block(path.clone(), content);
-            return Some(None);
-        };
+    ) -> Option<InstallJob> {
         let want = self.want(&taker, view)?;
         let action = InstallAction::Move {
             from: path.clone(),
@@ -648,11 +646,11 @@ impl SyncEngine {
             want: Some(want),
             move_from: Some(path.clone()),
         });
-        Some(Some(InstallJob {
+        Some(InstallJob {
             path: taker,
             expect: None,
             action,
-        }))
+        })
     }
 
     /// Takes the outcome of a group of installs.
