@@ -335,6 +335,9 @@ impl SyncEngine {
                 self.adopt(path, &want, have, view);
                 None
             }
+            // Whatever is installed below makes it. Made by itself it would come back under the hands of a user who is
+            // deleting it, file by file.
+            (Some(want), None) if want.dot.is_none() => None,
             (Some(want), have) => {
                 let same = have.is_some_and(|have| have.entry.node == want.entry.node);
                 let bytes = if same { 0 } else { want.entry.node.size() };
