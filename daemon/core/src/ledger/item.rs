@@ -5,11 +5,11 @@
 //! | 0 | Genesis | name text, recovery key bstr32 |
 //! | 1 | Grant | device bstr32, role uint, name text, via: null (by an owner or admin) or [invite bstr32, sig bstr64] |
 //! | 2 | Invite | key bstr32, role uint, expires_ms uint/null, max_uses uint |
-//! | 16 | Put | path bstr, kind uint (0 file, 1 dir, 2 link), mode uint, mtime_ns int, size uint, content bstr (BLAKE3 or link text, empty for a directory), base [dot], flags uint, moved_from bstr/null |
-//! | 17 | Del | path bstr, base [dot], moved_to bstr/null |
-//! | 18 | Discard | path bstr, drop [dot] |
+//! | 16 | Put | path bstr, kind uint (0 file, 1 dir, 2 link), mode uint, mtime_ns int, size uint, content bstr (BLAKE3 or link text, empty for a directory), base dots, flags uint, moved_from bstr/null |
+//! | 17 | Del | path bstr, base dots, moved_to bstr/null |
+//! | 18 | Discard | path bstr, drop dots |
 //!
-//! A dot is `[device bstr8, seq uint, item uint]`. Flags: 1 import, 2 metadata. An item with an unknown tag below 128 is
+//! `dots` is an array of dots. A dot is `[device bstr8, seq uint, item uint]`. Flags: 1 import, 2 metadata. An item with an unknown tag below 128 is
 //! kept and ignored; 128 and above is critical.
 
 use crate::access::Role;
