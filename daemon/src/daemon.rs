@@ -269,6 +269,8 @@ struct Opened {
     store: Store,
     installs: Vec<RecoveredInstall>,
     recovery_token: InstallToken,
+    /// Contents of which an earlier run left parts.
+    parts: Vec<ContentHash>,
 }
 
 impl Opened {
@@ -283,14 +285,15 @@ impl Opened {
         for displaced in &recovery.displaced {
             warn!(kept_at = %displaced.kept_at, "A program wrote to a file after it was replaced");
         }
-        let view = store.view()?;
-        let resumable = |name: &str| {
+        // Parts may be resumed; the event loop drops those that turn out not to be wanted.
+        let parts = std::cell::RefCell::new(Vec::new());
+        worktree.sweep_tmp(|name| {
             let content = name
                 .strip_suffix(".part")
                 .and_then(|hex| ContentHash::from_hex(hex).ok());
-            content.is_some_and(|content| view.partial(&content).is_some())
-        };
-        worktree.sweep_tmp(resumable)?;
+            parts.borrow_mut().extend(content);
+            content.is_some()
+        })?;
         Ok(Self {
             journal,
             journal_recovered,
@@ -298,6 +301,7 @@ impl Opened {
             store,
             installs: recovery.installs,
             recovery_token: recovery.token,
+            parts: parts.into_inner(),
         })
     }
 }
@@ -423,7 +427,7 @@ impl Running {
             shutdown: ends.stopping,
         };
         Ok(Self {
-            event_loop: EventLoop::new(engine, services),
+            event_loop: EventLoop::new(engine, services, opened.parts),
             channels,
             first: Some((
                 Input::Start {

@@ -15,7 +15,7 @@ use std::time::{Duration, SystemTime};
 use p2p_sync_core::engine::{
     BatchNo, CommandId, FolderState, Input, JoinChoice, Notification, Output, SyncEngine,
 };
-use p2p_sync_core::ids::DeviceId;
+use p2p_sync_core::ids::{ContentHash, DeviceId};
 use p2p_sync_core::rel_path::RelPath;
 use p2p_sync_core::ticket::Ticket;
 use p2p_sync_core::time::Now;
@@ -110,10 +110,13 @@ pub(crate) struct EventLoop {
     failure: Option<String>,
     own_seq_noted: u64,
     last_state: Option<FolderState>,
+    /// Contents of which an earlier run left parts: dropped once nothing is needed any more.
+    parts: Vec<ContentHash>,
 }
 
 impl EventLoop {
-    pub(crate) fn new(engine: SyncEngine, services: Services) -> Self {
+    /// Makes the loop; `parts` are contents of which an earlier run left parts.
+    pub(crate) fn new(engine: SyncEngine, services: Services, parts: Vec<ContentHash>) -> Self {
         Self {
             engine,
             services,
@@ -128,6 +131,7 @@ impl EventLoop {
             failure: None,
             own_seq_noted: 0,
             last_state: None,
+            parts,
         }
     }
 
@@ -228,12 +232,7 @@ impl EventLoop {
             Output::Announce { group } => self.send(NetworkCommand::Announce { group }),
             Output::Dial { address } => self.send(NetworkCommand::Dial { address }),
             Output::Fetch(jobs) => self.services.fetcher.fetch(jobs),
-            Output::DropContent(contents) => {
-                contents
-                    .iter()
-                    .for_each(|content| self.services.writer.clear_partial(*content));
-                self.to_disk(DiskCommand::Drop(contents));
-            }
+            Output::DropContent(contents) => self.drop_content(contents),
             Output::Install(jobs) => self.to_disk(DiskCommand::Install(jobs)),
             Output::Scan => self.to_scan(ScanCommand::Full),
             Output::Rescan(paths) => self.rescan(paths),
@@ -247,6 +246,13 @@ impl EventLoop {
     fn send(&self, command: NetworkCommand) {
         // The task ends only after this loop; its end is noticed by its events ending.
         let _ = self.services.network.send(command);
+    }
+
+    fn drop_content(&self, contents: Vec<ContentHash>) {
+        contents
+            .iter()
+            .for_each(|content| self.services.writer.clear_partial(*content));
+        self.to_disk(DiskCommand::Drop(contents));
     }
 
     fn to_disk(&self, command: DiskCommand) {
@@ -396,6 +402,10 @@ impl EventLoop {
 
     fn publish_status(&mut self) {
         let engine = self.engine.status();
+        if engine.state == FolderState::InSync && !self.parts.is_empty() {
+            let parts = std::mem::take(&mut self.parts);
+            self.drop_content(parts);
+        }
         if self.last_state != Some(engine.state) {
             self.last_state = Some(engine.state);
             let (files, needed, conflicts) = (engine.files_total, engine.files_needed, engine.conflicts);

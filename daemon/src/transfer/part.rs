@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use p2p_sync_core::content::{CHUNK_SIZE, Manifest, hash_chunk};
-use rustix::fs::FallocateFlags;
+use rustix::fs::{FallocateFlags, SeekFrom};
 
 use super::ContentIndex;
 use super::disk::{CHUNK, DiskError, Folder, TempKind, chunks_of, is_zero, read_chunk, zeros};
@@ -94,8 +94,8 @@ pub(super) struct Part {
 }
 
 impl Part {
-    /// Opens or makes the part file, with its full length, and returns what is in it: chunks that the store claims
-    /// are checked again (a crash may have lost bytes that were written).
+    /// Opens or makes the part file, with its full length, and returns what is in it. Every chunk that the store claims
+    /// or that has been written to is checked: a crash may have lost bytes that were written, or the last claims.
     pub(super) fn open(
         folder: &Arc<Folder>,
         index: &dyn ContentIndex,
@@ -105,18 +105,23 @@ impl Part {
     ) -> Result<(Self, Bitmap), DiskError> {
         let (content, size) = (manifest.content(), manifest.size());
         let chunks = chunks_of(size);
-        let claimed = index
-            .partial(&content)
-            .and_then(|bits| Bitmap::from_bytes(&bits, chunks));
-        let old = claimed.and_then(|claimed| {
-            let (file, _) = folder.open_temp(&content, TempKind::Part).ok()?;
-            file.set_len(size).ok()?;
-            Some((file, claimed))
-        });
-        let Some((file, claimed)) = old else {
+        let old = folder
+            .open_temp(&content, TempKind::Part)
+            .ok()
+            .filter(|(file, _)| file.set_len(size).is_ok());
+        let Some((file, _)) = old else {
             let part = Self::create(folder, manifest)?;
             return Ok((part, Bitmap::new(chunks)));
         };
+        let mut claimed = written(&file, size, chunks);
+        let saved = index
+            .partial(&content)
+            .and_then(|bits| Bitmap::from_bytes(&bits, chunks));
+        if let Some(saved) = saved {
+            (0..chunks)
+                .filter(|index| saved.has(*index))
+                .for_each(|index| claimed.set(index));
+        }
         let part = Self {
             folder: Arc::clone(folder),
             manifest,
@@ -264,4 +269,21 @@ impl Part {
         self.folder
             .error(act, &self.manifest.content(), TempKind::Part, source)
     }
+}
+
+/// Returns the chunks of a part file that hold anything but a hole; all, where the file system does not tell.
+fn written(file: &File, size: u64, chunks: usize) -> Bitmap {
+    let mut found = Bitmap::new(chunks);
+    let mut at = 0;
+    while at < size {
+        let data = match rustix::fs::seek(file, SeekFrom::Data(at)) {
+            Ok(data) => data,
+            Err(rustix::io::Errno::NXIO) => break,
+            Err(_) => at,
+        };
+        let chunk = data / CHUNK_SIZE;
+        found.set(usize::try_from(chunk).unwrap_or(usize::MAX));
+        at = (chunk + 1) * CHUNK_SIZE;
+    }
+    found
 }
