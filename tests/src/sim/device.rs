@@ -162,13 +162,11 @@ impl Device {
         }
     }
 
-    /// Notes installs that the engine has just been told of.
-    pub fn told(&mut self, results: &[InstallResult]) {
+    /// Notes that the engine is told of all installs done so far, sources of moves included.
+    pub fn told(&mut self) {
         let next = BatchNo(self.last_batch.0 + 1);
         for entry in &mut self.journal {
-            if entry.told.is_none() && results.iter().any(|result| result.path == entry.install.path) {
-                entry.told = Some(next);
-            }
+            entry.told.get_or_insert(next);
         }
     }
 

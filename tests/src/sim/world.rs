@@ -26,6 +26,8 @@ const STEPS_MAX: u64 = 400_000;
 const REST_WITHIN_MS: u64 = 60 * 60_000;
 /// How long nothing may have happened for a run to be at rest: longer than every retry and every anti-entropy round.
 const REST_MS: u64 = 240_000;
+/// From the first look at all folders after the healing to the second.
+const SECOND_LOOK_MS: u64 = 60_000;
 /// Outputs of one input; an engine that gives more has no end.
 const OUTPUTS_MAX: u32 = 20_000;
 
@@ -60,6 +62,7 @@ enum Event {
         id: RequestId,
     },
     Heal,
+    LookEverywhere,
 }
 
 /// What a device's services are about to do.
@@ -330,6 +333,7 @@ impl World {
             } => self.deliver(epoch, from, to, message),
             Event::RequestFails { device, run, id } => self.request_fails(device, run, id),
             Event::Heal => self.heal(),
+            Event::LookEverywhere => self.look_everywhere(),
         }
     }
 
@@ -347,6 +351,13 @@ impl World {
                 self.mend(b, a);
             }
         }
+        self.at(self.time_ms, Event::LookEverywhere);
+        // A scan compares with what is durable: what was published at its start and changed since is found by the next.
+        self.at(self.time_ms + SECOND_LOOK_MS, Event::LookEverywhere);
+        Ok(())
+    }
+
+    fn look_everywhere(&mut self) -> Result<(), String> {
         for device in 0..self.devices.len() {
             let path = None;
             self.command(device, Command::Rescan { path })?;

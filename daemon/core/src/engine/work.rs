@@ -585,6 +585,13 @@ impl SyncEngine {
             }
             return self.rescue(&path, have, taker, view);
         }
+        if let Some(unused) = move_from
+            .as_ref()
+            .filter(|from| !movable && !self.work.is_busy(from))
+        {
+            self.work.set_stage(unused, Stage::Parked);
+            self.update_need(unused, view);
+        }
         let move_from = move_from.filter(|_| movable);
         let expect = have.as_ref().map(|have| have.print);
         let action = match (&want, &move_from, source) {

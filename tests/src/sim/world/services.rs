@@ -145,7 +145,7 @@ impl World {
                 .pop_front()
                 .map(|round| round.results)
                 .unwrap_or_default();
-            here.told(&results);
+            here.told();
             return self.tell(device, Input::Installed(results));
         };
         let outcome = here.disk.install(&job);
