@@ -154,6 +154,7 @@ impl EventLoop {
         let mut status = tokio::time::interval(STATUS_INTERVAL);
         status.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut stale_status = true;
+        let mut alive = alive_ticks();
         loop {
             let deadline = self.sleep_until();
             let may_scan =
@@ -162,6 +163,10 @@ impl EventLoop {
             tokio::select! {
                 biased;
                 _ = channels.shutdown.changed() => return Ok(()),
+                _ = alive.tick() => {
+                    crate::service_manager::alive();
+                    continue;
+                }
                 Some(result) = channels.persisted.recv() => self.persisted(result)?,
                 Some(event) = channels.disk.recv() => self.disk(event)?,
                 () = tokio::time::sleep(deadline) => self.timeout()?,
@@ -459,4 +464,12 @@ impl EventLoop {
         let up = started.elapsed().unwrap_or_default().as_secs();
         info!(up_s = up, "Stopping");
     }
+}
+
+/// Returns the ticks at which the service manager is told that the loop turns. Where nobody asks they are rare.
+fn alive_ticks() -> tokio::time::Interval {
+    let every = crate::service_manager::alive_interval().unwrap_or(Duration::from_secs(3600));
+    let mut ticks = tokio::time::interval(every);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    ticks
 }

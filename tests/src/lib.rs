@@ -1,6 +1,7 @@
-//! What the suites of p2p-sync share: [`harness`] runs real daemons on loopback, [`mod@bench`] measures them, [`sim`] runs
-//! groups of engines over fakes.
+//! What the suites of p2p-sync share: [`harness`] runs real daemons on loopback, [`mod@bench`] measures them, [`main_job`]
+//! runs them at the size of real work, [`sim`] runs groups of engines over fakes.
 
 pub mod bench;
 pub mod harness;
+pub mod main_job;
 pub mod sim;
