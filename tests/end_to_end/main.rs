@@ -5,6 +5,7 @@ mod changes;
 mod command_line;
 mod crash;
 mod joining;
+mod malicious;
 mod offline;
 mod pairing;
 mod restart;

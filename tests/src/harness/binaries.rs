@@ -26,6 +26,8 @@ impl Binaries {
     /// # Errors
     /// Fails, naming the file, if one of them is not there.
     pub fn in_dir(dir: &Path) -> Result<Self> {
+        // Absolute, since daemons run in directories of their own.
+        let dir = std::path::absolute(dir).with_context(|| dir.display().to_string())?;
         let find = |name: &str| {
             let path = dir.join(name);
             if path.is_file() {
