@@ -246,6 +246,7 @@ impl SyncEngine {
     ) {
         let have = self.pending.installed(view, &path);
         if path.is_own() && have.as_ref().is_none_or(|have| have.copy_of.is_none()) {
+            self.hidden_place_taken(path, change, draft, adopted, view);
             return;
         }
         if self.local.holds(&path) && !change.import {
@@ -391,6 +392,37 @@ impl SyncEngine {
             self.record_installed(path, None, view);
         }
         adopted.push(path.clone());
+    }
+
+    /// Something unknown stands where a conflict copy belongs in the daemon's own directory. Nobody puts a file there but
+    /// he who edited the copy when it was shown before, so that file is the answer to the copy: its version is discarded.
+    fn hidden_place_taken(
+        &mut self,
+        path: RelPath,
+        change: Change,
+        draft: &mut Draft,
+        adopted: &mut Vec<RelPath>,
+        view: &impl StateView,
+    ) {
+        let want = self.want(&path, view).filter(|want| want.copy_of.is_some());
+        let (Some(after), Some(want)) = (change.after, want) else {
+            return;
+        };
+        let installed = Installed {
+            entry: after.entry,
+            print: after.print,
+            dots: want.dots,
+            copy_of: want.copy_of,
+        };
+        if installed.entry.node == want.entry.node {
+            if let Some(manifest) = after.manifest {
+                self.pending.add_manifest(manifest);
+            }
+            self.record_installed(&path, Some(installed), view);
+        } else {
+            self.discard_copy(Some(&installed), draft, view);
+        }
+        adopted.push(path);
     }
 
     /// A path holds nothing any more.

@@ -99,6 +99,8 @@ pub(super) struct Work {
     fetching_bytes: u64,
     /// Contents that may lie in the temporary directory, in part or whole, though nobody fetches them.
     failed: BTreeSet<ContentHash>,
+    /// Temporary files that nobody waits for, though installs that are under way may read them.
+    unused: BTreeSet<ContentHash>,
     /// Complete temporary files, and how many queued paths hold each.
     held: BTreeMap<ContentHash, usize>,
     queue: VecDeque<Queued>,
@@ -396,10 +398,26 @@ impl SyncEngine {
         self.schedule_removes();
         if self.work.is_empty() && !self.work.failed.is_empty() {
             let failed = std::mem::take(&mut self.work.failed);
-            self.emit(Output::DropContent(failed.into_iter().collect()));
+            self.work.unused.extend(failed);
         }
+        self.drop_unused();
         if self.work.installing.is_empty() {
             self.start_installs(view);
+            self.drop_unused();
+        }
+    }
+
+    /// Lets go of temporary files. One that an install of the same group copies is let go of when the group is over.
+    fn drop_unused(&mut self) {
+        if self.work.unused.is_empty() || self.work.is_installing() {
+            return;
+        }
+        let mut unused = std::mem::take(&mut self.work.unused);
+        unused.retain(|content| {
+            !self.work.held.contains_key(content) && !self.work.fetching.contains_key(content)
+        });
+        if !unused.is_empty() {
+            self.emit_now(Output::DropContent(unused.into_iter().collect()));
         }
     }
 
@@ -564,7 +582,7 @@ impl SyncEngine {
         if let Some(content) = released
             && (content_of(&want) != Some(content) || same)
         {
-            self.emit(Output::DropContent(vec![content]));
+            self.work.unused.insert(content);
         }
         let nothing = want.is_none() && have.is_none();
         if !wanted || !usable || nothing {
@@ -581,7 +599,7 @@ impl SyncEngine {
             && let Some(have) = &have
         {
             if let Some(content) = released.filter(|content| content_of(&want) == Some(*content)) {
-                self.emit(Output::DropContent(vec![content]));
+                self.work.unused.insert(content);
             }
             return self.rescue(&path, have, taker, view);
         }
@@ -621,11 +639,21 @@ impl SyncEngine {
         Some(InstallJob { path, expect, action })
     }
 
-    /// Returns a path that lacks a content and where nothing stands, so that the file at `from` can be moved there.
+    /// Returns a path that lacks a content and where nothing stands, nor a file above it, so that the file at `from` can
+    /// be moved there.
     fn taker_of(&self, content: &ContentHash, from: &RelPath, view: &impl StateView) -> Option<RelPath> {
         self.work.in_want_of(content, from).filter(|taker| {
             self.pending.installed(view, taker).is_none()
+                && !self.is_below_file(taker, view)
                 && self.want(taker, view).and_then(|want| want.content()) == Some(*content)
+        })
+    }
+
+    /// Says whether something stands above a path that is no directory, so that nothing can be put there yet.
+    fn is_below_file(&self, path: &RelPath, view: &impl StateView) -> bool {
+        path.ancestors().any(|above| {
+            let there = self.pending.installed(view, &above);
+            there.is_some_and(|there| !there.entry.node.is_dir())
         })
     }
 
@@ -755,10 +783,9 @@ impl SyncEngine {
 
     /// Takes contents that are complete in the temporary directory.
     pub(super) fn fetched(&mut self, contents: &[ContentHash], view: &impl StateView) {
-        let mut unwanted = Vec::new();
         for content in contents {
             let Some((size, waiters)) = self.work.fetching.remove(content) else {
-                unwanted.push(*content);
+                self.work.unused.insert(*content);
                 continue;
             };
             self.work.fetching_bytes -= size;
@@ -784,11 +811,8 @@ impl SyncEngine {
             if count > 0 {
                 *self.work.held.entry(*content).or_default() += count;
             } else {
-                unwanted.push(*content);
+                self.work.unused.insert(*content);
             }
-        }
-        if !unwanted.is_empty() {
-            self.emit(Output::DropContent(unwanted));
         }
     }
 
