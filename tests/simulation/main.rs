@@ -1,7 +1,10 @@
 //! Random runs of simulated groups, each checked against the invariants, and each run twice: the same seed must give
 //! the same trace.
 
+mod desk;
 mod invariants;
+mod joining;
+mod publishing;
 
 use p2p_sync_tests::sim::trace::Sink;
 

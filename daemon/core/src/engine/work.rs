@@ -505,12 +505,13 @@ impl SyncEngine {
         peers.into_iter().map(|(.., device)| device).collect()
     }
 
-    /// Removes go after puts, so that a file that only moved is not thrown away first; deepest first.
+    /// Removes go after puts, so that a file that only moved is not thrown away first; deepest first. No more than the
+    /// next group are made ready: until then a file may yet turn out to have moved.
     fn schedule_removes(&mut self) {
         if !self.work.ready_puts.is_empty() {
             return;
         }
-        while self.work.queue.len() < MAX_QUEUED {
+        while self.work.queue.len() < INSTALL_GROUP {
             let Some(path) = self.work.ready_removes.pop_last() else {
                 break;
             };
