@@ -13,11 +13,13 @@ const SEEDS_PER_TEST: u64 = 250;
 
 /// Seeds that once failed, with what they showed. A change of the simulation gives a seed another meaning; then it is one
 /// more seed like any other.
-const KEPT: [u64; 4] = [
+const KEPT: [u64; 6] = [
     20_467,  // an edited conflict copy of a `.git` path stood in the way of the same copy
     101_725, // a source of a move that was not made was never let go
     103_378, // as 20467, and nobody looked at it
     203_452, // a content was dropped before the install that copies it; a rescue to a place below a file
+    501_826, // an install of a former group was taken for one of the joined group, and undone
+    510_936, // a temporary file was dropped for a rescue that failed, while another path's bytes were replaced
 ];
 
 #[test]

@@ -154,6 +154,11 @@ impl SyncEngine {
                 copy_of,
             }
         });
+        // Perhaps it was installed for a group that was left since: the scan finds it and takes it for the user's.
+        let foreign = |there: &Installed| there.dots.is_empty() && !there.entry.node.is_dir();
+        if self.joining.must_compare && installed.as_ref().is_some_and(foreign) {
+            return;
+        }
         self.record_installed(&path, installed, view);
         self.update_need(&path, view);
     }

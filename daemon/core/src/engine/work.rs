@@ -81,6 +81,8 @@ struct Installing {
     path: RelPath,
     want: Option<Want>,
     move_from: Option<RelPath>,
+    /// It was begun for a group that was left since: what came of it says nothing about this one.
+    of_former_group: bool,
 }
 
 /// See the module.
@@ -290,7 +292,8 @@ impl Work {
     /// Drops everything, for another group.
     pub(super) fn forget(&mut self) {
         let busy = std::mem::take(&mut self.busy);
-        let installing = std::mem::take(&mut self.installing);
+        let mut installing = std::mem::take(&mut self.installing);
+        installing.iter_mut().for_each(|job| job.of_former_group = true);
         *self = Self {
             busy,
             installing,
@@ -551,7 +554,11 @@ impl SyncEngine {
         let endangered = displaced
             .filter(|have| have.entry.node.size() > 0)
             .and_then(|have| have.entry.node.content());
-        let taker = endangered.and_then(|content| self.taker_of(&content, &queued.path, view));
+        // A content in the temporary directory is safe; moving a file there instead would have its temporary file dropped,
+        // on which others in this group rely.
+        let taker = endangered
+            .filter(|content| !self.work.held.contains_key(content))
+            .and_then(|content| self.taker_of(&content, &queued.path, view));
         if let Some(content) = endangered
             && taker.is_none()
             && self.work.must_stay(&content, &queued.path)
@@ -636,6 +643,7 @@ impl SyncEngine {
             path: path.clone(),
             want,
             move_from,
+            of_former_group: false,
         });
         Some(InstallJob { path, expect, action })
     }
@@ -681,6 +689,7 @@ impl SyncEngine {
             path: taker.clone(),
             want: Some(want),
             move_from: Some(path.clone()),
+            of_former_group: false,
         });
         Some(InstallJob {
             path: taker,
@@ -715,7 +724,16 @@ impl SyncEngine {
             path,
             want,
             move_from,
+            of_former_group,
         } = job;
+        if of_former_group {
+            // What stands there is a joiner's, like all that the folder holds: the scanner tells.
+            for path in std::iter::once(path).chain(move_from) {
+                self.work.note_done(&path, now.boot);
+                rescan.insert(path);
+            }
+            return;
+        }
         if !matches!(outcome, InstallOutcome::Done(_)) {
             self.work.failed.extend(content_of(&want));
         }
