@@ -1,12 +1,31 @@
 //! Random runs of simulated groups, each checked against the invariants, and each run twice: the same seed must give
 //! the same trace.
 
+mod desk;
 mod invariants;
+mod joining;
+mod publishing;
 
 use p2p_sync_tests::sim::trace::Sink;
 
 /// Seeds in each of the tests below; two of them run at a time on two cores.
 const SEEDS_PER_TEST: u64 = 250;
+
+/// Seeds that once failed, with what they showed. A change of the simulation gives a seed another meaning; then it is one
+/// more seed like any other.
+const KEPT: [u64; 6] = [
+    20_467,  // an edited conflict copy of a `.git` path stood in the way of the same copy
+    101_725, // a source of a move that was not made was never let go
+    103_378, // as 20467, and nobody looked at it
+    203_452, // a content was dropped before the install that copies it; a rescue to a place below a file
+    501_826, // an install of a former group was taken for one of the joined group, and undone
+    510_936, // a temporary file was dropped for a rescue that failed, while another path's bytes were replaced
+];
+
+#[test]
+fn kept_seeds_hold_all_invariants() {
+    KEPT.into_iter().for_each(check_seed);
+}
 
 #[test]
 fn seeds_of_the_first_quarter_hold_all_invariants() {
@@ -29,11 +48,13 @@ fn seeds_of_the_fourth_quarter_hold_all_invariants() {
 }
 
 fn check(quarter: u64) {
-    for seed in quarter * SEEDS_PER_TEST..(quarter + 1) * SEEDS_PER_TEST {
-        let hash = || invariants::run(seed, Sink::Drop).map(|world| world.trace().hash());
-        let first = hash().unwrap_or_else(|reason| {
-            panic!("seed {seed}: {reason}\nsee it with: simulate --from {seed} --seeds 1 --trace");
-        });
-        assert_eq!(hash(), Ok(first), "seed {seed} runs another way the second time");
-    }
+    (quarter * SEEDS_PER_TEST..(quarter + 1) * SEEDS_PER_TEST).for_each(check_seed);
+}
+
+fn check_seed(seed: u64) {
+    let hash = || invariants::run(seed, Sink::Drop).map(|world| world.trace().hash());
+    let first = hash().unwrap_or_else(|reason| {
+        panic!("seed {seed}: {reason}\nsee it with: simulate --from {seed} --seeds 1 --trace");
+    });
+    assert_eq!(hash(), Ok(first), "seed {seed} runs another way the second time");
 }

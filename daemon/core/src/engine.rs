@@ -150,7 +150,7 @@ impl SyncEngine {
     pub fn handle_input(&mut self, input: Input, now: Now, view: &impl StateView) {
         match input {
             Input::Start { installs } => self.start(installs, now, view),
-            Input::LocalChanges(changes) => self.local_changes(changes),
+            Input::LocalChanges(changes) => self.local_changes(changes, now, view),
             Input::ScanFinished => self.scan_finished(now, view),
             Input::Connected {
                 device,

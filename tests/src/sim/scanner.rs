@@ -17,7 +17,8 @@ pub fn all_paths(disk: &FakeDisk, tables: &Tables) -> Vec<RelPath> {
     paths.into_iter().cloned().collect()
 }
 
-/// Returns the paths to look at for these hints: each with what lies above and below it.
+/// Returns the paths to look at for these hints: each with what lies above and below it. In the daemon's own directory
+/// that is only what is named itself or is installed.
 #[must_use]
 pub fn around(hints: &[RelPath], disk: &FakeDisk, tables: &Tables) -> Vec<RelPath> {
     let mut paths: BTreeSet<RelPath> = BTreeSet::new();
@@ -33,7 +34,7 @@ pub fn around(hints: &[RelPath], disk: &FakeDisk, tables: &Tables) -> Vec<RelPat
                 .cloned(),
         );
     }
-    paths.retain(|path| !path.is_own() || tables.installed.contains_key(path));
+    paths.retain(|path| !path.is_own() || hints.contains(path) || tables.installed.contains_key(path));
     paths.into_iter().collect()
 }
 

@@ -4,6 +4,7 @@
 //! It then leaves its own group of one, takes the group's ledger, and only then looks at its folder.
 
 mod admit;
+mod lan;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -11,6 +12,7 @@ use std::time::Duration;
 use ed25519_dalek::{Signer, SigningKey};
 
 use self::admit::read_chain;
+use self::lan::LAN_QUIET;
 use super::group::{Group, grant_message, nonce_message};
 use super::sync::Asked;
 use super::{
@@ -39,18 +41,14 @@ const RECOVERY: &str = "recovery";
 
 /// How long a join may take before its command fails.
 const JOIN_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long a join goes on after somebody did not know the invite, if the ticket names one device only.
+const UNKNOWN_INVITE: Duration = Duration::from_secs(10);
 /// Until a device of a ticket is asked again.
 const HELLO_AGAIN: Duration = Duration::from_secs(2);
-/// How long the local network must have been quiet before a group is founded on it.
-const LAN_QUIET: Duration = Duration::from_secs(3);
-/// How long to wait for another device to found the group that it should found.
-const LAN_WAIT: Duration = Duration::from_secs(20);
 /// Nonces handed out and not redeemed.
 const MAX_NONCES: usize = 64;
 /// Devices that showed their way in and whose Grant has not arrived.
 const MAX_PRESENTED: usize = 64;
-/// Devices of the local network that are remembered.
-const MAX_LAN: usize = 256;
 /// Addresses that are kept.
 const MAX_DIAL: usize = 64;
 
@@ -156,6 +154,11 @@ impl SyncEngine {
                 copy_of,
             }
         });
+        // Perhaps it was installed for a group that was left since: the scan finds it and takes it for the user's.
+        let foreign = |there: &Installed| there.dots.is_empty() && !there.entry.node.is_dir();
+        if self.joining.must_compare && installed.as_ref().is_some_and(foreign) {
+            return;
+        }
         self.record_installed(&path, installed, view);
         self.update_need(&path, view);
     }
@@ -352,36 +355,6 @@ impl SyncEngine {
         }
     }
 
-    /// A device of the local network told about itself.
-    pub(super) fn lan_peer(&mut self, device: DeviceId, group: Option<GroupId>, now: Now) {
-        if !self.trust_lan || (self.joining.lan.len() >= MAX_LAN && !self.joining.lan.contains_key(&device)) {
-            return;
-        }
-        let known = self.joining.lan.insert(device, (group, now.boot));
-        if self.phase != Phase::NoGroup || self.group.is_some() {
-            return;
-        }
-        if known.map(|(group, _)| group) != Some(group) {
-            self.joining.lan_found_at = Some(now.boot.after(LAN_QUIET));
-        }
-        self.ask_lan(device);
-    }
-
-    /// Asks a device of the local network that has a group to be admitted.
-    fn ask_lan(&mut self, device: DeviceId) {
-        let has_group = self
-            .joining
-            .lan
-            .get(&device)
-            .is_some_and(|(group, _)| group.is_some());
-        let waiting = self.trust_lan && self.group.is_none() && !self.joining.lan_asked;
-        if waiting && has_group && self.peers.get(&device).is_some() {
-            self.joining.lan_asked = true;
-            let name = self.name.clone();
-            self.ask(device, Asked::TrustLan, Request::JoinTrustLan { name });
-        }
-    }
-
     pub(super) fn join_timeout(&mut self, now: Now, view: &impl StateView) {
         if self
             .joining
@@ -409,29 +382,6 @@ impl SyncEngine {
         }
     }
 
-    /// The smallest device makes the group; the others wait for it.
-    fn lan_is_quiet(&mut self, now: Now, view: &impl StateView) {
-        self.joining
-            .lan
-            .retain(|_, (_, heard)| now.boot.since(*heard) < LAN_WAIT);
-        let grouped = self
-            .joining
-            .lan
-            .iter()
-            .find(|(_, (group, _))| group.is_some())
-            .map(|(id, _)| *id);
-        let smaller = self.joining.lan.keys().any(|device| *device < self.me);
-        self.joining.lan_asked = false;
-        if let Some(device) = grouped {
-            self.joining.lan_found_at = Some(now.boot.after(LAN_QUIET));
-            self.ask_lan(device);
-        } else if smaller {
-            self.joining.lan_found_at = Some(now.boot.after(LAN_QUIET));
-        } else {
-            self.found_group(now, view);
-        }
-    }
-
     /// Takes an answer to one of the join protocol's requests.
     pub(super) fn join_answered(
         &mut self,
@@ -447,17 +397,8 @@ impl SyncEngine {
                     self.joined(from, &join.ticket, &events, Some(join.reply), now);
                 }
             }
-            (Asked::Redeem, Ok(Response::Refused(reason))) => self.join_refused(reason),
-            (Asked::TrustLan, result) => {
-                self.joining.lan_asked = false;
-                if let Ok(Response::Accepted { events }) = result
-                    && self.group.is_none()
-                    && let Some((Some(group), _)) = self.joining.lan.get(&from)
-                {
-                    let ticket = Ticket::new(*group, [0; 32], []);
-                    self.joined(from, &ticket, &events, None, now);
-                }
-            }
+            (Asked::Redeem, Ok(Response::Refused(reason))) => self.join_refused(reason, now),
+            (Asked::TrustLan, result) => self.lan_answered(from, result, now),
             (Asked::Present, Ok(Response::Accepted { .. })) => {
                 self.peers
                     .ask_at(&from, now.boot.after(Duration::from_millis(200)));
@@ -480,22 +421,27 @@ impl SyncEngine {
         self.ask(to, Asked::Redeem, Request::JoinRedeem(Box::new(redeem)));
     }
 
-    /// A refusal by a device of the ticket's group ends the join; one by any other device says nothing.
-    fn join_refused(&mut self, reason: RefuseReason) {
+    /// A refusal by a device of the ticket's group ends the join; one by any other device says nothing. Who does not know
+    /// the invite may be a member that has not heard of it yet, so others are asked, and he again.
+    fn join_refused(&mut self, reason: RefuseReason, now: Now) {
         let Some(join) = &mut self.joining.active else {
             return;
         };
         join.refusal = Some(reason);
-        let last = matches!(
-            reason,
-            RefuseReason::BadInvite | RefuseReason::Expired | RefuseReason::UsedUp
-        );
-        if last && let Some(join) = self.joining.active.take() {
-            let reply = Err(CommandError::Refused(reason));
-            self.emit(Output::Reply {
-                id: join.reply,
-                reply,
-            });
+        match reason {
+            RefuseReason::BadInvite if join.ticket.addresses.len() <= 1 => {
+                join.deadline = join.deadline.min(now.boot.after(UNKNOWN_INVITE));
+            }
+            RefuseReason::Expired | RefuseReason::UsedUp => {
+                let error = CommandError::Refused(reason);
+                if let Some(join) = self.joining.active.take() {
+                    self.emit(Output::Reply {
+                        id: join.reply,
+                        reply: Err(error),
+                    });
+                }
+            }
+            _ => {}
         }
     }
 

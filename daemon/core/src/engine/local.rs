@@ -2,15 +2,16 @@
 //!
 //! Changes wait in a queue, one for each path, until the last event of this device's is durable and 50 ms old; then as
 //! many as fit become one event. What a change means is decided at that moment against what is believed to stand on
-//! disk, so a report that is outdated by then means nothing.
+//! disk, so a report that is outdated by then means nothing. Both ends of a rename go into one event (`moves`).
+
+mod joiner;
+mod moves;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::{
-    BatchNo, CommandError, CommandId, JoinChoice, LocalChange, Notification, Observed, Output, Phase, Reply,
-    StateView, SyncEngine,
-};
+use self::moves::Moves;
+use super::{BatchNo, LocalChange, Notification, Observed, Output, Phase, StateView, SyncEngine};
 use crate::ids::Dot;
 use crate::ledger::{EventKind, Item, MAX_DOTS, MAX_ITEMS, Put, PutFlags};
 use crate::rel_path::RelPath;
@@ -21,13 +22,12 @@ use crate::tree::{Installed, Node};
 const PUBLISH_INTERVAL: Duration = Duration::from_millis(50);
 /// Bytes of items in one event; leaves room below the body's limit for the last item's largest size.
 const MAX_ITEM_BYTES: usize = 900 << 10;
-/// Files of unknown descent that a joiner publishes without asking.
-const MAX_UNASKED_IMPORTS: usize = 100;
 
 /// See the module.
 #[derive(Debug, Default)]
 pub(super) struct Local {
     queue: BTreeMap<RelPath, Change>,
+    moves: Moves,
     /// Files of unknown descent, until the scan is over or the user has chosen.
     held: BTreeMap<RelPath, Observed>,
     published_at: Option<BootInstant>,
@@ -48,7 +48,7 @@ impl Local {
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.queue.is_empty()
+        self.queue.is_empty() && self.moves.is_empty()
     }
 
     pub(super) fn held(&self) -> usize {
@@ -60,10 +60,11 @@ impl Local {
     }
 
     pub(super) fn deadline(&self, may_publish: bool) -> Option<(BootInstant, &'static str)> {
-        if self.queue.is_empty() || !may_publish {
-            return None;
-        }
-        Some((self.next_at(), "publish local changes"))
+        let publish = (!self.queue.is_empty() && may_publish).then(|| self.next_at());
+        let publish = publish.map(|at| (at, "publish local changes"));
+        let moved = self.moves.deadline();
+        let moved = moved.map(|at| (at, "publish files without what they were moved from"));
+        publish.into_iter().chain(moved).min()
     }
 
     fn next_at(&self) -> BootInstant {
@@ -96,8 +97,8 @@ struct Draft {
 
 impl Draft {
     fn is_full(&self) -> bool {
-        // A change adds at most two items.
-        self.items.len() + self.discards.len() + 2 > MAX_ITEMS || self.bytes >= MAX_ITEM_BYTES
+        // A change adds at most two items, and the other end of a rename comes with it.
+        self.items.len() + self.discards.len() + 4 > MAX_ITEMS || self.bytes >= MAX_ITEM_BYTES
     }
 
     fn next_dot(&self, device: crate::ids::ShortId) -> Dot {
@@ -126,7 +127,7 @@ impl Draft {
 
 impl SyncEngine {
     /// Takes what the scanner found.
-    pub(super) fn local_changes(&mut self, changes: Vec<LocalChange>) {
+    pub(super) fn local_changes(&mut self, changes: Vec<LocalChange>, now: Now, view: &impl StateView) {
         if matches!(self.phase, Phase::NoGroup | Phase::CatchingUp) {
             // The scan that follows sees it again.
             return;
@@ -135,14 +136,13 @@ impl SyncEngine {
             // A joiner's file that waits to be published stays one when it is seen again.
             let import = self.local.queue.get(&path).is_some_and(|waiting| waiting.import);
             let seen_at = Some(seen_at);
-            self.local.queue.insert(
-                path,
-                Change {
-                    after,
-                    seen_at,
-                    import,
-                },
-            );
+            let change = Change {
+                after,
+                seen_at,
+                import,
+            };
+            let from = self.moved_from(&path, &change, view);
+            self.local.add(path, change, from, now.boot);
         }
     }
 
@@ -153,6 +153,7 @@ impl SyncEngine {
 
     /// Turns waiting changes into an event, if it is time.
     pub(super) fn publish_local(&mut self, now: Now, view: &impl StateView) {
+        self.local.give_up_waiting(now.boot);
         if self.local.queue.is_empty() || !self.may_publish() || now.boot < self.local.next_at() {
             return;
         }
@@ -167,15 +168,16 @@ impl SyncEngine {
             let Some((path, change)) = self.local.queue.pop_first() else {
                 break;
             };
-            if self.work.is_busy(&path) {
-                self.work.rescan_after(path);
-                continue;
+            let other = self.local.other_end(&path, &change, &mut draft);
+            for (path, change) in std::iter::once((path, change)).chain(other) {
+                if self.work.is_busy(&path) {
+                    self.work.rescan_after(path);
+                } else if change.seen_at.is_some_and(|at| self.work.is_outdated(&path, at)) {
+                    outdated.push(path);
+                } else {
+                    self.take_change(path, change, &mut draft, &mut adopted, view);
+                }
             }
-            if change.seen_at.is_some_and(|at| self.work.is_outdated(&path, at)) {
-                outdated.push(path);
-                continue;
-            }
-            self.take_change(path, change, &mut draft, &mut adopted, view);
         }
         draft.finish();
         if !draft.items.is_empty() {
@@ -246,6 +248,7 @@ impl SyncEngine {
     ) {
         let have = self.pending.installed(view, &path);
         if path.is_own() && have.as_ref().is_none_or(|have| have.copy_of.is_none()) {
+            self.hidden_place_taken(path, change, draft, adopted, view);
             return;
         }
         if self.local.holds(&path) && !change.import {
@@ -393,6 +396,37 @@ impl SyncEngine {
         adopted.push(path.clone());
     }
 
+    /// Something unknown stands where a conflict copy belongs in the daemon's own directory. Nobody puts a file there but
+    /// he who edited the copy when it was shown before, so that file is the answer to the copy: its version is discarded.
+    fn hidden_place_taken(
+        &mut self,
+        path: RelPath,
+        change: Change,
+        draft: &mut Draft,
+        adopted: &mut Vec<RelPath>,
+        view: &impl StateView,
+    ) {
+        let want = self.want(&path, view).filter(|want| want.copy_of.is_some());
+        let (Some(after), Some(want)) = (change.after, want) else {
+            return;
+        };
+        let installed = Installed {
+            entry: after.entry,
+            print: after.print,
+            dots: want.dots,
+            copy_of: want.copy_of,
+        };
+        if installed.entry.node == want.entry.node {
+            if let Some(manifest) = after.manifest {
+                self.pending.add_manifest(manifest);
+            }
+            self.record_installed(&path, Some(installed), view);
+        } else {
+            self.discard_copy(Some(&installed), draft, view);
+        }
+        adopted.push(path);
+    }
+
     /// A path holds nothing any more.
     fn vanished(
         &mut self,
@@ -467,120 +501,5 @@ impl SyncEngine {
         base.dedup();
         base.truncate(usize::try_from(MAX_DOTS).unwrap_or(usize::MAX));
         base
-    }
-
-    /// A joiner's file: an old copy, one of unknown descent, or one that the group never had.
-    fn joiner_entry(
-        &mut self,
-        path: RelPath,
-        after: Observed,
-        draft: &mut Draft,
-        adopted: &mut Vec<RelPath>,
-        view: &impl StateView,
-    ) {
-        let want = self.want(&path, view);
-        let same = want.as_ref().filter(|want| want.entry.node == after.entry.node);
-        let (dots, copy_of) = match same {
-            Some(want) => (want.dots.clone(), want.copy_of.clone()),
-            None => (self.pending.versions_with(view, &path, &after.entry.node), None),
-        };
-        if same.is_some() || !dots.is_empty() {
-            self.keep_manifest(&after);
-            let installed = Installed {
-                entry: after.entry,
-                print: after.print,
-                dots,
-                copy_of,
-            };
-            self.record_installed(&path, Some(installed), view);
-            adopted.push(path);
-        } else if want.is_none() && !self.pending.has_history(view, &path) {
-            self.changed(path, None, after, false, draft, view);
-        } else if after.entry.node.is_dir() {
-            // A directory of no matter what descent is the directory that is wanted there, or goes if it is empty.
-            let installed = Installed {
-                entry: after.entry,
-                print: after.print,
-                dots: Vec::new(),
-                copy_of: None,
-            };
-            self.record_installed(&path, Some(installed), view);
-            adopted.push(path);
-        } else {
-            self.local.held.insert(path, after);
-        }
-    }
-
-    fn held_changed(&mut self, path: RelPath, after: Option<Observed>, adopted: &mut Vec<RelPath>) {
-        match after {
-            Some(after) => {
-                self.local.held.insert(path, after);
-            }
-            None => {
-                self.local.held.remove(&path);
-                adopted.push(path);
-            }
-        }
-    }
-
-    /// The first scan is over.
-    pub(super) fn scan_finished(&mut self, now: Now, view: &impl StateView) {
-        let Phase::Scanning { joining } = self.phase else {
-            return;
-        };
-        // What the scan found is decided by the rules for joiners; nothing of it may wait beyond.
-        while joining && !self.local.queue.is_empty() {
-            let before = self.local.queue.len();
-            self.local.published_at = None;
-            self.local.published_in = BatchNo(0);
-            self.publish_local(now, view);
-            if self.local.queue.len() == before {
-                break;
-            }
-        }
-        self.phase = Phase::Running;
-        if joining && self.local.held.len() <= MAX_UNASKED_IMPORTS {
-            self.release_held(JoinChoice::KeepBoth, view);
-        }
-    }
-
-    /// Publishes the held files, or lets the group's versions replace them.
-    fn release_held(&mut self, choice: JoinChoice, view: &impl StateView) {
-        for (path, after) in std::mem::take(&mut self.local.held) {
-            match choice {
-                JoinChoice::KeepBoth => {
-                    self.local.queue.insert(
-                        path,
-                        Change {
-                            after: Some(after),
-                            seen_at: None,
-                            import: true,
-                        },
-                    );
-                }
-                JoinChoice::PreferGroup => {
-                    let installed = Installed {
-                        entry: after.entry,
-                        print: after.print,
-                        dots: Vec::new(),
-                        copy_of: None,
-                    };
-                    self.record_installed(&path, Some(installed), view);
-                    self.update_need(&path, view);
-                }
-            }
-        }
-        self.forget_joining();
-    }
-
-    /// Takes the user's choice about held files.
-    pub(super) fn resolve_join(&mut self, id: CommandId, choice: JoinChoice, view: &impl StateView) {
-        let reply = if self.local.held.is_empty() {
-            Err(CommandError::Invalid("No files wait for a choice"))
-        } else {
-            self.release_held(choice, view);
-            Ok(Reply::Done)
-        };
-        self.emit(Output::Reply { id, reply });
     }
 }

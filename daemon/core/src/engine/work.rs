@@ -81,6 +81,8 @@ struct Installing {
     path: RelPath,
     want: Option<Want>,
     move_from: Option<RelPath>,
+    /// It was begun for a group that was left since: what came of it says nothing about this one.
+    of_former_group: bool,
 }
 
 /// See the module.
@@ -99,6 +101,8 @@ pub(super) struct Work {
     fetching_bytes: u64,
     /// Contents that may lie in the temporary directory, in part or whole, though nobody fetches them.
     failed: BTreeSet<ContentHash>,
+    /// Temporary files that nobody waits for, though installs that are under way may read them.
+    unused: BTreeSet<ContentHash>,
     /// Complete temporary files, and how many queued paths hold each.
     held: BTreeMap<ContentHash, usize>,
     queue: VecDeque<Queued>,
@@ -288,7 +292,8 @@ impl Work {
     /// Drops everything, for another group.
     pub(super) fn forget(&mut self) {
         let busy = std::mem::take(&mut self.busy);
-        let installing = std::mem::take(&mut self.installing);
+        let mut installing = std::mem::take(&mut self.installing);
+        installing.iter_mut().for_each(|job| job.of_former_group = true);
         *self = Self {
             busy,
             installing,
@@ -396,10 +401,26 @@ impl SyncEngine {
         self.schedule_removes();
         if self.work.is_empty() && !self.work.failed.is_empty() {
             let failed = std::mem::take(&mut self.work.failed);
-            self.emit(Output::DropContent(failed.into_iter().collect()));
+            self.work.unused.extend(failed);
         }
+        self.drop_unused();
         if self.work.installing.is_empty() {
             self.start_installs(view);
+            self.drop_unused();
+        }
+    }
+
+    /// Lets go of temporary files. One that an install of the same group copies is let go of when the group is over.
+    fn drop_unused(&mut self) {
+        if self.work.unused.is_empty() || self.work.is_installing() {
+            return;
+        }
+        let mut unused = std::mem::take(&mut self.work.unused);
+        unused.retain(|content| {
+            !self.work.held.contains_key(content) && !self.work.fetching.contains_key(content)
+        });
+        if !unused.is_empty() {
+            self.emit_now(Output::DropContent(unused.into_iter().collect()));
         }
     }
 
@@ -487,12 +508,13 @@ impl SyncEngine {
         peers.into_iter().map(|(.., device)| device).collect()
     }
 
-    /// Removes go after puts, so that a file that only moved is not thrown away first; deepest first.
+    /// Removes go after puts, so that a file that only moved is not thrown away first; deepest first. No more than the
+    /// next group are made ready: until then a file may yet turn out to have moved.
     fn schedule_removes(&mut self) {
         if !self.work.ready_puts.is_empty() {
             return;
         }
-        while self.work.queue.len() < MAX_QUEUED {
+        while self.work.queue.len() < INSTALL_GROUP {
             let Some(path) = self.work.ready_removes.pop_last() else {
                 break;
             };
@@ -532,7 +554,11 @@ impl SyncEngine {
         let endangered = displaced
             .filter(|have| have.entry.node.size() > 0)
             .and_then(|have| have.entry.node.content());
-        let taker = endangered.and_then(|content| self.taker_of(&content, &queued.path, view));
+        // A content in the temporary directory is safe; moving a file there instead would have its temporary file dropped,
+        // on which others in this group rely.
+        let taker = endangered
+            .filter(|content| !self.work.held.contains_key(content))
+            .and_then(|content| self.taker_of(&content, &queued.path, view));
         if let Some(content) = endangered
             && taker.is_none()
             && self.work.must_stay(&content, &queued.path)
@@ -564,7 +590,7 @@ impl SyncEngine {
         if let Some(content) = released
             && (content_of(&want) != Some(content) || same)
         {
-            self.emit(Output::DropContent(vec![content]));
+            self.work.unused.insert(content);
         }
         let nothing = want.is_none() && have.is_none();
         if !wanted || !usable || nothing {
@@ -581,7 +607,7 @@ impl SyncEngine {
             && let Some(have) = &have
         {
             if let Some(content) = released.filter(|content| content_of(&want) == Some(*content)) {
-                self.emit(Output::DropContent(vec![content]));
+                self.work.unused.insert(content);
             }
             return self.rescue(&path, have, taker, view);
         }
@@ -617,15 +643,26 @@ impl SyncEngine {
             path: path.clone(),
             want,
             move_from,
+            of_former_group: false,
         });
         Some(InstallJob { path, expect, action })
     }
 
-    /// Returns a path that lacks a content and where nothing stands, so that the file at `from` can be moved there.
+    /// Returns a path that lacks a content and where nothing stands, nor a file above it, so that the file at `from` can
+    /// be moved there.
     fn taker_of(&self, content: &ContentHash, from: &RelPath, view: &impl StateView) -> Option<RelPath> {
         self.work.in_want_of(content, from).filter(|taker| {
             self.pending.installed(view, taker).is_none()
+                && !self.is_below_file(taker, view)
                 && self.want(taker, view).and_then(|want| want.content()) == Some(*content)
+        })
+    }
+
+    /// Says whether something stands above a path that is no directory, so that nothing can be put there yet.
+    fn is_below_file(&self, path: &RelPath, view: &impl StateView) -> bool {
+        path.ancestors().any(|above| {
+            let there = self.pending.installed(view, &above);
+            there.is_some_and(|there| !there.entry.node.is_dir())
         })
     }
 
@@ -652,6 +689,7 @@ impl SyncEngine {
             path: taker.clone(),
             want: Some(want),
             move_from: Some(path.clone()),
+            of_former_group: false,
         });
         Some(InstallJob {
             path: taker,
@@ -686,7 +724,16 @@ impl SyncEngine {
             path,
             want,
             move_from,
+            of_former_group,
         } = job;
+        if of_former_group {
+            // What stands there is a joiner's, like all that the folder holds: the scanner tells.
+            for path in std::iter::once(path).chain(move_from) {
+                self.work.note_done(&path, now.boot);
+                rescan.insert(path);
+            }
+            return;
+        }
         if !matches!(outcome, InstallOutcome::Done(_)) {
             self.work.failed.extend(content_of(&want));
         }
@@ -755,10 +802,9 @@ impl SyncEngine {
 
     /// Takes contents that are complete in the temporary directory.
     pub(super) fn fetched(&mut self, contents: &[ContentHash], view: &impl StateView) {
-        let mut unwanted = Vec::new();
         for content in contents {
             let Some((size, waiters)) = self.work.fetching.remove(content) else {
-                unwanted.push(*content);
+                self.work.unused.insert(*content);
                 continue;
             };
             self.work.fetching_bytes -= size;
@@ -784,11 +830,8 @@ impl SyncEngine {
             if count > 0 {
                 *self.work.held.entry(*content).or_default() += count;
             } else {
-                unwanted.push(*content);
+                self.work.unused.insert(*content);
             }
-        }
-        if !unwanted.is_empty() {
-            self.emit(Output::DropContent(unwanted));
         }
     }
 

@@ -94,7 +94,8 @@ impl SyncEngine {
     ) {
         let local = self.peers.get(&from).is_some_and(|peer| peer.local);
         let may = self.my_role().is_some_and(|mine| mine.may_give(Role::Editor));
-        let response = if self.trust_lan && local && may {
+        let known = self.group.as_ref().is_some_and(|group| group.is_member(&from));
+        let response = if self.trust_lan && local && (may || known) {
             self.admit(from, Role::Editor, name, GrantVia::Author, now, view)
         } else {
             Response::Refused(RefuseReason::MayNotAdmit)
@@ -179,6 +180,7 @@ impl SyncEngine {
     ) {
         let Some(group) = &self.group else {
             self.respond(id, Response::Refused(RefuseReason::Busy));
+            self.shown_other_group(from);
             return;
         };
         if self.is_member(&from) {
@@ -188,6 +190,9 @@ impl SyncEngine {
         let shown = read_chain(group.id, events).is_some_and(|shown| shown.is_member(&from));
         if !shown || self.joining.presented.len() >= MAX_PRESENTED {
             self.respond(id, Response::Refused(RefuseReason::NotMember));
+            if !shown {
+                self.shown_other_group(from);
+            }
             return;
         }
         self.joining.presented.insert(from);

@@ -1,0 +1,139 @@
+//! Files that a joiner brings along: which are old copies of the group's, which are new, and which wait for a choice.
+
+use super::{Change, Draft};
+use crate::engine::{
+    BatchNo, CommandError, CommandId, JoinChoice, Observed, Output, Phase, Reply, StateView, SyncEngine,
+};
+use crate::rel_path::RelPath;
+use crate::time::Now;
+use crate::tree::Installed;
+
+/// Files of unknown descent that a joiner publishes without asking.
+const MAX_UNASKED_IMPORTS: usize = 100;
+
+impl SyncEngine {
+    /// A joiner's file: an old copy, one of unknown descent, or one that the group never had.
+    pub(super) fn joiner_entry(
+        &mut self,
+        path: RelPath,
+        after: Observed,
+        draft: &mut Draft,
+        adopted: &mut Vec<RelPath>,
+        view: &impl StateView,
+    ) {
+        let want = self.want(&path, view);
+        let same = want.as_ref().filter(|want| want.entry.node == after.entry.node);
+        let (dots, copy_of) = match same {
+            Some(want) => (want.dots.clone(), want.copy_of.clone()),
+            None => (self.pending.versions_with(view, &path, &after.entry.node), None),
+        };
+        if same.is_some() || !dots.is_empty() {
+            self.keep_manifest(&after);
+            let installed = Installed {
+                entry: after.entry,
+                print: after.print,
+                dots,
+                copy_of,
+            };
+            self.record_installed(&path, Some(installed), view);
+            adopted.push(path);
+        } else if want.is_none() && !self.pending.has_history(view, &path) {
+            self.changed(path, None, after, false, draft, view);
+        } else if after.entry.node.is_dir() {
+            // A directory of no matter what descent is the directory that is wanted there, or goes if it is empty.
+            let installed = Installed {
+                entry: after.entry,
+                print: after.print,
+                dots: Vec::new(),
+                copy_of: None,
+            };
+            self.record_installed(&path, Some(installed), view);
+            adopted.push(path);
+        } else {
+            self.local.held.insert(path, after);
+        }
+    }
+
+    pub(super) fn held_changed(
+        &mut self,
+        path: RelPath,
+        after: Option<Observed>,
+        adopted: &mut Vec<RelPath>,
+    ) {
+        match after {
+            Some(after) => {
+                self.local.held.insert(path, after);
+            }
+            None => {
+                self.local.held.remove(&path);
+                adopted.push(path);
+            }
+        }
+    }
+
+    /// The first scan is over.
+    pub(in crate::engine) fn scan_finished(&mut self, now: Now, view: &impl StateView) {
+        let Phase::Scanning { joining } = self.phase else {
+            return;
+        };
+        // What the scan found is decided by the rules for joiners; nothing of it may wait beyond.
+        while joining && !self.local.queue.is_empty() {
+            let before = self.local.queue.len();
+            self.local.published_at = None;
+            self.local.published_in = BatchNo(0);
+            self.publish_local(now, view);
+            if self.local.queue.len() == before {
+                break;
+            }
+        }
+        self.phase = Phase::Running;
+        if joining && self.local.held.len() <= MAX_UNASKED_IMPORTS {
+            self.release_held(JoinChoice::KeepBoth, view);
+        }
+    }
+
+    /// Publishes the held files, or lets the group's versions replace them.
+    fn release_held(&mut self, choice: JoinChoice, view: &impl StateView) {
+        for (path, after) in std::mem::take(&mut self.local.held) {
+            match choice {
+                JoinChoice::KeepBoth => {
+                    self.local.queue.insert(
+                        path,
+                        Change {
+                            after: Some(after),
+                            seen_at: None,
+                            import: true,
+                        },
+                    );
+                }
+                JoinChoice::PreferGroup => {
+                    let installed = Installed {
+                        entry: after.entry,
+                        print: after.print,
+                        dots: Vec::new(),
+                        copy_of: None,
+                    };
+                    self.record_installed(&path, Some(installed), view);
+                    self.update_need(&path, view);
+                }
+            }
+        }
+        self.forget_joining();
+    }
+
+    /// Takes the user's choice about held files.
+    pub(in crate::engine) fn resolve_join(
+        &mut self,
+        id: CommandId,
+        choice: JoinChoice,
+        view: &impl StateView,
+    ) {
+        let reply = if self.local.held.is_empty() {
+            Err(CommandError::Invalid("No files wait for a choice"))
+        } else {
+            self.release_held(choice, view);
+            Ok(Reply::Done)
+        };
+        self.emit(Output::Reply { id, reply });
+    }
+}

@@ -1,0 +1,357 @@
+//! A few engines side by side, whose every input is told by the test: no chance, no lost messages, no delay but that of
+//! the clock which the test sets forward. What is written is durable at once, what is fetched is there, and what is
+//! installed is done.
+
+use std::cell::Cell;
+use std::collections::{BTreeMap, VecDeque};
+use std::rc::Rc;
+
+use p2p_sync_core::access::Role;
+use p2p_sync_core::engine::{
+    Command, CommandError, CommandId, EngineConfig, InboundId, Input, InstallAction, InstallJob,
+    InstallOutcome, InstallResult, LocalChange, Observed, Output, Recovered, Reply, Request, RequestFailed,
+    RequestId, Response, SyncEngine,
+};
+use p2p_sync_core::ids::{ContentHash, DeviceId, GroupId};
+use p2p_sync_core::rel_path::RelPath;
+use p2p_sync_core::time::{BootInstant, Now};
+use p2p_sync_core::tree::{Entry, Fingerprint, Node};
+use p2p_sync_tests::sim::store::MemoryStore;
+use p2p_sync_tests::sim::ticket;
+
+/// Milliseconds since 1970 at the start; any date would do.
+const EPOCH_MS: u64 = 1_750_000_000_000;
+
+/// Says whether a question is lost: who asks, whom, what.
+type LosesQuestion = Box<dyn FnMut(usize, usize, &Request) -> bool>;
+/// Says whether an answer is lost, by who asked.
+type LosesAnswer = Box<dyn FnMut(usize, &Response) -> bool>;
+
+/// One engine with what it asked for.
+pub(crate) struct Seat {
+    config: EngineConfig,
+    pub(crate) engine: SyncEngine,
+    pub(crate) store: MemoryStore,
+    /// Installs that were done.
+    pub(crate) installs: Vec<InstallJob>,
+    /// Contents that were fetched.
+    pub(crate) fetched: usize,
+    pub(crate) replies: Vec<Result<Reply, CommandError>>,
+    /// What it tells the local network.
+    pub(crate) announced: Option<Option<GroupId>>,
+}
+
+impl Seat {
+    pub(crate) fn id(&self) -> DeviceId {
+        self.engine.device()
+    }
+
+    pub(crate) fn group(&self) -> Option<GroupId> {
+        self.engine.status().group
+    }
+}
+
+/// See the module.
+pub(crate) struct Desk {
+    pub(crate) seats: Vec<Seat>,
+    clock: Rc<Cell<u64>>,
+    inbox: VecDeque<(usize, Input)>,
+    questions: BTreeMap<InboundId, (usize, RequestId)>,
+    next: u64,
+    pub(crate) loses_question: LosesQuestion,
+    pub(crate) loses_answer: LosesAnswer,
+}
+
+impl Desk {
+    /// Starts `count` engines that are not connected; seats are in the order of their ids.
+    pub(crate) fn new(count: u8, trust_lan: bool) -> Self {
+        let mut seats: Vec<Seat> = (1..=count).map(|seed| seat(seed, trust_lan)).collect();
+        seats.sort_by_key(Seat::id);
+        let mut desk = Self {
+            seats,
+            clock: Rc::new(Cell::new(1_000)),
+            inbox: VecDeque::new(),
+            questions: BTreeMap::new(),
+            next: 0,
+            loses_question: Box::new(|_, _, _| false),
+            loses_answer: Box::new(|_, _| false),
+        };
+        for index in 0..desk.seats.len() {
+            desk.tell(index, Input::Start { installs: vec![] });
+        }
+        desk
+    }
+
+    pub(crate) fn now_ms(&self) -> u64 {
+        self.clock.get()
+    }
+
+    /// The clock, for those who lose things up to some time.
+    pub(crate) fn clock(&self) -> Rc<Cell<u64>> {
+        self.clock.clone()
+    }
+
+    /// Ends an engine and starts it again from what is durable.
+    pub(crate) fn restart(&mut self, index: usize) {
+        for other in 0..self.seats.len() {
+            if other != index {
+                self.disconnect(index, other);
+            }
+        }
+        let seat = &mut self.seats[index];
+        seat.engine = SyncEngine::new(seat.config.clone(), seat.store.recover());
+        seat.announced = None;
+        self.tell(index, Input::Start { installs: vec![] });
+    }
+
+    /// Gives an input, and everybody what follows from it at once.
+    pub(crate) fn tell(&mut self, index: usize, input: Input) {
+        self.inbox.push_back((index, input));
+        self.settle();
+    }
+
+    /// Sets the clock forward; whoever has something to do meanwhile does it at its time.
+    pub(crate) fn pass(&mut self, ms: u64) {
+        let end = self.now_ms() + ms;
+        loop {
+            let deadlines = self.seats.iter().enumerate();
+            let due = deadlines.filter_map(|(i, seat)| Some((seat.engine.poll_timeout()?.0.as_millis(), i)));
+            let Some((at, index)) = due.min().filter(|(at, _)| *at <= end) else {
+                break;
+            };
+            self.clock.set(self.now_ms().max(at));
+            let now = self.now();
+            let seat = &mut self.seats[index];
+            seat.engine.handle_timeout(now, seat.store.durable());
+            self.drain(index);
+            self.settle();
+        }
+        self.clock.set(end);
+    }
+
+    pub(crate) fn connect(&mut self, a: usize, b: usize) {
+        for (one, other) in [(a, b), (b, a)] {
+            let device = self.seats[other].id();
+            let address = ticket::address(other);
+            let local = true;
+            self.tell(
+                one,
+                Input::Connected {
+                    device,
+                    address,
+                    local,
+                },
+            );
+        }
+    }
+
+    pub(crate) fn disconnect(&mut self, a: usize, b: usize) {
+        for (one, other) in [(a, b), (b, a)] {
+            let device = self.seats[other].id();
+            self.tell(one, Input::Disconnected { device });
+        }
+    }
+
+    pub(crate) fn command(&mut self, index: usize, command: Command) {
+        self.next += 1;
+        let id = CommandId(self.next);
+        self.tell(index, Input::Command { id, command });
+    }
+
+    /// Makes an invite at one and returns its ticket.
+    pub(crate) fn invite(&mut self, index: usize, role: Role) -> String {
+        self.next += 1;
+        let mut secret = [0; 32];
+        secret[..8].copy_from_slice(&self.next.to_be_bytes());
+        let (expires_ms, max_uses) = (None, 1);
+        self.command(
+            index,
+            Command::CreateInvite {
+                role,
+                expires_ms,
+                max_uses,
+                secret,
+            },
+        );
+        let Some(Ok(Reply::Invited { group, secret })) = self.seats[index].replies.pop() else {
+            panic!("no invite");
+        };
+        ticket::print(group, secret, &[index])
+    }
+
+    /// Two connected members of one group.
+    pub(crate) fn pair() -> Self {
+        let mut desk = Self::new(2, false);
+        let ticket = desk.invite(0, Role::Editor);
+        desk.connect(0, 1);
+        desk.command(1, Command::Join { ticket });
+        desk.pass(10_000);
+        assert_eq!(desk.seats[0].group(), desk.seats[1].group());
+        desk
+    }
+
+    /// Tells an engine what its scanner found now.
+    pub(crate) fn report(&mut self, index: usize, found: &[(RelPath, Option<File>)]) {
+        let seen_at = self.now().boot;
+        let changes = found.iter().map(|(path, file)| LocalChange {
+            path: path.clone(),
+            seen_at,
+            after: file.map(File::observed),
+        });
+        let changes = changes.collect();
+        self.tell(index, Input::LocalChanges(changes));
+    }
+
+    fn now(&self) -> Now {
+        Now {
+            boot: BootInstant::from_millis(self.now_ms()),
+            wall_ms: EPOCH_MS + self.now_ms(),
+        }
+    }
+
+    /// Lets everybody take what was said to him.
+    fn settle(&mut self) {
+        while let Some((index, input)) = self.inbox.pop_front() {
+            let now = self.now();
+            let seat = &mut self.seats[index];
+            seat.engine.handle_input(input, now, seat.store.durable());
+            self.drain(index);
+        }
+    }
+
+    fn drain(&mut self, index: usize) {
+        while let Some(output) = self.seats[index].engine.poll_output() {
+            self.take(index, output);
+        }
+    }
+
+    fn take(&mut self, index: usize, output: Output) {
+        let seat = &mut self.seats[index];
+        match output {
+            Output::Persist(batch) => {
+                let no = batch.no;
+                seat.store.push(batch);
+                seat.store.commit_next();
+                self.inbox.push_back((index, Input::Persisted(no)));
+            }
+            Output::Request { to, id, request } => self.ask(index, to, id, request),
+            Output::Respond { id, response } => {
+                if let Some((asker, question)) = self.questions.remove(&id) {
+                    let lost = (self.loses_answer)(asker, &response);
+                    let result = if lost { Err(RequestFailed) } else { Ok(response) };
+                    let answer = Input::Response { id: question, result };
+                    self.inbox.push_back((asker, answer));
+                }
+            }
+            Output::Fetch(jobs) => {
+                seat.fetched += jobs.len();
+                let contents = jobs.iter().map(|job| job.content).collect();
+                self.inbox.push_back((index, Input::Fetched(contents)));
+            }
+            Output::Install(jobs) => {
+                let first = seat.installs.len();
+                let results = jobs.iter().enumerate();
+                let results = results
+                    .map(|(i, job)| InstallResult {
+                        path: job.path.clone(),
+                        outcome: InstallOutcome::Done(print_after(job, 1_000_000 + first + i)),
+                    })
+                    .collect();
+                seat.installs.extend(jobs);
+                self.inbox.push_back((index, Input::Installed(results)));
+            }
+            Output::Scan => self.inbox.push_back((index, Input::ScanFinished)),
+            Output::Reply { reply, .. } => seat.replies.push(reply),
+            Output::Announce { group } => seat.announced = Some(group),
+            Output::Gossip(_)
+            | Output::Members(_)
+            | Output::Dial { .. }
+            | Output::DropContent(_)
+            | Output::Rescan(_)
+            | Output::Notify(_) => {}
+        }
+    }
+
+    fn ask(&mut self, asker: usize, to: DeviceId, id: RequestId, request: Request) {
+        let asked = self.seats.iter().position(|seat| seat.id() == to);
+        let asked = asked.filter(|asked| !(self.loses_question)(asker, *asked, &request));
+        let Some(asked) = asked else {
+            let result = Err(RequestFailed);
+            self.inbox.push_back((asker, Input::Response { id, result }));
+            return;
+        };
+        self.next += 1;
+        let inbound = InboundId(self.next);
+        self.questions.insert(inbound, (asker, id));
+        let from = self.seats[asker].id();
+        let id = inbound;
+        self.inbox
+            .push_back((asked, Input::Request { from, id, request }));
+    }
+}
+
+/// What an install leaves at its path.
+fn print_after(job: &InstallJob, ino: usize) -> Option<Fingerprint> {
+    let (entry, ino) = match &job.action {
+        InstallAction::Remove => return None,
+        InstallAction::Put { entry, .. } => (entry, ino as u64),
+        InstallAction::SetMeta { entry } => (entry, job.expect.map_or(0, |print| print.ino)),
+        InstallAction::Move {
+            entry, from_expect, ..
+        } => (entry, from_expect.ino),
+    };
+    let mtime_ns = entry.mtime_ns;
+    Some(Fingerprint {
+        ino,
+        size: entry.node.size(),
+        mtime_ns,
+        ctime_ns: mtime_ns,
+        mode: entry.mode,
+    })
+}
+
+/// A file in a test: its inode, and what is in it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct File {
+    pub(crate) ino: u64,
+    pub(crate) content: u64,
+}
+
+impl File {
+    fn observed(self) -> Observed {
+        let bytes = self.content.to_be_bytes();
+        let size = bytes.len() as u64;
+        let content = ContentHash::of(&bytes);
+        let node = Node::File { content, size };
+        let (mode, mtime_ns) = (0o644, 1);
+        Observed {
+            entry: Entry { node, mode, mtime_ns },
+            print: Fingerprint {
+                ino: self.ino,
+                size,
+                mtime_ns,
+                ctime_ns: mtime_ns,
+                mode,
+            },
+            manifest: None,
+        }
+    }
+}
+
+fn seat(seed: u8, trust_lan: bool) -> Seat {
+    let config = EngineConfig {
+        secret: [seed; 32],
+        name: format!("device {seed}"),
+        seed: [seed; 32],
+        trust_lan,
+    };
+    Seat {
+        engine: SyncEngine::new(config.clone(), Recovered::default()),
+        config,
+        store: MemoryStore::default(),
+        installs: Vec::new(),
+        fetched: 0,
+        replies: Vec::new(),
+        announced: None,
+    }
+}
