@@ -158,6 +158,7 @@ fn latency(contender: &mut impl Contender, folders: &[PathBuf; 2], scale: Scale)
             random.fill(&mut bytes);
             let name = format!("note-{round}");
             let target = folders[1].join(&name);
+            pause(&mut random)?;
             let began = Instant::now();
             fs::write(folders[0].join(&name), bytes).context("Writing a note")?;
             wait_closely("a note", PATIENCE, || {
@@ -177,6 +178,15 @@ fn latency(contender: &mut impl Contender, folders: &[PathBuf; 2], scale: Scale)
     );
     (row.latency_p50, row.latency_p95) = (Some(at(50)), Some(at(95)));
     Ok(row)
+}
+
+/// Lets a moment pass that has nothing to do with what the programs do at intervals: people do not save a file at the
+/// instant at which the last one arrived.
+fn pause(random: &mut Random) -> Result<()> {
+    let mut byte = [0; 1];
+    random.fill(&mut byte);
+    let over = Instant::now() + Duration::from_millis(200 + u64::from(byte[0]));
+    wait_closely("a moment", PATIENCE, || Ok(Instant::now() >= over))
 }
 
 /// What a piece of work took.
