@@ -234,6 +234,8 @@ fn options(name: &str, folder: &Path, place: &Path) -> Options {
         mdns: false,
         trust_lan: false,
         modes: Modes::Full,
+        default_ignores: true,
+        ignore: Vec::new(),
     }
 }
 

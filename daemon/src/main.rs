@@ -127,6 +127,8 @@ fn options(settings: &Settings) -> Result<Options, libp2p::multiaddr::Error> {
         join: settings.join.clone(),
         mdns: settings.mdns,
         trust_lan: settings.trust_lan,
+        default_ignores: settings.default_ignores,
+        ignore: settings.ignore.clone(),
         modes: match settings.modes {
             p2p_sync_daemon::config::Modes::Full => p2p_sync_daemon::root_dir::Modes::Full,
             p2p_sync_daemon::config::Modes::Exec => p2p_sync_daemon::root_dir::Modes::Exec,

@@ -1,6 +1,7 @@
 //! Random runs of simulated groups, each checked against the invariants, and each run twice: the same seed must give
 //! the same trace.
 
+mod ignoring;
 mod invariants;
 
 use p2p_sync_tests::sim::trace::Sink;

@@ -245,6 +245,11 @@ impl SyncEngine {
         view: &impl StateView,
     ) {
         let have = self.pending.installed(view, &path);
+        let seen = change.after.as_ref().map(|after| &after.entry.node);
+        let node = seen.or(have.as_ref().map(|have| &have.entry.node));
+        if self.is_report_ignored(&path, node.is_some_and(Node::is_dir), have.as_ref()) {
+            return;
+        }
         if path.is_own() && have.as_ref().is_none_or(|have| have.copy_of.is_none()) {
             return;
         }
@@ -264,7 +269,17 @@ impl SyncEngine {
             Some(after) if joining && have.is_none() && !change.import => {
                 self.joiner_entry(path, after, draft, adopted, view);
             }
+            Some(after) if have.is_none() && !change.import && self.is_unseen(&path, view) => {
+                self.joiner_entry(path.clone(), after, draft, adopted, view);
+                if let Some(after) = self.local.held.remove(&path) {
+                    self.changed(path, None, after, true, draft, view);
+                }
+            }
             Some(after) => self.changed(path, have, after, change.import, draft, view),
+            None if have.as_ref().is_some_and(Installed::is_set_aside) => {
+                self.record_installed(&path, None, view);
+                adopted.push(path);
+            }
             None => {
                 self.vanished(&path, have, draft, view);
                 adopted.push(path);
@@ -525,6 +540,11 @@ impl SyncEngine {
 
     /// The first scan is over.
     pub(super) fn scan_finished(&mut self, now: Now, view: &impl StateView) {
+        if self.ignoring.is_walking() {
+            // Another scan follows, by the new rules.
+            return;
+        }
+        self.ignoring_scanned();
         let Phase::Scanning { joining } = self.phase else {
             return;
         };
