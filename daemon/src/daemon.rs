@@ -71,10 +71,8 @@ pub struct Options {
     pub trust_lan: bool,
     /// Which permission bits are kept.
     pub modes: Modes,
-    /// Whether the built-in set of temporary names is ignored.
-    pub default_ignores: bool,
-    /// Further paths that are ignored, patterns as in a `.gitignore`.
-    pub ignore: Vec<String>,
+    /// Where the patterns of the paths that are left alone come from.
+    pub ignore: RuleSource,
 }
 
 /// Why the daemon cannot run.
@@ -389,8 +387,7 @@ impl Running {
         tokio::spawn(fetch_task.run());
         let (watcher, hints) = FileWatcher::start(&options.folder)?;
         let watcher = Arc::new(watcher);
-        let source = RuleSource::new(options.default_ignores, options.ignore.clone(), &options.folder);
-        let rules = Arc::new(source.read()?);
+        let rules = Arc::new(options.ignore.read()?);
         let scanner = Scanner::new(
             &options.folder,
             shared(&opened.store)?,
@@ -399,8 +396,8 @@ impl Running {
             rules.clone(),
         )?;
         let (scan_sender, scan_events) = mpsc::channel(CHANGE_BATCHES);
-        let scan =
-            scan_task::spawn(scanner, source, rules.clone(), scan_sender).map_err(DaemonError::Thread)?;
+        let scan = scan_task::spawn(scanner, options.ignore.clone(), rules.clone(), scan_sender)
+            .map_err(DaemonError::Thread)?;
         let (disk_sender, disk_events) = mpsc::unbounded_channel();
         let (disk, install_thread) =
             install_task::spawn(opened.worktree.clone(), disk_sender).map_err(DaemonError::Thread)?;

@@ -130,8 +130,8 @@ fn a_directory_that_holds_an_ignored_file_stays_and_says_why() -> Result<()> {
     group[0].write("d/e/a", "a")?;
     settle_as_left(&group, 0)?;
     group[1].write(IGNORE_FILE, "*.dat")?;
-    group[1].write("d/e/own.dat", "own")?;
     group[1].restart()?;
+    group[1].write("d/e/own.dat", "own")?;
     fs::remove_dir_all(group[0].path("d"))?;
     wait_for(&mut group[1], "d/e/a", false)?;
     wait_warned(&mut group[1], "PATH_STUCK", "d/e/own.dat, which is ignored here")?;

@@ -17,11 +17,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::paths::Want;
-use super::{Output, Phase, StateView, SyncEngine};
+use super::{Observed, Output, Phase, StateView, SyncEngine};
 use crate::ignore::{IgnoreNothing, IgnoreRules};
 use crate::rel_path::RelPath;
 use crate::time::{BootInstant, Now};
-use crate::tree::{Fingerprint, Installed};
+use crate::tree::{Fingerprint, Installed, Node};
 
 /// Setting: the rules by which all paths were gone through.
 pub(super) const IGNORED_BY: &str = "ignored_by";
@@ -214,11 +214,16 @@ impl SyncEngine {
         }
     }
 
-    /// The scan after new rules is over: what was not found is not there.
-    pub(super) fn ignoring_scanned(&mut self) {
+    /// A scan is over; `false` if it does not count, since another follows by newer rules. Otherwise what was not found is
+    /// not there.
+    pub(super) fn ignoring_scanned(&mut self) -> bool {
+        if self.ignoring.is_walking() {
+            return false;
+        }
         if std::mem::take(&mut self.ignoring.waiting) {
             self.work.wake();
         }
+        true
     }
 
     /// Says whether what stands at a path, of which no row tells, stood there while the path was ignored.
@@ -247,7 +252,16 @@ impl SyncEngine {
     }
 
     /// Says whether a report of a path means nothing because the path is ignored.
-    pub(super) fn is_report_ignored(&self, path: &RelPath, is_dir: bool, have: Option<&Installed>) -> bool {
+    pub(super) fn is_report_ignored(
+        &self,
+        path: &RelPath,
+        after: Option<&Observed>,
+        have: Option<&Installed>,
+    ) -> bool {
+        let seen = after.map(|after| &after.entry.node);
+        let is_dir = seen
+            .or(have.map(|have| &have.entry.node))
+            .is_some_and(Node::is_dir);
         let judged = if path.is_own() {
             have.and_then(|have| have.copy_of.as_ref())
         } else {

@@ -245,9 +245,7 @@ impl SyncEngine {
         view: &impl StateView,
     ) {
         let have = self.pending.installed(view, &path);
-        let seen = change.after.as_ref().map(|after| &after.entry.node);
-        let node = seen.or(have.as_ref().map(|have| &have.entry.node));
-        if self.is_report_ignored(&path, node.is_some_and(Node::is_dir), have.as_ref()) {
+        if self.is_report_ignored(&path, change.after.as_ref(), have.as_ref()) {
             return;
         }
         if path.is_own() && have.as_ref().is_none_or(|have| have.copy_of.is_none()) {
@@ -266,14 +264,8 @@ impl SyncEngine {
             Some(after) if path.is_own() => {
                 self.hidden_copy_changed(&path, have, after, draft, adopted, view);
             }
-            Some(after) if joining && have.is_none() && !change.import => {
-                self.joiner_entry(path, after, draft, adopted, view);
-            }
-            Some(after) if have.is_none() && !change.import && self.is_unseen(&path, view) => {
-                self.joiner_entry(path.clone(), after, draft, adopted, view);
-                if let Some(after) = self.local.held.remove(&path) {
-                    self.changed(path, None, after, true, draft, view);
-                }
+            Some(after) if have.is_none() && !change.import && (joining || self.is_unseen(&path, view)) => {
+                self.joiner_entry(path, after, joining, draft, adopted, view);
             }
             Some(after) => self.changed(path, have, after, change.import, draft, view),
             None if have.as_ref().is_some_and(Installed::is_set_aside) => {
@@ -484,11 +476,13 @@ impl SyncEngine {
         base
     }
 
-    /// A joiner's file: an old copy, one of unknown descent, or one that the group never had.
+    /// A joiner's file, or (`joining` not set) one that was ignored until now: an old copy, one of unknown descent, or one
+    /// that the group never had.
     fn joiner_entry(
         &mut self,
         path: RelPath,
         after: Observed,
+        joining: bool,
         draft: &mut Draft,
         adopted: &mut Vec<RelPath>,
         view: &impl StateView,
@@ -521,8 +515,10 @@ impl SyncEngine {
             };
             self.record_installed(&path, Some(installed), view);
             adopted.push(path);
-        } else {
+        } else if joining {
             self.local.held.insert(path, after);
+        } else {
+            self.changed(path, None, after, true, draft, view);
         }
     }
 
@@ -540,11 +536,9 @@ impl SyncEngine {
 
     /// The first scan is over.
     pub(super) fn scan_finished(&mut self, now: Now, view: &impl StateView) {
-        if self.ignoring.is_walking() {
-            // Another scan follows, by the new rules.
+        if !self.ignoring_scanned() {
             return;
         }
-        self.ignoring_scanned();
         let Phase::Scanning { joining } = self.phase else {
             return;
         };
