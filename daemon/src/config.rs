@@ -16,6 +16,7 @@ use p2p_sync_core::ticket::{Ticket, TicketError};
 pub use cli::{Cli, Subcommand};
 pub use layer::{Layer, Modes};
 
+use crate::ignore_rules;
 use crate::paths::{DEFAULT_FOLDER, Environment, PathsError, SocketPlace};
 
 /// The exit code for a configuration error (EX_CONFIG); systemd does not start the daemon again after it.
@@ -70,6 +71,10 @@ pub struct Settings {
     pub folder: PathBuf,
     /// Which permission bits are kept.
     pub modes: Modes,
+    /// Whether the built-in set of temporary names is ignored.
+    pub default_ignores: bool,
+    /// Further paths that are ignored, patterns as in a `.gitignore`.
+    pub ignore: Vec<String>,
     /// Where key and store are; not made yet.
     pub state_dir: PathBuf,
     /// Where the control socket goes; a socket that systemd passes comes before it.
@@ -156,6 +161,8 @@ impl Settings {
             name: name(layer.daemon.name, environment)?,
             folder,
             modes: layer.folder.modes.unwrap_or_default(),
+            default_ignores: layer.folder.default_ignores.unwrap_or(true),
+            ignore: patterns(layer.folder.ignore.unwrap_or_default())?,
             state_dir,
             socket,
             group: layer.control.group.filter(|g| !g.is_empty()),
@@ -194,6 +201,8 @@ impl Settings {
             ("daemon.log", self.log.clone()),
             ("folder.path", self.folder.display().to_string()),
             ("folder.modes", self.modes.as_str().to_owned()),
+            ("folder.default_ignores", self.default_ignores.to_string()),
+            ("folder.ignore", self.ignore.join(" ")),
             ("control.socket", socket),
             ("control.group", self.group.clone().unwrap_or_default()),
             ("network.listen", self.listen.join(" ")),
@@ -203,7 +212,7 @@ impl Settings {
         ];
         let lines = lines
             .into_iter()
-            .map(|(key, value)| format!("{key:<18}{value}").trim_end().to_owned() + "\n");
+            .map(|(key, value)| format!("{key:<23}{value}").trim_end().to_owned() + "\n");
         lines.collect::<String>() + "OK\n"
     }
 }
@@ -268,6 +277,14 @@ fn name(given: Option<String>, environment: &Environment) -> Result<String, Conf
         return bad("a name has at most 256 bytes and no control characters");
     }
     Ok(name.to_owned())
+}
+
+fn patterns(list: Vec<String>) -> Result<Vec<String>, ConfigError> {
+    let key = "folder.ignore";
+    list.iter()
+        .try_for_each(|pattern| ignore_rules::check(pattern))
+        .map(|()| list)
+        .map_err(|why| ConfigError::Value { key, why })
 }
 
 fn addresses(key: &'static str, list: Vec<String>) -> Result<Vec<String>, ConfigError> {

@@ -75,6 +75,19 @@ impl InstalledIndex for SharedStore {
     fn children(&self, dir: Option<&RelPath>) -> Vec<(RelPath, Installed)> {
         self.read(|view| view.installed_children(dir))
     }
+
+    fn below(&self, dir: &RelPath) -> Vec<(RelPath, Installed)> {
+        use p2p_sync_core::engine::StateView as _;
+        let mut found = Vec::new();
+        let mut after: Option<RelPath> = None;
+        while let Some(path) = self.read(|view| view.next_installed_below(Some(dir), after.as_ref())) {
+            if let Some(installed) = self.installed(&path) {
+                found.push((path.clone(), installed));
+            }
+            after = Some(path);
+        }
+        found
+    }
 }
 
 impl DirWatch for FileWatcher {

@@ -25,6 +25,7 @@ use crate::control::{
 };
 use crate::event_loop::{Channels, EventLoop, LoopError, Services};
 use crate::identity::{self, IdentityError};
+use crate::ignore_rules::{IgnoreError, RuleSource, Rules};
 use crate::install_task;
 use crate::journal::{JournalError, JournalService};
 use crate::network::{
@@ -70,6 +71,8 @@ pub struct Options {
     pub trust_lan: bool,
     /// Which permission bits are kept.
     pub modes: Modes,
+    /// Where the patterns of the paths that are left alone come from.
+    pub ignore: RuleSource,
 }
 
 /// Why the daemon cannot run.
@@ -111,6 +114,9 @@ pub enum DaemonError {
     /// Content cannot be moved.
     #[error("Cannot open the folder for transfers")]
     Transfer(#[from] OpenFolderError),
+    /// It is not known which paths to leave alone.
+    #[error("Cannot use the ignore patterns")]
+    Ignore(#[from] IgnoreError),
     /// The folder cannot be scanned.
     #[error("Cannot scan the folder")]
     Scan(#[from] ScanError),
@@ -334,7 +340,7 @@ struct Ends {
 struct Running {
     event_loop: EventLoop,
     channels: Channels,
-    first: Option<(Input, InstallToken)>,
+    first: Option<(Arc<Rules>, Input, InstallToken)>,
     journal: Arc<JournalService>,
     writer: Arc<StoreWriter>,
     network: mpsc::UnboundedSender<NetworkCommand>,
@@ -381,14 +387,17 @@ impl Running {
         tokio::spawn(fetch_task.run());
         let (watcher, hints) = FileWatcher::start(&options.folder)?;
         let watcher = Arc::new(watcher);
+        let rules = Arc::new(options.ignore.read()?);
         let scanner = Scanner::new(
             &options.folder,
             shared(&opened.store)?,
             options.modes,
             watcher.clone(),
+            rules.clone(),
         )?;
         let (scan_sender, scan_events) = mpsc::channel(CHANGE_BATCHES);
-        let scan = scan_task::spawn(scanner, scan_sender).map_err(DaemonError::Thread)?;
+        let scan = scan_task::spawn(scanner, options.ignore.clone(), rules.clone(), scan_sender)
+            .map_err(DaemonError::Thread)?;
         let (disk_sender, disk_events) = mpsc::unbounded_channel();
         let (disk, install_thread) =
             install_task::spawn(opened.worktree.clone(), disk_sender).map_err(DaemonError::Thread)?;
@@ -430,6 +439,7 @@ impl Running {
             event_loop: EventLoop::new(engine, services, opened.parts),
             channels,
             first: Some((
+                rules,
                 Input::Start {
                     installs: opened.installs,
                 },
@@ -493,8 +503,8 @@ impl Running {
     }
 
     async fn run_loop(&mut self, join: Option<Ticket>) -> Result<(), LoopError> {
-        if let Some((first, token)) = self.first.take() {
-            self.event_loop.begin(first, token)?;
+        if let Some((rules, first, token)) = self.first.take() {
+            self.event_loop.begin(rules, first, token)?;
         }
         if let Some(ticket) = join {
             self.event_loop.join_at_start(ticket)?;

@@ -13,6 +13,7 @@ use tokio::sync::oneshot;
 
 use crate::control::ControlCommand;
 use crate::daemon::{Daemon, Options};
+use crate::ignore_rules::RuleSource;
 use crate::root_dir::Modes;
 use tree::Tree;
 
@@ -234,6 +235,7 @@ fn options(name: &str, folder: &Path, place: &Path) -> Options {
         mdns: false,
         trust_lan: false,
         modes: Modes::Full,
+        ignore: RuleSource::new(true, Vec::new(), folder),
     }
 }
 

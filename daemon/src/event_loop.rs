@@ -24,6 +24,7 @@ use tracing::{debug, error, info, trace, warn};
 
 use crate::clock;
 use crate::control::{ControlCommand, Joined, ReplyTo, StatusSnapshot, Warning};
+use crate::ignore_rules::Rules;
 use crate::install_task::{DiskCommand, DiskEvent};
 use crate::journal::JournalService;
 use crate::network::{NetworkCommand, NetworkEvent};
@@ -107,6 +108,10 @@ pub(crate) struct EventLoop {
     /// What to do with differing files once a join has found them.
     join_choice: Option<JoinChoice>,
     scan_problems: Vec<(RelPath, String)>,
+    /// Ignore patterns that were left out, with the reason.
+    rule_problems: Vec<String>,
+    /// Why the ignore patterns could not be read again.
+    rules_failed: Option<String>,
     failure: Option<String>,
     own_seq_noted: u64,
     last_state: Option<FolderState>,
@@ -128,6 +133,8 @@ impl EventLoop {
             listen: Vec::new(),
             join_choice: None,
             scan_problems: Vec::new(),
+            rule_problems: Vec::new(),
+            rules_failed: None,
             failure: None,
             own_seq_noted: 0,
             last_state: None,
@@ -135,11 +142,17 @@ impl EventLoop {
         }
     }
 
-    /// Gives the engine its first input; `token` stands for the installs that recovery found.
+    /// Gives the engine its first inputs: the ignore rules, and `first`; `token` stands for the installs that recovery found.
     ///
     /// # Errors
     /// One of [`LoopError`].
-    pub(crate) fn begin(&mut self, first: Input, token: InstallToken) -> Result<(), LoopError> {
+    pub(crate) fn begin(
+        &mut self,
+        rules: Arc<Rules>,
+        first: Input,
+        token: InstallToken,
+    ) -> Result<(), LoopError> {
+        self.scan(ScanEvent::Rules(rules))?;
         self.input(first)?;
         self.tokens.push_back((self.submitted, token));
         self.finish_installs();
@@ -317,6 +330,14 @@ impl EventLoop {
                 self.engine.handle_fs_event(changes, now, &self.services.view);
                 self.drain(now)
             }
+            ScanEvent::Rules(rules) => {
+                self.rule_problems = rules.problems().to_vec();
+                self.input(Input::IgnoreRules(rules))
+            }
+            ScanEvent::RulesFailed(reason) => {
+                self.rules_failed = reason;
+                Ok(())
+            }
             ScanEvent::Finished { problems } => {
                 self.failure = None;
                 self.scan_problems = problems;
@@ -424,6 +445,7 @@ impl EventLoop {
                 message: format!("{path}: {reason}"),
             });
         }
+        warnings.extend(self.rule_warnings());
         let next = StatusSnapshot {
             engine,
             listen: self.listen.clone(),
@@ -441,6 +463,17 @@ impl EventLoop {
             }
             changed
         });
+    }
+
+    fn rule_warnings(&self) -> impl Iterator<Item = Warning> {
+        let bad = self.rule_problems.iter().take(20);
+        let bad = bad.map(|why| format!("An ignore pattern is left out: {why}"));
+        let failed = self.rules_failed.iter();
+        let failed = failed.map(|why| format!("The ignore patterns stay as they were: {why}"));
+        bad.chain(failed).map(|message| Warning {
+            code: "BAD_PATTERN",
+            message,
+        })
     }
 
     /// Waits for installs and writes under way, so that a stop is clean.

@@ -9,6 +9,7 @@ pub mod daemon;
 pub mod demo;
 mod event_loop;
 pub mod identity;
+pub mod ignore_rules;
 mod install_task;
 pub mod journal;
 pub mod network;

@@ -10,10 +10,12 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use p2p_sync_core::engine::LocalChange;
+use p2p_sync_core::ignore::IgnoreRules as _;
 use p2p_sync_core::rel_path::RelPath;
 use tokio::sync::mpsc;
 use tracing::{debug, error, info, trace};
 
+use crate::ignore_rules::{RuleSource, Rules};
 use crate::scanner::{Below, ScanError, ScanReport, Scanner};
 
 /// Batches of changes under way to the engine.
@@ -43,6 +45,10 @@ pub(crate) enum ScanCommand {
 pub(crate) enum ScanEvent {
     /// These paths differ from what is believed.
     Changes(Vec<LocalChange>),
+    /// From now on these are the ignore rules.
+    Rules(Arc<Rules>),
+    /// The file of ignore patterns cannot be read, so the rules that hold stay; `None`: it can be read again.
+    RulesFailed(Option<String>),
     /// A full scan is over, and what could not be read.
     Finished {
         /// Paths that could not be looked at, with the reason.
@@ -64,11 +70,21 @@ pub(crate) struct ScanTask {
 }
 
 /// Starts the thread.
-pub(crate) fn spawn(scanner: Scanner, events: mpsc::Sender<ScanEvent>) -> std::io::Result<ScanTask> {
+///
+/// `source` is where the scanner's ignore `rules` come from; they are read again before each full scan.
+pub(crate) fn spawn(
+    scanner: Scanner,
+    source: RuleSource,
+    rules: Arc<Rules>,
+    events: mpsc::Sender<ScanEvent>,
+) -> std::io::Result<ScanTask> {
     let (commands, inbox) = channel();
     let stop = Arc::new(AtomicBool::new(false));
     let looker = Looker {
         scanner,
+        source,
+        rules,
+        rules_failed: None,
         events,
         stop: stop.clone(),
         again: Again::default(),
@@ -86,6 +102,9 @@ pub(crate) fn spawn(scanner: Scanner, events: mpsc::Sender<ScanEvent>) -> std::i
 
 struct Looker {
     scanner: Scanner,
+    source: RuleSource,
+    rules: Arc<Rules>,
+    rules_failed: Option<String>,
     events: mpsc::Sender<ScanEvent>,
     stop: Arc<AtomicBool>,
     again: Again,
@@ -178,7 +197,27 @@ impl Looker {
         }
     }
 
+    /// Reads the ignore patterns again. The loop hears of new ones before anything that is found by them.
+    fn refresh_rules(&mut self) {
+        let failed = match self.source.read() {
+            Ok(rules) if rules.id() == self.rules.id() && rules.problems() == self.rules.problems() => None,
+            Ok(rules) => {
+                info!("The ignore patterns have changed");
+                self.rules = Arc::new(rules);
+                self.scanner.set_rules(self.rules.clone());
+                let _ = self.events.blocking_send(ScanEvent::Rules(self.rules.clone()));
+                None
+            }
+            Err(error) => Some(crate::error_chain(&error)),
+        };
+        if failed != self.rules_failed {
+            self.rules_failed.clone_from(&failed);
+            let _ = self.events.blocking_send(ScanEvent::RulesFailed(failed));
+        }
+    }
+
     fn full(&mut self) {
+        self.refresh_rules();
         self.full_at = Instant::now() + FULL_SCAN_INTERVAL;
         let started = Instant::now();
         let events = self.events.clone();

@@ -9,10 +9,12 @@
 //! looked at is a problem, not a deletion. Deletions are proven twice, and sent after the additions of the same scan
 //! (as far as `HELD_MAX`), so that both ends of a rename are seen together.
 //!
+//! What is ignored is unknown: it is neither looked at nor missed, and an ignored directory is not entered or watched.
+//! The daemon's own directory is left out but for the conflict copies in it that the index knows.
+//!
 //! The scanner keeps no state: a crash loses nothing, the next scan starts anew.
 
 mod hash;
-mod ignore;
 mod observe;
 mod walk;
 
@@ -26,6 +28,7 @@ use p2p_sync_core::rel_path::RelPath;
 use p2p_sync_core::tree::Installed;
 
 use self::walk::Walk;
+use crate::ignore_rules::Rules;
 pub use crate::root_dir::Modes;
 use crate::root_dir::{PathError, RootDir};
 
@@ -38,6 +41,8 @@ pub trait InstalledIndex: Send + Sync {
     fn installed(&self, path: &RelPath) -> Option<Installed>;
     /// Returns what is believed to lie directly in a directory (`None`: the folder), sorted by path.
     fn children(&self, dir: Option<&RelPath>) -> Vec<(RelPath, Installed)>;
+    /// Returns what is believed to lie anywhere below a directory, sorted by path.
+    fn below(&self, dir: &RelPath) -> Vec<(RelPath, Installed)>;
 }
 
 /// Whoever wants to know the directories that exist.
@@ -88,6 +93,7 @@ pub struct Scanner {
     index: Arc<dyn InstalledIndex>,
     modes: Modes,
     watch: Arc<dyn DirWatch>,
+    rules: Arc<Rules>,
 }
 
 impl std::fmt::Debug for Scanner {
@@ -108,6 +114,7 @@ impl Scanner {
         index: Arc<dyn InstalledIndex>,
         modes: Modes,
         watch: Arc<dyn DirWatch>,
+        rules: Arc<Rules>,
     ) -> Result<Self, ScanError> {
         let root = RootDir::open(root)?;
         let root_id = root.read_root_id()?;
@@ -117,7 +124,13 @@ impl Scanner {
             index,
             modes,
             watch,
+            rules,
         })
+    }
+
+    /// Goes by other ignore rules from the next scan on.
+    pub fn set_rules(&mut self, rules: Arc<Rules>) {
+        self.rules = rules;
     }
 
     /// Looks at the whole folder; hands over changes in portions, parents before what lies in them. Blocks.
@@ -132,6 +145,7 @@ impl Scanner {
         let mut walk = Walk::new(self, stop, emit)?;
         walk.enter(None);
         walk.run(Below::All)?;
+        walk.hidden_copies()?;
         walk.finish()
     }
 
@@ -149,7 +163,11 @@ impl Scanner {
         let mut walk = Walk::new(self, stop, emit)?;
         let mut starts = BTreeMap::new();
         for path in paths {
-            let start = self.first_unknown(path);
+            let start = if path.is_own() {
+                path.clone()
+            } else {
+                self.first_unknown(path)
+            };
             // The index may learn of an unknown directory before it is looked at; the path below it must not be lost.
             let below = if start == *path { below } else { Below::All };
             let known = starts.entry(start).or_insert(below);

@@ -2,6 +2,7 @@
 //! the same trace.
 
 mod desk;
+mod ignoring;
 mod invariants;
 mod joining;
 mod publishing;

@@ -3,11 +3,12 @@
 //! [`SyncEngine`] owns the group, the logs and what is to be done; large state stays in the store and is read through
 //! [`StateView`]. Parts: `pending` (writes that are not durable yet), `group` (members), `sync` (events between peers),
 //! `paths` (from heads to what should stand on disk), `local` (from disk changes to events), `work` (what to fetch and
-//! install), `join` (how devices become members).
+//! install), `ignoring` (paths left alone), `join` (how devices become members).
 //!
 //! Lost in a crash: everything not covered by [`Input::Persisted`]; nothing that depends on it has left the engine.
 
 mod group;
+mod ignoring;
 mod io;
 mod join;
 mod local;
@@ -29,6 +30,7 @@ use crate::ids::{DeviceId, ShortId};
 use crate::ledger::LogState;
 use crate::time::{BootInstant, Now};
 use group::Group;
+use ignoring::Ignoring;
 use join::Joining;
 use local::Local;
 use pending::Pending;
@@ -56,6 +58,7 @@ pub struct SyncEngine {
     peers: Peers,
     local: Local,
     work: Work,
+    ignoring: Ignoring,
     joining: Joining,
     installed_count: u64,
     copies_count: u64,
@@ -110,6 +113,7 @@ impl SyncEngine {
             peers: Peers::default(),
             local: Local::default(),
             work: Work::new(recovered.needs),
+            ignoring: Ignoring::new(recovered.settings.get(ignoring::IGNORED_BY)),
             joining: Joining::recover(&recovered.settings),
             installed_count: recovered.installed_count,
             copies_count: recovered.copies_count,
@@ -149,6 +153,7 @@ impl SyncEngine {
     /// Takes one input. It cannot fail: a bad message is an input too.
     pub fn handle_input(&mut self, input: Input, now: Now, view: &impl StateView) {
         match input {
+            Input::IgnoreRules(rules) => self.set_ignore_rules(rules),
             Input::Start { installs } => self.start(installs, now, view),
             Input::LocalChanges(changes) => self.local_changes(changes, now, view),
             Input::ScanFinished => self.scan_finished(now, view),
@@ -195,6 +200,7 @@ impl SyncEngine {
         self.sync_timeout(now);
         self.join_timeout(now, view);
         self.work_timeout(now);
+        self.ignoring_timeout(now, view);
         self.settle(now, view);
     }
 
@@ -210,6 +216,7 @@ impl SyncEngine {
             self.peers.deadline(),
             self.joining.deadline(),
             self.work.deadline(),
+            self.ignoring_deadline(),
             self.local.deadline(self.may_publish()),
         ];
         deadlines.into_iter().flatten().min()

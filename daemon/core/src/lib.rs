@@ -3,7 +3,7 @@
 //! puts fakes in its place.
 //!
 //! Modules, each using only those before it: [`ids`], [`rel_path`], [`time`], [`encoding`], [`merkle`], [`content`],
-//! [`tree`], [`access`], [`ledger`], [`fold`], [`ticket`], [`engine`].
+//! [`tree`], [`access`], [`ledger`], [`fold`], [`ticket`], [`ignore`], [`engine`].
 
 pub mod access;
 pub mod content;
@@ -11,6 +11,7 @@ pub mod encoding;
 pub mod engine;
 pub mod fold;
 pub mod ids;
+pub mod ignore;
 pub mod ledger;
 pub mod merkle;
 pub mod rel_path;

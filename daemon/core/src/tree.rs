@@ -90,3 +90,12 @@ pub struct Installed {
     /// The path whose conflict copy this is; `None` for an entry at its own path.
     pub copy_of: Option<RelPath>,
 }
+
+impl Installed {
+    /// Says whether this is what stood at a path before it was ignored: nobody has looked at it since.
+    #[must_use]
+    pub const fn is_set_aside(&self) -> bool {
+        // A mode that was looked at names a file type.
+        self.print.mode == 0
+    }
+}

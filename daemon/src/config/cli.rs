@@ -90,6 +90,8 @@ impl Cli {
             folder: Folder {
                 path: self.sync_dir.clone(),
                 modes: None,
+                default_ignores: None,
+                ignore: None,
             },
             control: Control {
                 socket: self.socket.clone(),

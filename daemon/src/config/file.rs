@@ -52,6 +52,7 @@ fn parse(text: &str) -> Result<Layer, Vec<Mistake>> {
     let (table, errors) = DeTable::parse_recoverable(text);
     let mut mistakes: Vec<Mistake> = errors.into_iter().map(Mistake::from).collect();
     unknown_keys(table.get_ref(), &mut mistakes);
+    bad_patterns(table.get_ref(), &mut mistakes);
     if !mistakes.is_empty() {
         mistakes.sort_by_key(|m| m.at.as_ref().map(|at| at.start));
         return Err(mistakes);
@@ -96,6 +97,24 @@ fn unknown_keys(table: &DeTable<'_>, mistakes: &mut Vec<Mistake>) {
             at: Some(Spanned::span(key)),
             what: unknown("key", key.get_ref(), keys.iter().copied()) + &format!(" (in [{section}])"),
         }));
+    }
+}
+
+/// Ignore patterns are looked at here, where each still has its place.
+fn bad_patterns(table: &DeTable<'_>, mistakes: &mut Vec<Mistake>) {
+    let folder = table.get("folder").map(Spanned::get_ref);
+    let list = folder.and_then(|folder| folder.get("ignore"));
+    let patterns = list
+        .and_then(|list| list.get_ref().as_array())
+        .into_iter()
+        .flatten();
+    for pattern in patterns {
+        if let DeValue::String(text) = pattern.get_ref()
+            && let Err(what) = crate::ignore_rules::check(text.as_ref())
+        {
+            let at = Some(pattern.span());
+            mistakes.push(Mistake { at, what });
+        }
     }
 }
 

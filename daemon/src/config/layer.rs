@@ -10,7 +10,7 @@ use crate::paths::Environment;
 /// The sections and their keys, as the file and the environment spell them.
 pub(super) const KEYS: [(&str, &[&str]); 4] = [
     ("daemon", &["name", "state_dir", "log"]),
-    ("folder", &["path", "modes"]),
+    ("folder", &["path", "modes", "default_ignores", "ignore"]),
     ("control", &["socket", "group"]),
     ("network", &["listen", "mdns", "peers", "trust_lan"]),
 ];
@@ -56,6 +56,10 @@ pub struct Folder {
     pub path: Option<PathBuf>,
     /// Which permission bits are kept.
     pub modes: Option<Modes>,
+    /// Whether the built-in set of temporary names is ignored.
+    pub default_ignores: Option<bool>,
+    /// Further paths that are ignored.
+    pub ignore: Option<Vec<String>>,
 }
 
 /// `[control]`.
@@ -117,6 +121,8 @@ impl Layer {
         fill(&mut self.daemon.log, lower.daemon.log);
         fill(&mut self.folder.path, lower.folder.path);
         fill(&mut self.folder.modes, lower.folder.modes);
+        fill(&mut self.folder.default_ignores, lower.folder.default_ignores);
+        fill(&mut self.folder.ignore, lower.folder.ignore);
         fill(&mut self.control.socket, lower.control.socket);
         fill(&mut self.control.group, lower.control.group);
         fill(&mut self.network.listen, lower.network.listen);
@@ -177,6 +183,8 @@ impl Layer {
                     _ => return Err(format!("expected full or exec, found {text:?}")),
                 });
             }
+            ("folder", "default_ignores") => self.folder.default_ignores = Some(boolean()?),
+            ("folder", "ignore") => self.folder.ignore = Some(list()),
             ("control", "group") => self.control.group = Some(text.to_owned()),
             ("network", "listen") => self.network.listen = Some(list()),
             ("network", "mdns") => self.network.mdns = Some(boolean()?),

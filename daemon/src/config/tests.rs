@@ -263,7 +263,27 @@ fn the_first_start_names_folder_device_socket_and_next_steps() {
 fn the_summary_ends_with_ok() {
     let text = Case::new().resolve("").unwrap().summary();
     assert!(
-        text.contains("folder.modes      full\n") && text.ends_with("OK\n"),
+        text.contains("folder.modes           full\n") && text.ends_with("OK\n"),
         "{text}"
     );
+}
+
+#[test]
+fn ignore_patterns_come_from_the_file_and_bad_ones_are_named_with_their_place() {
+    let case = Case::new().file("[folder]\ndefault_ignores = false\nignore = [\"*.part\", \"!x\"]\n");
+    let settings = case.resolve("").unwrap();
+    assert!(!settings.default_ignores);
+    assert_eq!(settings.ignore, ["*.part", "!x"]);
+    assert!(settings.summary().contains("folder.ignore          *.part !x\n"));
+    let case = Case::new().var("P2P_SYNC_FOLDER__IGNORE", "a, b[");
+    let error = case.resolve("").unwrap_err().to_string();
+    assert!(
+        error.starts_with("folder.ignore: \"b[\" is no pattern: "),
+        "{error}"
+    );
+    let case = Case::new().file("[folder]\nignore = [\n  \"ok\",\n  \"x[\",\n  \"\",\n]\n");
+    let mistakes = case.mistakes();
+    let lines: Vec<&str> = mistakes.lines().collect();
+    assert!(lines[0].starts_with("4:3: \"x[\" is no pattern: "), "{mistakes}");
+    assert_eq!(lines[1..], ["5:3: an empty pattern"]);
 }

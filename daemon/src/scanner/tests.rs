@@ -10,6 +10,8 @@ use p2p_sync_core::ids::ContentHash;
 use p2p_sync_core::tree::{Entry, Node};
 
 use super::*;
+use crate::ignore_rules::RuleSource;
+use crate::root_dir::print_of;
 
 #[derive(Default)]
 struct Index(Mutex<BTreeMap<RelPath, Installed>>);
@@ -22,6 +24,14 @@ impl InstalledIndex for Index {
     fn children(&self, dir: Option<&RelPath>) -> Vec<(RelPath, Installed)> {
         let all = self.0.lock().unwrap();
         let inside = all.iter().filter(|(path, _)| path.parent().as_ref() == dir);
+        inside
+            .map(|(path, installed)| (path.clone(), installed.clone()))
+            .collect()
+    }
+
+    fn below(&self, dir: &RelPath) -> Vec<(RelPath, Installed)> {
+        let all = self.0.lock().unwrap();
+        let inside = all.iter().filter(|(path, _)| path.is_below(dir));
         inside
             .map(|(path, installed)| (path.clone(), installed.clone()))
             .collect()
@@ -77,12 +87,18 @@ impl Rig {
         file.set_modified(SystemTime::now() - age).unwrap();
     }
 
+    /// Returns the built-in rules with those of the folder's file.
+    fn rules(&self) -> Arc<Rules> {
+        Arc::new(RuleSource::new(true, Vec::new(), self.dir.path()).read().unwrap())
+    }
+
     fn scanner(&self) -> Scanner {
         Scanner::new(
             self.dir.path(),
             self.index.clone(),
             self.modes,
             self.watched.clone(),
+            self.rules(),
         )
         .unwrap()
     }
@@ -358,6 +374,99 @@ fn ignored_and_special_entries_are_neither_published_nor_deleted() {
 }
 
 #[test]
+fn an_ignored_directory_is_neither_entered_nor_watched_nor_missed() {
+    let rig = Rig::new();
+    rig.write("build/deep/x", "x");
+    rig.write("src/a", "a");
+    rig.scan();
+    rig.write(".p2p-sync/ignore", "build/\n/src/*.log\n!/src/kept.log\n");
+    rig.watched.0.lock().unwrap().clear();
+    rig.write("build/new", "n");
+    rig.write("src/b.log", "b");
+    rig.write("src/kept.log", "k");
+    rig.write("b.log", "b");
+    assert_eq!(names(&rig.scan()), ["+b.log", "+src/kept.log"]);
+    let watched: Vec<_> = rig.watched.0.lock().unwrap().iter().cloned().collect();
+    assert_eq!(watched, ["", "src"].map(PathBuf::from));
+    assert_eq!(
+        rig.scan_paths(&["build/new", "build", "src/b.log"], Below::All),
+        []
+    );
+    fs::remove_dir_all(rig.path("build")).unwrap();
+    assert_eq!(rig.scan(), []);
+    assert_eq!(rig.scan_paths(&["build", "build/deep/x"], Below::All), []);
+    // A pattern for directories says nothing of the file that takes the place of one.
+    rig.write("build", "a file");
+    assert_eq!(names(&rig.scan()), ["+build"]);
+}
+
+#[test]
+fn an_ignored_child_is_not_missed_with_its_directory() {
+    let rig = Rig::new();
+    rig.write("d/x", "x");
+    rig.write("d/e/y.o", "y");
+    rig.scan();
+    rig.write(".p2p-sync/ignore", "*.o");
+    fs::remove_dir_all(rig.path("d")).unwrap();
+    assert_eq!(names(&rig.scan()), ["-d", "-d/e", "-d/x"]);
+}
+
+#[test]
+fn what_is_not_ignored_any_more_is_looked_at_again() {
+    let rig = Rig::new();
+    rig.write(".p2p-sync/ignore", "d");
+    rig.write("d/x", "x");
+    assert_eq!(rig.scan(), []);
+    rig.write(".p2p-sync/ignore", "");
+    assert_eq!(names(&rig.scan()), ["+d", "+d/x"]);
+}
+
+#[test]
+fn hidden_conflict_copies_are_looked_at_and_nothing_else_of_the_daemons() {
+    let rig = Rig::new();
+    let copies =
+        ["kept", "edited", "gone", "dir", "link"].map(|name| format!(".p2p-sync/conflicts/r/.git/{name}"));
+    for copy in &copies {
+        rig.write(copy, "c");
+        let print = print_of(&rustix::fs::lstat(rig.path(copy)).unwrap());
+        let entry = observe::observe(Node::Dir, print, None, Modes::Full).entry;
+        let installed = Installed {
+            entry,
+            print,
+            dots: Vec::new(),
+            copy_of: Some(rel("r/.git/x")),
+        };
+        rig.index.0.lock().unwrap().insert(rel(copy), installed);
+    }
+    rig.write(".p2p-sync/conflicts/r/.git/stranger", "s");
+    assert_eq!(rig.scan(), []);
+    rig.write(&copies[1], "edited");
+    for taken in &copies[2..] {
+        fs::remove_file(rig.path(taken)).unwrap();
+    }
+    rig.write(&format!("{}/child", copies[3]), "in it");
+    symlink("x", rig.path(&copies[4])).unwrap();
+    let below = |sign: &str, name: &str| format!("{sign}.p2p-sync/conflicts/r/.git/{name}");
+    let one = rig
+        .run(|s, emit| s.scan_paths(&[rel(&copies[1])], Below::All, &rig.stop, emit))
+        .0;
+    assert_eq!(names(&one), [below("+", "edited")]);
+    let others = [
+        ".p2p-sync/conflicts/r/.git/stranger",
+        ".p2p-sync/root-id",
+        ".p2p-sync/conflicts",
+    ];
+    assert_eq!(rig.scan_paths(&others, Below::All), []);
+    let found = rig.scan();
+    assert_eq!(
+        names(&found),
+        [below("+", "dir"), below("+", "link"), below("-", "gone")]
+    );
+    assert!(found[0].after.as_ref().unwrap().entry.node.is_dir());
+    assert_eq!(rig.scan(), []);
+}
+
+#[test]
 fn nothing_is_deleted_in_a_folder_that_is_not_the_right_one() {
     let rig = Rig::new();
     rig.write("f", "f");
@@ -394,9 +503,19 @@ fn an_unmount_during_a_scan_deletes_nothing() {
             let _ = fs::rename(&self.1, self.1.with_extension("away"));
             self.0.children(dir)
         }
+        fn below(&self, dir: &RelPath) -> Vec<(RelPath, Installed)> {
+            self.0.below(dir)
+        }
     }
     let index = Arc::new(Vanishing(rig.index.clone(), rig.dir.path().to_owned()));
-    let scanner = Scanner::new(rig.dir.path(), index, Modes::Full, rig.watched.clone()).unwrap();
+    let scanner = Scanner::new(
+        rig.dir.path(),
+        index,
+        Modes::Full,
+        rig.watched.clone(),
+        rig.rules(),
+    )
+    .unwrap();
     let mut found = Vec::new();
     let result = scanner.scan_all(&rig.stop, &mut |portion| found.extend(portion));
     assert!(matches!(result, Err(ScanError::RootChanged)) && found.is_empty());
@@ -419,9 +538,19 @@ fn a_hinted_file_is_found_though_its_directory_becomes_known_meanwhile() {
         fn children(&self, dir: Option<&RelPath>) -> Vec<(RelPath, Installed)> {
             self.0.children(dir)
         }
+        fn below(&self, dir: &RelPath) -> Vec<(RelPath, Installed)> {
+            self.0.below(dir)
+        }
     }
     let index = Arc::new(Learning(rig.index.clone(), AtomicBool::new(false)));
-    let scanner = Scanner::new(rig.dir.path(), index, Modes::Full, rig.watched.clone()).unwrap();
+    let scanner = Scanner::new(
+        rig.dir.path(),
+        index,
+        Modes::Full,
+        rig.watched.clone(),
+        rig.rules(),
+    )
+    .unwrap();
     let mut found = Vec::new();
     let paths = [rel("d/new")];
     scanner

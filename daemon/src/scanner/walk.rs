@@ -13,14 +13,14 @@ use std::time::{Duration, Instant};
 use p2p_sync_core::content::CHUNK_SIZE;
 use p2p_sync_core::engine::LocalChange;
 use p2p_sync_core::ids::ContentHash;
-use p2p_sync_core::rel_path::RelPath;
+use p2p_sync_core::ignore::IgnoreRules as _;
+use p2p_sync_core::rel_path::{OWN_DIR, RelPath};
 use p2p_sync_core::time::BootInstant;
 use p2p_sync_core::tree::{Fingerprint, Installed, Node};
 use rustix::fs::{Dir, FileType, Stat};
 use rustix::io::Errno;
 
 use super::hash::{Hashed, hash_all};
-use super::ignore::is_ignored;
 use super::observe::observe;
 use super::{Below, HELD_MAX, ScanError, ScanReport, Scanner};
 use crate::clock;
@@ -101,19 +101,20 @@ impl<'a> Walk<'a> {
 
     /// Looks at one path by its name.
     pub(super) fn look_at(&mut self, path: &RelPath, below: Below) -> Result<(), ScanError> {
-        if path.is_own()
-            || path.components().next().is_none()
-            || self.is_below_ignored(path)
-            || self.stopped()
-        {
+        if self.stopped() {
             return Ok(());
         }
         let installed = self.scanner.index.installed(path);
+        if path.is_own() {
+            return self.hidden_copy(path, installed);
+        }
         self.seen_at = clock::now().boot;
         match self.scanner.root.lstat(path) {
+            Ok(Some(stat)) if self.is_below_ignored(path, is_dir(&stat)) => {}
             Ok(Some(stat)) => {
                 self.entry(path.clone(), &stat, installed, below);
             }
+            Ok(None) if self.is_below_ignored(path, was_dir(installed.as_ref())) => {}
             Ok(None) => self.gone(path.clone(), installed.is_some()),
             Err(e) => self.problem(path.clone(), &e),
         }
@@ -138,8 +139,8 @@ impl<'a> Walk<'a> {
         self.stop.load(Ordering::Relaxed)
     }
 
-    fn is_below_ignored(&self, path: &RelPath) -> bool {
-        is_ignored(path) || path.ancestors().any(|above| is_ignored(&above))
+    fn is_below_ignored(&self, path: &RelPath, is_dir: bool) -> bool {
+        self.scanner.rules.is_ignored(path, is_dir)
     }
 
     fn check_root(&self) -> Result<(), ScanError> {
@@ -195,10 +196,11 @@ impl<'a> Walk<'a> {
                 continue;
             };
             let installed = known.remove(&path);
-            if path.is_own() || is_ignored(&path) {
+            if path.is_own() {
                 continue;
             }
             match lstat_at(&fd, path.file_name()) {
+                Ok(Some(stat)) if self.scanner.rules.matches(&path, is_dir(&stat)) => {}
                 Ok(Some(stat)) => self.entry(path, &stat, installed, below),
                 Ok(None) => {
                     if let Some(installed) = installed {
@@ -211,8 +213,8 @@ impl<'a> Walk<'a> {
                 return Ok(());
             }
         }
-        for path in known.into_keys() {
-            if path.is_own() || is_ignored(&path) {
+        for (path, installed) in known {
+            if path.is_own() || self.scanner.rules.matches(&path, installed.entry.node.is_dir()) {
                 continue;
             }
             match lstat_at(&fd, path.file_name()) {
@@ -227,12 +229,59 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
+    /// Compares the conflict copies in the daemon's own directory with the index.
+    pub(super) fn hidden_copies(&mut self) -> Result<(), ScanError> {
+        let Ok(dir) = RelPath::parse([OWN_DIR, b"/conflicts"].concat()) else {
+            return Ok(());
+        };
+        for (path, installed) in self.scanner.index.below(&dir) {
+            if self.stopped() {
+                break;
+            }
+            self.hidden_copy(&path, Some(installed))?;
+        }
+        Ok(())
+    }
+
+    /// Compares one conflict copy in the daemon's own directory with the index. Whatever else lies there is not synced,
+    /// and what stands in a copy's place is not gone into.
+    fn hidden_copy(&mut self, path: &RelPath, installed: Option<Installed>) -> Result<(), ScanError> {
+        let Some(installed) = installed else { return Ok(()) };
+        self.seen_at = clock::now().boot;
+        self.report.files += 1;
+        match self.scanner.root.lstat(path) {
+            Ok(Some(stat)) => {
+                let print = print_of(&stat);
+                match FileType::from_raw_mode(stat.st_mode) {
+                    _ if print == installed.print => {}
+                    FileType::RegularFile => {
+                        self.push(Found::Hash(path.clone(), Some(installed)), print.size);
+                    }
+                    FileType::Symlink => self.link(path.clone(), print, Some(&installed)),
+                    FileType::Directory => {
+                        let after = observe(Node::Dir, print, Some(&installed), self.scanner.modes);
+                        let change = LocalChange {
+                            path: path.clone(),
+                            seen_at: self.seen_at,
+                            after: Some(after),
+                        };
+                        self.push(Found::Ready(change), 0);
+                    }
+                    _ => self.name_problem(path.clone(), "Sockets, fifos and devices are not synced"),
+                }
+            }
+            Ok(None) => self.held.push(path.clone()),
+            Err(e) => self.problem(path.clone(), &e),
+        }
+        self.flush_if_due()
+    }
+
     /// Compares an entry with the index.
     fn entry(&mut self, path: RelPath, stat: &Stat, installed: Option<Installed>, below: Below) {
         self.report.files += 1;
         let print = print_of(stat);
         let changed = installed.as_ref().is_none_or(|i| i.print != print);
-        let was_dir = installed.as_ref().is_some_and(|i| i.entry.node.is_dir());
+        let was_dir = was_dir(installed.as_ref());
         match FileType::from_raw_mode(stat.st_mode) {
             FileType::Directory => {
                 if !self.scanner.root.same_device(stat) {
@@ -335,10 +384,13 @@ impl<'a> Walk<'a> {
     }
 
     fn collect_below(&self, path: &RelPath, paths: &mut Vec<RelPath>) {
+        if self.is_below_ignored(path, true) {
+            return;
+        }
         let mut dirs = vec![path.clone()];
         while let Some(dir) = dirs.pop() {
             for (child, installed) in self.scanner.index.children(Some(&dir)) {
-                if is_ignored(&child) {
+                if self.scanner.rules.matches(&child, installed.entry.node.is_dir()) {
                     continue;
                 }
                 if installed.entry.node.is_dir() {
@@ -471,6 +523,14 @@ impl<'a> Walk<'a> {
         }
         None
     }
+}
+
+fn is_dir(stat: &Stat) -> bool {
+    FileType::from_raw_mode(stat.st_mode) == FileType::Directory
+}
+
+fn was_dir(installed: Option<&Installed>) -> bool {
+    installed.is_some_and(|installed| installed.entry.node.is_dir())
 }
 
 /// Returns the names in a directory in byte order, the daemon's own left to the caller.

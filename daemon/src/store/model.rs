@@ -80,13 +80,13 @@ fn set<K: Ord, V>(map: &mut BTreeMap<K, V>, key: K, value: Option<V>) {
 
 fn next<V>(
     map: &BTreeMap<RelPath, V>,
-    dir: &RelPath,
+    dir: Option<&RelPath>,
     after: Option<&RelPath>,
     wanted: impl Fn(&V) -> bool,
 ) -> Option<RelPath> {
     let from = after.map_or(Bound::Unbounded, Bound::Excluded);
     map.range((from, Bound::Unbounded))
-        .find(|(path, value)| path.is_below(dir) && wanted(value))
+        .find(|(path, value)| dir.is_none_or(|dir| path.is_below(dir)) && wanted(value))
         .map(|(path, _)| path.clone())
 }
 
@@ -122,11 +122,11 @@ impl StateView for Model {
         self.group.installed.get(path).cloned()
     }
 
-    fn next_live_below(&self, dir: &RelPath, after: Option<&RelPath>) -> Option<RelPath> {
+    fn next_live_below(&self, dir: Option<&RelPath>, after: Option<&RelPath>) -> Option<RelPath> {
         next(&self.group.paths, dir, after, PathState::is_live)
     }
 
-    fn next_installed_below(&self, dir: &RelPath, after: Option<&RelPath>) -> Option<RelPath> {
+    fn next_installed_below(&self, dir: Option<&RelPath>, after: Option<&RelPath>) -> Option<RelPath> {
         next(&self.group.installed, dir, after, |_| true)
     }
 

@@ -61,14 +61,16 @@ fn assert_paths_agree(view: &StoreView, model: &Model) {
             assert_eq!(view.replaced(path, node), model.replaced(path, node));
         }
         for after in all.iter().map(Some).chain([None]) {
-            assert_eq!(
-                view.next_live_below(path, after),
-                model.next_live_below(path, after)
-            );
-            assert_eq!(
-                view.next_installed_below(path, after),
-                model.next_installed_below(path, after)
-            );
+            for dir in [Some(path), None] {
+                assert_eq!(
+                    view.next_live_below(dir, after),
+                    model.next_live_below(dir, after)
+                );
+                assert_eq!(
+                    view.next_installed_below(dir, after),
+                    model.next_installed_below(dir, after)
+                );
+            }
         }
     }
     for (path, dot) in model.group.versions.keys() {

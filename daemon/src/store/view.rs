@@ -152,7 +152,7 @@ impl StateView for StoreView {
         })
     }
 
-    fn next_live_below(&self, dir: &RelPath, after: Option<&RelPath>) -> Option<RelPath> {
+    fn next_live_below(&self, dir: Option<&RelPath>, after: Option<&RelPath>) -> Option<RelPath> {
         self.read("the next live path", |c| {
             let sql = "SELECT path FROM paths INDEXED BY paths_live
                        WHERE live = 1 AND path > ?1 AND path < ?2 ORDER BY path LIMIT 1";
@@ -160,7 +160,7 @@ impl StateView for StoreView {
         })
     }
 
-    fn next_installed_below(&self, dir: &RelPath, after: Option<&RelPath>) -> Option<RelPath> {
+    fn next_installed_below(&self, dir: Option<&RelPath>, after: Option<&RelPath>) -> Option<RelPath> {
         self.read("the next installed path", |c| {
             let sql = "SELECT path FROM installed WHERE path > ?1 AND path < ?2 ORDER BY path LIMIT 1";
             next_below(c, sql, dir, after)
@@ -209,10 +209,12 @@ fn versions_with(c: &Connection, path: &RelPath, node: &Node) -> Result<Vec<Dot>
 fn next_below(
     c: &Connection,
     sql: &str,
-    dir: &RelPath,
+    dir: Option<&RelPath>,
     after: Option<&RelPath>,
 ) -> Result<Option<RelPath>, RowError> {
-    let (from, to) = dir.below_range();
+    // No path begins with more bytes than a component has, so this comes after all of them.
+    let everything = || (Vec::new(), vec![0xff; RelPath::MAX_COMPONENT + 1]);
+    let (from, to) = dir.map_or_else(everything, RelPath::below_range);
     // `from` ends in a slash and is no path, so an exclusive bound serves for both.
     let from = after.map_or(&from[..], |after| after.as_bytes().max(&from));
     optional(c, sql, (from, to), |row| path_column(row, 0))

@@ -17,6 +17,8 @@ use crate::root_dir::{is_dir_print, lstat_at, print_of};
 
 /// Times a put-back is tried while somebody keeps replacing the path.
 const PUT_BACK_TRIES: u32 = 8;
+/// Names that say what keeps a directory from going.
+const HOLDS_MAX: usize = 64;
 
 /// A path as an open directory and a name in it.
 pub(super) struct Spot<'p> {
@@ -53,6 +55,27 @@ const CHANGED: Stop = Stop::Outcome(InstallOutcome::Changed);
 impl Worktree {
     /// Does what an intent says; its slot is durable and so is the intent.
     pub(super) fn change(&self, intent: &Intent, session: &mut Session<'_>) -> Effect {
+        let mut effect = self.try_change(intent, session);
+        if let InstallOutcome::NotEmpty(holds) = &mut effect.outcome {
+            *holds = self.held_in(&intent.path);
+        }
+        effect
+    }
+
+    /// Returns some of what lies in a directory, for people.
+    fn held_in(&self, dir: &RelPath) -> Vec<RelPath> {
+        let names = self.root.open_dir(Some(dir)).and_then(slots::names);
+        let mut paths: Vec<RelPath> = names
+            .unwrap_or_default()
+            .iter()
+            .filter_map(|name| dir.join(name).ok())
+            .collect();
+        paths.sort();
+        paths.truncate(HOLDS_MAX);
+        paths
+    }
+
+    fn try_change(&self, intent: &Intent, session: &mut Session<'_>) -> Effect {
         let result = match (intent.action, &intent.new) {
             (IntentAction::Put, Some(entry)) if entry.node.is_dir() => self.put_dir(intent, entry, session),
             (IntentAction::Put, Some(_)) => self.put(intent, session),
@@ -129,7 +152,9 @@ impl Worktree {
             Some(out) if is_dir_print(old) && is_dir_print(&out) => {
                 match rustix::fs::unlinkat(&self.own.tmp, &slot, AtFlags::REMOVEDIR) {
                     Ok(()) => session.forget_dirs(),
-                    Err(_) => effect = self.put_back(intent, spot, session, InstallOutcome::NotEmpty),
+                    Err(_) => {
+                        effect = self.put_back(intent, spot, session, InstallOutcome::NotEmpty(Vec::new()));
+                    }
                 }
             }
             Some(out) if meta::is_moved(old, &out) => effect.displaced = Some(out),
@@ -326,7 +351,9 @@ impl Worktree {
             session.forget_dirs();
             return match removed {
                 Ok(()) | Err(Errno::NOENT) => Ok(GONE),
-                Err(Errno::NOTEMPTY | Errno::EXIST) => Err(Stop::Outcome(InstallOutcome::NotEmpty)),
+                Err(Errno::NOTEMPTY | Errno::EXIST) => {
+                    Err(Stop::Outcome(InstallOutcome::NotEmpty(Vec::new())))
+                }
                 Err(Errno::NOTDIR) => Err(CHANGED),
                 Err(e) => Err(Stop::Io("remove the directory", e.into())),
             };

@@ -1,6 +1,7 @@
 //! One device: its daemon's engine, if it runs, with its disk and store, and what its services are busy with.
 
 use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
 
 use ed25519_dalek::SigningKey;
 use p2p_sync_core::engine::{
@@ -8,6 +9,7 @@ use p2p_sync_core::engine::{
     Write,
 };
 use p2p_sync_core::ids::{DeviceId, GroupId};
+use p2p_sync_core::ignore::{IgnoreNothing, IgnoreRules};
 use p2p_sync_core::rel_path::RelPath;
 use p2p_sync_core::time::{BootInstant, Now};
 use p2p_sync_core::tree::Fingerprint;
@@ -36,6 +38,8 @@ pub struct Device {
     pub store: MemoryStore,
     /// The folder.
     pub disk: FakeDisk,
+    /// Which paths it leaves alone.
+    pub rules: Arc<dyn IgnoreRules>,
     /// Installs that happened on disk, until the store knows.
     pub journal: Vec<JournalEntry>,
     /// Who may use the members' protocols.
@@ -89,6 +93,7 @@ impl Device {
             run: 0,
             store: MemoryStore::default(),
             disk: FakeDisk::default(),
+            rules: Arc::new(IgnoreNothing),
             journal: Vec::new(),
             members: BTreeSet::new(),
             announced: None,

@@ -244,7 +244,7 @@ impl FakeDisk {
             return self.done(&job.path);
         }
         if here == Some(Kind::Dir) && !self.below(&job.path).is_empty() {
-            return InstallOutcome::NotEmpty;
+            return InstallOutcome::NotEmpty(self.below(&job.path));
         }
         let (kind, mode) = match &entry.node {
             Node::Dir => (Kind::Dir, entry.mode),
@@ -281,7 +281,7 @@ impl FakeDisk {
             return InstallOutcome::Changed;
         }
         if !self.below(&job.path).is_empty() {
-            return InstallOutcome::NotEmpty;
+            return InstallOutcome::NotEmpty(self.below(&job.path));
         }
         if !self.make_parents(&job.path) {
             return InstallOutcome::Changed;
@@ -297,7 +297,7 @@ impl FakeDisk {
             return InstallOutcome::Changed;
         }
         if !self.below(&job.path).is_empty() {
-            return InstallOutcome::NotEmpty;
+            return InstallOutcome::NotEmpty(self.below(&job.path));
         }
         self.take_out(&job.path);
         InstallOutcome::Done(None)
@@ -413,7 +413,8 @@ mod tests {
             expect: disk.lstat(&path("d")).map(Inode::print),
             action: InstallAction::Remove,
         };
-        assert_eq!(disk.install(&job), InstallOutcome::NotEmpty);
+        let held = InstallOutcome::NotEmpty(vec![path("d/x")]);
+        assert_eq!(disk.install(&job), held);
         disk.remove_all(&path("d/x"));
         assert_eq!(disk.install(&job), InstallOutcome::Done(None));
     }

@@ -69,6 +69,37 @@ pub struct DevicePlan {
 }
 
 impl Plan {
+    /// Returns a plan in which nothing happens but that `count` devices pair, and nothing goes wrong.
+    #[must_use]
+    pub fn quiet(count: u64) -> Self {
+        let device = |index| DevicePlan {
+            start_ms: 0,
+            join_ms: (index > 0).then_some(1_000),
+            role: Role::Editor,
+            files: 0,
+            skew_ms: 0,
+        };
+        Self {
+            devices: (0..count).map(device).collect(),
+            lan: false,
+            trust_lan: false,
+            stranger: false,
+            faults_from_ms: 0,
+            span_ms: MINUTE_MS,
+            actions: Vec::new(),
+            cuts: Vec::new(),
+            crashes: Vec::new(),
+            jumps: Vec::new(),
+            loss: 0,
+            duplicates: 0,
+            missed_hints: 0,
+            bad_fetches: 0,
+            delay_max_ms: 20,
+            report_delay_max_ms: 20,
+            commit_max_ms: 20,
+        }
+    }
+
     /// Draws a plan.
     #[must_use]
     pub fn draw(rng: &mut Rng) -> Self {

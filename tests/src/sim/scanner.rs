@@ -3,10 +3,11 @@
 use std::collections::BTreeSet;
 
 use p2p_sync_core::engine::{LocalChange, Observed};
+use p2p_sync_core::ignore::IgnoreRules;
 use p2p_sync_core::rel_path::RelPath;
 use p2p_sync_core::time::BootInstant;
 
-use super::disk::FakeDisk;
+use super::disk::{FakeDisk, Kind};
 use super::store::Tables;
 
 /// Returns the paths to look at for a full scan: what is on disk, and what should be.
@@ -36,6 +37,17 @@ pub fn around(hints: &[RelPath], disk: &FakeDisk, tables: &Tables) -> Vec<RelPat
     }
     paths.retain(|path| !path.is_own() || hints.contains(path) || tables.installed.contains_key(path));
     paths.into_iter().collect()
+}
+
+/// Says whether the scanner leaves a path out.
+#[must_use]
+pub fn is_ignored(path: &RelPath, disk: &FakeDisk, tables: &Tables, rules: &dyn IgnoreRules) -> bool {
+    let row = tables.installed.get(path);
+    let dir = match disk.lstat(path) {
+        Some(inode) => inode.kind == Kind::Dir,
+        None => row.is_some_and(|row| row.entry.node.is_dir()),
+    };
+    !path.is_own() && rules.is_ignored(path, dir)
 }
 
 /// Looks at one path; `None` if all is as believed.

@@ -168,15 +168,15 @@ fn set<K: Ord, V>(map: &mut BTreeMap<K, V>, key: K, value: Option<V>) {
 /// Returns the first key below `dir` and after `after` whose value passes.
 fn next_below<V>(
     map: &BTreeMap<RelPath, V>,
-    dir: &RelPath,
+    dir: Option<&RelPath>,
     after: Option<&RelPath>,
     passes: impl Fn(&V) -> bool,
 ) -> Option<RelPath> {
-    let from = after.filter(|after| *after > dir).unwrap_or(dir);
-    let (_, end) = dir.below_range();
-    map.range((Bound::Excluded(from), Bound::Unbounded))
-        .take_while(|(path, _)| path.as_bytes() < &end[..])
-        .find(|(path, value)| path.is_below(dir) && passes(value))
+    let end = dir.map(|dir| dir.below_range().1);
+    let from = after.max(dir).map_or(Bound::Unbounded, Bound::Excluded);
+    map.range((from, Bound::Unbounded))
+        .take_while(|(path, _)| end.as_ref().is_none_or(|end| path.as_bytes() < &end[..]))
+        .find(|(path, value)| dir.is_none_or(|dir| path.is_below(dir)) && passes(value))
         .map(|(path, _)| path.clone())
 }
 
@@ -209,11 +209,11 @@ impl StateView for Tables {
         self.installed.get(path).cloned()
     }
 
-    fn next_live_below(&self, dir: &RelPath, after: Option<&RelPath>) -> Option<RelPath> {
+    fn next_live_below(&self, dir: Option<&RelPath>, after: Option<&RelPath>) -> Option<RelPath> {
         next_below(&self.path_states, dir, after, PathState::is_live)
     }
 
-    fn next_installed_below(&self, dir: &RelPath, after: Option<&RelPath>) -> Option<RelPath> {
+    fn next_installed_below(&self, dir: Option<&RelPath>, after: Option<&RelPath>) -> Option<RelPath> {
         next_below(&self.installed, dir, after, |_| true)
     }
 
@@ -290,7 +290,7 @@ mod tests {
         let dir = path("d");
         let mut found = Vec::new();
         let mut after: Option<RelPath> = None;
-        while let Some(next) = next_below(&map, &dir, after.as_ref(), |()| true) {
+        while let Some(next) = next_below(&map, Some(&dir), after.as_ref(), |()| true) {
             found.push(next.to_string());
             after = Some(next);
         }

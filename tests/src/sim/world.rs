@@ -137,6 +137,12 @@ impl World {
     pub fn new(seed: u64, sink: Sink, observers: Vec<Box<dyn Observer>>) -> Self {
         let mut rng = Rng::new(seed);
         let plan = Plan::draw(&mut rng);
+        Self::with_plan(plan, rng, sink, observers)
+    }
+
+    /// Sets the scene of a plan.
+    #[must_use]
+    pub fn with_plan(plan: Plan, mut rng: Rng, sink: Sink, observers: Vec<Box<dyn Observer>>) -> Self {
         let each = plan.devices.iter().enumerate();
         let devices = each
             .map(|(i, d)| Device::new(i, d.skew_ms, plan.trust_lan, &mut rng))

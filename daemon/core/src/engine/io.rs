@@ -8,6 +8,7 @@ use crate::access::Role;
 use crate::content::Manifest;
 use crate::fold::{PathState, Version};
 use crate::ids::{ContentHash, DeviceId, Dot, EventId, GroupId, ShortId};
+use crate::ignore::IgnoreRules;
 use crate::ledger::{LogState, SignedEvent};
 use crate::rel_path::RelPath;
 use crate::time::{BootInstant, Hlc};
@@ -32,12 +33,15 @@ pub struct BatchNo(pub u64);
 /// Everything that can happen to the engine.
 #[derive(Debug)]
 pub enum Input {
-    /// The shell is ready; comes first, once. `installs` are what recovery from the journal found to have happened
+    /// The shell is ready; comes once, before anything but [`Input::IgnoreRules`]. `installs` are what recovery from the journal found to have happened
     /// though the store does not know.
     Start {
         /// In the order in which they happened.
         installs: Vec<RecoveredInstall>,
     },
+    /// Which paths are to be left alone from now on; comes before [`Input::Start`], and again when they change. The scanner
+    /// goes by the same rules before it reports anything by them.
+    IgnoreRules(Arc<dyn IgnoreRules>),
     /// The scanner found these paths different from what [`StateView::installed`] says, or wants to know nothing.
     LocalChanges(Vec<LocalChange>),
     /// A full scan that [`Output::Scan`] asked for has sent its last [`Input::LocalChanges`].
@@ -335,8 +339,8 @@ pub enum InstallOutcome {
     Changed,
     /// The temporary file is missing or not what it should be: fetch again.
     ContentMissing,
-    /// A directory that should go or be replaced still holds something.
-    NotEmpty,
+    /// A directory that should go or be replaced still holds something: these, or the first of them; may be empty.
+    NotEmpty(Vec<RelPath>),
     /// The system refused.
     Failed(String),
 }
@@ -515,11 +519,11 @@ pub trait StateView {
     fn replaced(&self, path: &RelPath, node: &Node) -> Option<(Hlc, EventId)>;
     /// Returns what is believed to stand on disk.
     fn installed(&self, path: &RelPath) -> Option<Installed>;
-    /// Returns the first path, in byte order, that lies below `dir`, comes after `after` (exclusive), and whose state
-    /// has a Put among its heads.
-    fn next_live_below(&self, dir: &RelPath, after: Option<&RelPath>) -> Option<RelPath>;
-    /// Returns the first installed path, in byte order, below `dir` and after `after` (exclusive).
-    fn next_installed_below(&self, dir: &RelPath, after: Option<&RelPath>) -> Option<RelPath>;
+    /// Returns the first path, in byte order, that lies below `dir` (`None`: anywhere), comes after `after` (exclusive),
+    /// and whose state has a Put among its heads.
+    fn next_live_below(&self, dir: Option<&RelPath>, after: Option<&RelPath>) -> Option<RelPath>;
+    /// Returns the first installed path, in byte order, below `dir` (`None`: anywhere) and after `after` (exclusive).
+    fn next_installed_below(&self, dir: Option<&RelPath>, after: Option<&RelPath>) -> Option<RelPath>;
     /// Returns the path whose conflict copy has this plain name.
     fn copy_origin(&self, name: &RelPath) -> Option<RelPath>;
     /// Returns an event.

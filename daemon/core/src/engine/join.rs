@@ -165,7 +165,9 @@ impl SyncEngine {
 
     fn scan(&mut self, joining: bool) {
         self.phase = Phase::Scanning { joining };
-        self.emit(Output::Scan);
+        if !self.ignoring.is_walking() {
+            self.emit(Output::Scan);
+        }
     }
 
     /// Tells the network who is in the group.
@@ -496,6 +498,7 @@ impl SyncEngine {
         self.local.clear();
         self.installed_count = 0;
         self.copies_count = 0;
+        self.ignoring_left_group();
     }
 
     fn keep_join_settings(&mut self) {

@@ -247,6 +247,9 @@ impl SyncEngine {
         view: &impl StateView,
     ) {
         let have = self.pending.installed(view, &path);
+        if self.is_report_ignored(&path, change.after.as_ref(), have.as_ref()) {
+            return;
+        }
         if path.is_own() && have.as_ref().is_none_or(|have| have.copy_of.is_none()) {
             self.hidden_place_taken(path, change, draft, adopted, view);
             return;
@@ -264,10 +267,14 @@ impl SyncEngine {
             Some(after) if path.is_own() => {
                 self.hidden_copy_changed(&path, have, after, draft, adopted, view);
             }
-            Some(after) if joining && have.is_none() && !change.import => {
-                self.joiner_entry(path, after, draft, adopted, view);
+            Some(after) if have.is_none() && !change.import && (joining || self.is_unseen(&path, view)) => {
+                self.joiner_entry(path, after, joining, draft, adopted, view);
             }
             Some(after) => self.changed(path, have, after, change.import, draft, view),
+            None if have.as_ref().is_some_and(Installed::is_set_aside) => {
+                self.record_installed(&path, None, view);
+                adopted.push(path);
+            }
             None => {
                 self.vanished(&path, have, draft, view);
                 adopted.push(path);

@@ -326,7 +326,14 @@ impl SyncEngine {
     pub(super) fn update_need(&mut self, path: &RelPath, view: &impl StateView) {
         let want = self.want(path, view);
         let have = self.pending.installed(view, path);
+        let ignored = self.is_ignored(path, want.as_ref(), have.as_ref());
         let need = match (want, have) {
+            (_, have) if ignored => {
+                if let Some(have) = have {
+                    self.set_aside(path, have, view);
+                }
+                None
+            }
             (None, None) => None,
             (None, Some(have)) => Some(Need::Remove {
                 content: have.entry.node.content(),
@@ -367,6 +374,9 @@ impl SyncEngine {
         installed: Option<Installed>,
         view: &impl StateView,
     ) {
+        if installed.is_some() {
+            self.ignoring.seen(path);
+        }
         let old = self.pending.installed(view, path);
         let count = |i: &Option<Installed>| u64::from(i.is_some());
         let copies = |i: &Option<Installed>| u64::from(i.as_ref().is_some_and(|i| i.copy_of.is_some()));
@@ -379,6 +389,9 @@ impl SyncEngine {
     /// Notes a need, or that there is none.
     fn set_need(&mut self, path: &RelPath, need: Option<Need>) {
         let needed = need.is_some();
+        if !needed {
+            self.ignoring.seen(path);
+        }
         if self.work.set(path, need) != needed {
             self.pending.set_need(path, needed);
         }

@@ -132,6 +132,11 @@ impl Pending {
         }
     }
 
+    /// Returns the paths whose state, or what is installed there, is not durable yet.
+    pub(super) fn paths_under_way(&self) -> BTreeSet<RelPath> {
+        self.paths.keys().chain(self.installed.keys()).cloned().collect()
+    }
+
     /// Says whether any path below `dir` has a Put among its heads.
     pub(super) fn has_live_below(&self, view: &impl StateView, dir: &RelPath) -> bool {
         let (from, to) = dir.below_range();
@@ -147,7 +152,7 @@ impl Pending {
             return laid_over;
         }
         let mut after: Option<RelPath> = None;
-        while let Some(path) = view.next_live_below(dir, after.as_ref()) {
+        while let Some(path) = view.next_live_below(Some(dir), after.as_ref()) {
             if !self.paths.contains_key(&path) {
                 return true;
             }

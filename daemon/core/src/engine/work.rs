@@ -137,6 +137,11 @@ impl Work {
         self.needs.is_empty()
     }
 
+    /// Says whether a path needs anything.
+    pub(super) fn needs(&self, path: &RelPath) -> bool {
+        self.needs.contains_key(path)
+    }
+
     pub(super) const fn bytes(&self) -> u64 {
         self.bytes
     }
@@ -278,6 +283,16 @@ impl Work {
             self.reasons.insert(path.clone(), reason);
         }
         self.retry.insert((now.boot.after(wait), path.clone()));
+    }
+
+    /// Makes all paths ready that wait for anything.
+    pub(super) fn wake(&mut self) {
+        let parked = self
+            .needs
+            .iter()
+            .filter(|(_, state)| state.stage == Stage::Parked);
+        let parked: Vec<RelPath> = parked.map(|(path, _)| path.clone()).collect();
+        parked.iter().for_each(|path| self.make_ready(path));
     }
 
     /// Makes paths ready that waited for somebody to have their content.
@@ -427,7 +442,7 @@ impl SyncEngine {
     fn schedule_puts(&mut self, view: &impl StateView) {
         let mut jobs = Vec::new();
         while let Some(path) = self.work.ready_puts.pop_first() {
-            if self.local.holds(&path) {
+            if self.local.holds(&path) || self.ignoring.holds(&path) {
                 self.work.set_stage(&path, Stage::Parked);
                 continue;
             }
@@ -751,11 +766,9 @@ impl SyncEngine {
                 Some(None)
             }
             InstallOutcome::ContentMissing => Some(None),
-            InstallOutcome::NotEmpty => {
+            InstallOutcome::NotEmpty(holds) => {
                 rescan.insert(path.clone());
-                Some(Some(
-                    "the directory still holds something that is not synced".to_owned(),
-                ))
+                Some(Some(self.why_not_empty(&holds)))
             }
             InstallOutcome::Failed(reason) => {
                 self.notify(Notification::PathStuck {

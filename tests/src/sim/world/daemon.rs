@@ -1,6 +1,9 @@
 //! A device's event loop: inputs to the engine, outputs to the services, alarms.
 
+use std::sync::Arc;
+
 use p2p_sync_core::engine::{Command, CommandId, Input, Output, Request, Response};
+use p2p_sync_core::ignore::IgnoreRules;
 
 use super::{Event, Moment, OUTPUTS_MAX, Work, World};
 use crate::sim::{scanner, ticket};
@@ -15,11 +18,33 @@ impl World {
         self.trace
             .line(format_args!("{:>8} {device} starts", self.time_ms));
         self.last_activity_ms = self.time_ms;
+        self.tell(device, Input::IgnoreRules(self.devices[device].rules.clone()))?;
         self.tell(device, Input::Start { installs })?;
         for other in 0..self.devices.len() {
             self.schedule_connect(device, other);
         }
         Ok(())
+    }
+
+    /// Lets a device's daemon die, with all that it wrote durable, and starts it again by other ignore rules.
+    ///
+    /// # Errors
+    /// What an observer found in the outputs.
+    pub fn restart_with(&mut self, device: usize, rules: Arc<dyn IgnoreRules>) -> Result<(), String> {
+        let on_their_way = self.devices[device].store.pending_len();
+        self.devices[device].crash(on_their_way, true);
+        self.drop_links(device)?;
+        self.devices[device].rules = rules;
+        self.start(device)
+    }
+
+    /// Gives a running device other ignore rules.
+    ///
+    /// # Errors
+    /// What an observer found in the outputs.
+    pub fn ignore(&mut self, device: usize, rules: Arc<dyn IgnoreRules>) -> Result<(), String> {
+        self.devices[device].rules = rules.clone();
+        self.tell(device, Input::IgnoreRules(rules))
     }
 
     pub(super) fn crash(&mut self, device: usize) -> Result<(), String> {

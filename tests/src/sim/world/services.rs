@@ -86,6 +86,7 @@ impl World {
         let tables = here.store.durable();
         let looked = paths
             .iter()
+            .filter(|path| !scanner::is_ignored(path, &here.disk, tables, &*here.rules))
             .filter_map(|path| scanner::look(path, &here.disk, tables, here.now(self.time_ms).boot));
         let changes: Vec<_> = looked.collect();
         if !changes.is_empty() {

@@ -12,11 +12,13 @@ use crate::tree::Installed;
 const MAX_UNASKED_IMPORTS: usize = 100;
 
 impl SyncEngine {
-    /// A joiner's file: an old copy, one of unknown descent, or one that the group never had.
+    /// A joiner's file, or (`joining` not set) one that was ignored until now: an old copy, one of unknown descent, or
+    /// one that the group never had.
     pub(super) fn joiner_entry(
         &mut self,
         path: RelPath,
         after: Observed,
+        joining: bool,
         draft: &mut Draft,
         adopted: &mut Vec<RelPath>,
         view: &impl StateView,
@@ -49,8 +51,10 @@ impl SyncEngine {
             };
             self.record_installed(&path, Some(installed), view);
             adopted.push(path);
-        } else {
+        } else if joining {
             self.local.held.insert(path, after);
+        } else {
+            self.changed(path, None, after, true, draft, view);
         }
     }
 
@@ -73,6 +77,9 @@ impl SyncEngine {
 
     /// The first scan is over.
     pub(in crate::engine) fn scan_finished(&mut self, now: Now, view: &impl StateView) {
+        if !self.ignoring_scanned() {
+            return;
+        }
         let Phase::Scanning { joining } = self.phase else {
             return;
         };
