@@ -7,8 +7,8 @@
 //! network says goodbye, 5 scanner, watcher and installer end, 6 the store is closed, 7 the journal is marked clean.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use p2p_sync_core::engine::{EngineConfig, Input, Notification, RecoveredInstall, SyncEngine};
@@ -18,12 +18,13 @@ use tokio::sync::{broadcast, mpsc, watch};
 use tokio::task::JoinHandle;
 use tracing::{error, info, warn};
 
-use crate::content_index::{SharedStore, SwarmStreams};
+use crate::content_index::{SharedStore, StoreBeliefs, SwarmStreams};
 use crate::control::{
     Access, Backend, COMMAND_QUEUE, ControlCommand, ControlService, ControlSocket, NOTIFICATION_QUEUE,
     SocketError, StatusSnapshot,
 };
 use crate::event_loop::{Channels, EventLoop, LoopError, Services};
+use crate::history::History;
 use crate::identity::{self, IdentityError};
 use crate::install_task;
 use crate::journal::{JournalError, JournalService};
@@ -37,8 +38,9 @@ use crate::scan_task::{self, CHANGE_BATCHES, ScanTask};
 use crate::scanner::{ScanError, Scanner};
 use crate::store::{Store, StoreError, StoreWriter};
 use crate::transfer::{FetchTiming, Fetcher, OpenFolderError, Provider, TransferStats};
+use crate::versions_task::{self, VersionsTask};
 use crate::watcher::{FileWatcher, WatcherError};
-use crate::worktree::{InstallToken, Worktree, WorktreeError};
+use crate::worktree::{InstallToken, Retention, Worktree, WorktreeError};
 
 /// Contents reported by the fetcher and not taken yet, in batches.
 const FETCH_EVENTS: usize = 64;
@@ -70,6 +72,8 @@ pub struct Options {
     pub trust_lan: bool,
     /// Which permission bits are kept.
     pub modes: Modes,
+    /// Which old versions are kept.
+    pub retention: Retention,
 }
 
 /// Why the daemon cannot run.
@@ -281,6 +285,7 @@ impl Opened {
         let worktree = Arc::new(Worktree::new(&options.folder, journal.clone(), options.modes)?);
         check_root(options, worktree.root_id())?;
         let store = Store::open(&options.state_dir.join("store.sqlite"))?;
+        worktree.set_believed(Box::new(StoreBeliefs(Mutex::new(store.view()?))));
         let recovery = worktree.recover()?;
         for displaced in &recovery.displaced {
             warn!(kept_at = %displaced.kept_at, "A program wrote to a file after it was replaced");
@@ -342,6 +347,7 @@ struct Running {
     scan: ScanTask,
     install_thread: std::thread::JoinHandle<()>,
     watcher: Arc<FileWatcher>,
+    versions: VersionsTask,
 }
 
 impl Running {
@@ -357,7 +363,8 @@ impl Running {
             let _ = persisted_sender.send(result);
         })?);
         let shared = |store: &Store| -> Result<Arc<SharedStore>, StoreError> {
-            Ok(Arc::new(SharedStore::new(store.view()?, writer.clone())))
+            let kept = opened.worktree.kept();
+            Ok(Arc::new(SharedStore::new(store.view()?, writer.clone(), kept)))
         };
         let (network, network_events, streams, network_task) = start_network(options, secret)?;
         for address in &options.peers {
@@ -392,6 +399,8 @@ impl Running {
         let (disk_sender, disk_events) = mpsc::unbounded_channel();
         let (disk, install_thread) =
             install_task::spawn(opened.worktree.clone(), disk_sender).map_err(DaemonError::Thread)?;
+        let versions =
+            versions_task::spawn(opened.worktree.kept(), options.retention).map_err(DaemonError::Thread)?;
         let peer_id = peer_of(&engine.device())
             .map_err(|_| DaemonError::DeviceId)?
             .to_string();
@@ -399,6 +408,8 @@ impl Running {
             let watcher = watcher.clone();
             Arc::new(move || watcher.degraded())
         };
+        let (ask_sender, asks) = mpsc::unbounded_channel();
+        let history = History::new(opened.store.view()?, opened.worktree.clone(), ask_sender);
         let services = Services {
             view: opened.store.view()?,
             writer: writer.clone(),
@@ -410,6 +421,7 @@ impl Running {
             peer_id,
             fetcher,
             provider,
+            history: Arc::new(history),
             stats,
             status: ends.status,
             notifications: ends.notifications,
@@ -424,6 +436,7 @@ impl Running {
             fetch,
             stale,
             control: ends.control_inbox,
+            asks,
             shutdown: ends.stopping,
         };
         Ok(Self {
@@ -442,6 +455,7 @@ impl Running {
             scan,
             install_thread,
             watcher,
+            versions,
         })
     }
 
@@ -471,6 +485,7 @@ impl Running {
             scan,
             install_thread,
             watcher,
+            versions,
             writer,
             journal,
             ..
@@ -483,6 +498,7 @@ impl Running {
             drop(commands);
             let _ = thread.join();
             let _ = install_thread.join();
+            versions.end();
             writer.close();
             if clean { journal.clear() } else { Ok(()) }
         });

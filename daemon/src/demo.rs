@@ -14,6 +14,7 @@ use tokio::sync::oneshot;
 use crate::control::ControlCommand;
 use crate::daemon::{Daemon, Options};
 use crate::root_dir::Modes;
+use crate::worktree::Retention;
 use tree::Tree;
 
 /// How long one step may take before the demo gives up.
@@ -234,6 +235,7 @@ fn options(name: &str, folder: &Path, place: &Path) -> Options {
         mdns: false,
         trust_lan: false,
         modes: Modes::Full,
+        retention: Retention::default(),
     }
 }
 

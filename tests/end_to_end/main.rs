@@ -4,6 +4,7 @@
 mod changes;
 mod command_line;
 mod crash;
+mod history;
 mod joining;
 mod offline;
 mod pairing;

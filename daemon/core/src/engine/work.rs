@@ -153,6 +153,15 @@ impl Work {
         !self.installing.is_empty()
     }
 
+    pub(super) fn is_fetching(&self, content: &ContentHash) -> bool {
+        self.fetching.contains_key(content)
+    }
+
+    /// Says whether a path waits with a fetched content to be installed.
+    pub(super) fn is_holding(&self, content: &ContentHash) -> bool {
+        self.held.contains_key(content)
+    }
+
     /// Says whether the disk at a path is being changed by us right now.
     pub(super) fn is_busy(&self, path: &RelPath) -> bool {
         self.busy.contains(path)
