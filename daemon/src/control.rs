@@ -177,6 +177,9 @@ pub enum ControlError {
     /// No connected device has the bytes.
     #[error("No connected device has the bytes of this version")]
     NotAtHand,
+    /// What stands in the folder is not known yet.
+    #[error("The folder is being scanned for the first time")]
+    NotReady,
     /// Another restore is under way.
     #[error("Another restore is under way")]
     Restoring,

@@ -6,6 +6,8 @@
 //! Stop: 1 the control socket takes no more calls, 2 the event loop ends, 3 installs and writes under way end, 4 the
 //! network says goodbye, 5 scanner, watcher and installer end, 6 the store is closed, 7 the journal is marked clean.
 
+mod network;
+
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
@@ -28,10 +30,7 @@ use crate::history::History;
 use crate::identity::{self, IdentityError};
 use crate::install_task;
 use crate::journal::{JournalError, JournalService};
-use crate::network::{
-    NetworkCommand, NetworkConfig, NetworkError, NetworkEvent, NetworkHandle, NetworkService, StreamOpener,
-    peer_of,
-};
+use crate::network::{NetworkCommand, NetworkError, peer_of};
 use crate::paths::SocketPlace;
 use crate::root_dir::Modes;
 use crate::scan_task::{self, CHANGE_BATCHES, ScanTask};
@@ -366,7 +365,7 @@ impl Running {
             let kept = opened.worktree.kept();
             Ok(Arc::new(SharedStore::new(store.view()?, writer.clone(), kept)))
         };
-        let (network, network_events, streams, network_task) = start_network(options, secret)?;
+        let (network, network_events, streams, network_task) = network::start(options, secret)?;
         for address in &options.peers {
             let _ = network.send(NetworkCommand::Dial {
                 address: address.clone(),
@@ -545,45 +544,6 @@ fn serve(
             error!(error = %crate::error_chain(&error), "The control socket failed");
         }
     })
-}
-
-type Network = (
-    mpsc::UnboundedSender<NetworkCommand>,
-    mpsc::Receiver<NetworkEvent>,
-    StreamOpener,
-    JoinHandle<()>,
-);
-
-/// Starts the network behind a queue that never refuses: the loop must not wait for it, and what it is told about
-/// members must not be lost. The queue is bounded by what the engine asks, which waits for answers.
-fn start_network(options: &Options, secret: [u8; 32]) -> Result<Network, DaemonError> {
-    let config = NetworkConfig {
-        secret,
-        listen: options.listen.clone(),
-        fallback_port: options.fallback_port,
-        mdns: options.mdns,
-        trust_lan: options.trust_lan,
-    };
-    let (service, handle) = NetworkService::new(config)?;
-    let NetworkHandle {
-        commands,
-        events,
-        streams,
-    } = handle;
-    let (sender, mut queue) = mpsc::unbounded_channel();
-    tokio::spawn(async move {
-        while let Some(command) = queue.recv().await {
-            if commands.send(command).await.is_err() {
-                break;
-            }
-        }
-    });
-    let task = tokio::spawn(async move {
-        if let Err(error) = service.run().await {
-            error!(error = %crate::error_chain(&error), "The network failed");
-        }
-    });
-    Ok((sender, events, streams, task))
 }
 
 fn make_dir(path: &Path) -> Result<(), DaemonError> {

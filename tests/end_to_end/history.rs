@@ -223,6 +223,8 @@ fn a_folder_is_as_it_was_before_another_device_overwrote_everything() -> Result<
         write_marked(&group[0], &path, bytes.as_bytes(), 0o640, 1_500_000_000 + number)?;
     }
     symlink("d0", group[0].path("docs/link"))?;
+    group[0].write("docs/tree/a/b", "deep")?;
+    group[0].write("docs/leaf", "no directory")?;
     fs::create_dir(group[0].path("docs/empty"))?;
     group[0].write("outside", "stays as it is then")?;
     let good = settle_as_left(&group, 0)?;
@@ -241,6 +243,10 @@ fn a_folder_is_as_it_was_before_another_device_overwrote_everything() -> Result<
     }
     fs::remove_file(group[1].path("docs/link"))?;
     fs::remove_dir(group[1].path("docs/empty"))?;
+    fs::remove_dir_all(group[1].path("docs/tree"))?;
+    group[1].write("docs/tree", "a file in place of a directory")?;
+    fs::remove_file(group[1].path("docs/leaf"))?;
+    fs::create_dir(group[1].path("docs/leaf"))?;
     group[1].write("docs/RANSOM", "pay")?;
     group[1].write("outside", "another")?;
     settle_as_left(&group, 1)?;
@@ -299,7 +305,7 @@ fn bytes_that_are_not_here_come_from_another_device_or_are_named_as_missing() ->
 }
 
 #[test]
-fn what_is_kept_is_found_after_a_crash_and_a_lost_store() -> Result<()> {
+fn what_is_kept_is_found_after_a_crash() -> Result<()> {
     let mut group = Group::of(2)?;
     group[0].write("plan.txt", "first")?;
     settle_as_left(&group, 0)?;

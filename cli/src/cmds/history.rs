@@ -222,7 +222,7 @@ mod tests {
         };
         assert_eq!(
             words(&page, 3),
-            "VERSION        TIME                  AUTHOR            ROLE  WHAT  SIZE     CONTENT       BYTES\n\
+            "VERSION        TIME                  AUTHOR         ROLE  WHAT  SIZE     CONTENT       BYTES\n\
              3f2a0b0c-17-0  1970-01-01T00:00:05Z  lap\\x1b[0mtop  -     file  2.0 KiB  abababababab  kept here  \
              current, moved from a\\x0ab\n\
              There are older ones: --skip 4\n"

@@ -15,7 +15,7 @@ pub(super) fn from_error(error: &ControlError) -> Status {
         ControlError::Io { .. } => (Code::Internal, reason::IO),
         ControlError::NoVersion(_) => (Code::NotFound, reason::NO_SUCH_VERSION),
         ControlError::NotAtHand => (Code::FailedPrecondition, reason::BYTES_NOT_AT_HAND),
-        ControlError::Restoring => (Code::Aborted, reason::BUSY),
+        ControlError::Restoring | ControlError::NotReady => (Code::Aborted, reason::BUSY),
         ControlError::Read(_) => (Code::Internal, reason::IO),
         ControlError::TimedOut => (Code::DeadlineExceeded, reason::TIMEOUT),
         ControlError::Stopping => (Code::Unavailable, reason::STOPPING),
@@ -163,6 +163,7 @@ mod tests {
             Code::FailedPrecondition,
             "BYTES_NOT_AT_HAND",
         );
+        check(ControlError::NotReady, Code::Aborted, "BUSY");
         check(ControlError::Restoring, Code::Aborted, "BUSY");
         check(ControlError::TimedOut, Code::DeadlineExceeded, "TIMEOUT");
         check(ControlError::Stopping, Code::Unavailable, "STOPPING");

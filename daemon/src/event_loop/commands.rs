@@ -49,7 +49,7 @@ impl EventLoop {
                 return Ok(());
             }
             ControlCommand::Restore { path, pick, steps } => {
-                match self.may_not_write() {
+                match self.may_not_restore() {
                     // The queue is empty, so there is room.
                     Some(error) => drop(steps.try_send(Err(error))),
                     None => self.services.history.restore(path, pick, steps),

@@ -1,6 +1,6 @@
 //! What the tasks that read and restore versions want done.
 
-use p2p_sync_core::engine::{CommandError, FetchFailure, FetchJob};
+use p2p_sync_core::engine::{CommandError, FetchFailure, FetchJob, FolderState};
 use p2p_sync_core::ids::ContentHash;
 
 use super::EventLoop;
@@ -32,12 +32,17 @@ impl EventLoop {
         }
     }
 
-    /// Says why this device may not change files; `None` if it may.
-    pub(super) fn may_not_write(&self) -> Option<ControlError> {
-        match self.engine.status().role {
+    /// Says why versions cannot be restored on this device; `None` if they can.
+    pub(super) fn may_not_restore(&self) -> Option<ControlError> {
+        let status = self.engine.status();
+        match status.role {
             None => Some(CommandError::NoGroup.into()),
-            Some(role) if role.may_write() => None,
-            Some(_) => Some(CommandError::NotAllowed.into()),
+            Some(role) if !role.may_write() => Some(CommandError::NotAllowed.into()),
+            // Until the first scan is over a change could be taken for an old copy.
+            Some(_) if matches!(status.state, FolderState::Starting | FolderState::Scanning) => {
+                Some(ControlError::NotReady)
+            }
+            Some(_) => None,
         }
     }
 

@@ -350,7 +350,9 @@ impl Kept {
     /// Appends records to a day's index with one write.
     fn append(&self, day: u32, dir: &OwnedFd, records: &[Record]) -> io::Result<()> {
         let mut state = self.state();
-        if state.open.as_ref().is_none_or(|open| open.day != day) {
+        // Somebody may have emptied the directory by hand.
+        let is_good = |open: &OpenIndex| open.day == day && is_linked(&open.file);
+        if !state.open.as_ref().is_some_and(is_good) {
             if let Some(open) = state.open.as_ref().filter(|open| open.dirty) {
                 rustix::fs::fsync(&open.file).or_else(not_supported)?;
             }
@@ -459,6 +461,10 @@ impl State {
             self.contents.insert((prefix(&content), day, offset));
         }
     }
+}
+
+fn is_linked(file: &File) -> bool {
+    rustix::fs::fstat(file).is_ok_and(|stat| stat.st_nlink > 0)
 }
 
 /// Returns the content of a regular file of a day.

@@ -264,3 +264,14 @@ fn a_day_begins_at_midnight() {
         assert_eq!(day_start_ms(day_number(time)), seconds * 1000);
     }
 }
+
+#[test]
+fn a_directory_that_was_emptied_by_hand_is_written_anew() {
+    let mut rig = Rig::new();
+    rig.keep("p", "one");
+    let day = rig.index().parent().unwrap().to_owned();
+    fs::remove_dir_all(day).unwrap();
+    let place = rig.keep("p", "two");
+    rig.reopen();
+    assert_eq!(rig.places("p"), [place]);
+}
