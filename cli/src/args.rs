@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
@@ -13,6 +13,7 @@ Exit codes:
   64  wrong usage
   65  the ticket is no good
   69  the daemon cannot be reached
+  73  a file cannot be made, or is there already
   75  not now: try again later, or time is up
   77  no permission
 Unknown non-zero codes mean failure; new ones may come.";
@@ -133,6 +134,52 @@ Examples:
         /// Where to look
         path: Option<OsString>,
     },
+    /// List the versions of a path
+    #[command(
+        after_help = "BYTES says where this device has a version's bytes. Kept are the bytes of what p2p-sync replaced or
+removed here; what a program on this device overwrote is gone here, but other devices may have it.
+
+Examples:
+  syncctl history docs/plan.odt
+  syncctl history docs/plan.odt --json | jq -r '.versions[] | select(.at_hand) | .id'"
+    )]
+    History {
+        /// Which path, below the folder or absolute
+        path: OsString,
+        /// Leave out so many of the newest
+        #[arg(long, value_name = "N", default_value_t = 0)]
+        skip: u32,
+        /// Show so many at most
+        #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1000))]
+        limit: u32,
+    },
+    /// Bring back an old version of a path, or of everything below it
+    #[command(
+        after_help = "Without --version and --before it is the newest version that is not current. The version becomes an
+edit of this device's, and what stood at the path is kept as a version: a restore can be undone by a restore. Bytes that
+are not here are asked from the connected devices. --before restores all that stood at or below PATH then and differs
+now; what was made later is left alone. TIME is like 2026-11-22T17:00:00Z, or 90m, 2h, 3d for that long ago.
+
+Examples:
+  syncctl restore docs/plan.odt
+  syncctl restore docs/plan.odt --version 3f2a0b0c-17-0
+  syncctl restore docs/plan.odt -o ./plan-old.odt
+  syncctl restore --before 2h docs/
+  syncctl restore --before 2026-11-22T17:00:00Z ."
+    )]
+    Restore {
+        /// Which path, below the folder or absolute
+        path: OsString,
+        /// The version, as history prints it, or the beginning of it
+        #[arg(long, value_name = "V", conflicts_with = "before")]
+        version: Option<String>,
+        /// What stood there before this time
+        #[arg(long, value_name = "TIME", value_parser = past)]
+        before: Option<SystemTime>,
+        /// Write it to this new file and leave the folder alone
+        #[arg(short, long, value_name = "FILE")]
+        output: Option<PathBuf>,
+    },
     /// Show the crash journal
     #[command(after_help = "Examples:
   syncctl journal
@@ -226,6 +273,16 @@ fn duration(text: &str) -> Result<Duration, String> {
         .ok_or_else(|| "that is too long".to_owned())
 }
 
+/// Reads a time: as RFC 3339 writes it, or how long ago.
+fn past(text: &str) -> Result<SystemTime, String> {
+    let words = || "write it like 2026-11-22T17:00:00Z, or 2h or 3d for that long ago".to_owned();
+    if let Ok(ago) = duration(text) {
+        return SystemTime::now().checked_sub(ago).ok_or_else(words);
+    }
+    let time: prost_types::Timestamp = text.parse().map_err(|_| words())?;
+    SystemTime::try_from(time).map_err(|_| words())
+}
+
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory as _;
@@ -259,6 +316,19 @@ mod tests {
             "999999999999999999d",
         ] {
             assert!(duration(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_time_is_a_date_or_a_distance() {
+        let at = |text| past(text).map(|time| time.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs());
+        assert_eq!(at("1970-01-02T00:00:05Z"), Ok(86_405));
+        assert_eq!(at("1970-01-02T01:00:05+01:00"), Ok(86_405));
+        let now = past("0s").unwrap();
+        let ago = past("2h").unwrap();
+        assert!(ago < now, "{ago:?} {now:?}");
+        for bad in ["", "yesterday", "2026-13-01T00:00:00Z", "999999999999999999d"] {
+            assert!(past(bad).is_err(), "{bad}");
         }
     }
 

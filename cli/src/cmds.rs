@@ -1,11 +1,14 @@
 //! One module for each noun.
 
+pub(crate) mod history;
 pub(crate) mod invite;
 pub(crate) mod join;
 pub(crate) mod journal;
 pub(crate) mod overview;
 pub(crate) mod peers;
+pub(crate) mod place;
 pub(crate) mod rescan;
+pub(crate) mod restore;
 pub(crate) mod status;
 pub(crate) mod wait;
 pub(crate) mod watch;

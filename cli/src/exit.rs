@@ -15,6 +15,7 @@ pub(crate) enum Exit {
     Data = 65,
     Unavailable = 69,
     Software = 70,
+    CantCreate = 73,
     TempFail = 75,
     Protocol = 76,
     NoPerm = 77,
@@ -117,6 +118,11 @@ fn judge(reason: &str, code: Code) -> (Exit, Option<&'static str>) {
         ),
         reason::ROLE_TOO_LOW => (Exit::NoPerm, Some("see who may: syncctl peers")),
         reason::ALREADY_IN_GROUP => (Exit::No, Some("see which devices are in it: syncctl peers")),
+        reason::NO_SUCH_VERSION => (Exit::No, Some("see what there is: syncctl history PATH")),
+        reason::BYTES_NOT_AT_HAND => (
+            Exit::No,
+            Some("connect a device that may have them and try again: syncctl peers"),
+        ),
         reason::BUSY => (Exit::TempFail, Some("try again in a moment")),
         reason::TIMEOUT => (
             Exit::TempFail,
@@ -195,6 +201,8 @@ mod tests {
         check(Code::PermissionDenied, "CALLER_NOT_PERMITTED", Exit::NoPerm);
         check(Code::DeadlineExceeded, "INVITER_UNREACHABLE", Exit::TempFail);
         check(Code::Aborted, "BUSY", Exit::TempFail);
+        check(Code::NotFound, "NO_SUCH_VERSION", Exit::No);
+        check(Code::FailedPrecondition, "BYTES_NOT_AT_HAND", Exit::No);
         check(Code::FailedPrecondition, "ALREADY_IN_GROUP", Exit::No);
         check(Code::InvalidArgument, "BAD_PATH", Exit::Usage);
         check(Code::Unavailable, "STOPPING", Exit::Unavailable);

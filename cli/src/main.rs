@@ -156,6 +156,16 @@ async fn dispatch(command: Option<Command>, session: &mut Session<'_>) -> Result
         }
         Some(Command::Rescan { path }) => cmds::rescan::run(session, path).await,
         Some(Command::Journal) => cmds::journal::run(session).await,
+        Some(Command::History { path, skip, limit }) => cmds::history::run(session, path, skip, limit).await,
+        Some(Command::Restore {
+            path,
+            version,
+            before,
+            output,
+        }) => {
+            let wanted = cmds::restore::Wanted { version, before };
+            cmds::restore::run(session, path, wanted, output).await
+        }
     }
 }
 

@@ -95,6 +95,21 @@ pub(crate) fn sample_peers() -> Vec<v1::Peer> {
     ]
 }
 
+pub(crate) fn sample_version() -> v1::PathVersion {
+    v1::PathVersion {
+        id: "0a0a0a0a-1-0".into(),
+        author: sample_status().device,
+        time: Some(prost_types::Timestamp { seconds: 5, nanos: 0 }),
+        kind: v1::VersionKind::File.into(),
+        size: 5,
+        content: vec![0xab; 32],
+        mode: 0o640,
+        mtime_ns: 1_500_000_000_123_456_789,
+        at_hand: v1::AtHand::Versions.into(),
+        ..Default::default()
+    }
+}
+
 /// A daemon that always says the same.
 struct Fake;
 
@@ -106,6 +121,67 @@ fn refusal(code: Code, reason: &str) -> Status {
 #[tonic::async_trait]
 impl ControlService for Fake {
     type WatchStream = Pin<Box<dyn Stream<Item = Result<v1::WatchResponse, Status>> + Send>>;
+    type ReadVersionStream = Pin<Box<dyn Stream<Item = Result<v1::ReadVersionResponse, Status>> + Send>>;
+    type RestoreStream = Pin<Box<dyn Stream<Item = Result<v1::RestoreResponse, Status>> + Send>>;
+
+    async fn get_history(
+        &self,
+        request: Request<v1::GetHistoryRequest>,
+    ) -> Result<Response<v1::GetHistoryResponse>, Status> {
+        if request.into_inner().path == b"unknown" {
+            return Err(refusal(Code::NotFound, reason::NO_SUCH_VERSION));
+        }
+        let versions = vec![sample_version()];
+        Ok(Response::new(v1::GetHistoryResponse {
+            versions,
+            more: false,
+        }))
+    }
+
+    async fn read_version(
+        &self,
+        request: Request<v1::ReadVersionRequest>,
+    ) -> Result<Response<Self::ReadVersionStream>, Status> {
+        use v1::read_version_response::Part;
+        let cut_short = request.into_inner().path == b"short";
+        let data = if cut_short { &b"by"[..] } else { b"bytes" };
+        let parts = [Part::Version(sample_version()), Part::Data(data.to_vec())];
+        let parts = parts.map(|part| Ok(v1::ReadVersionResponse { part: Some(part) }));
+        Ok(Response::new(Box::pin(tokio_stream::iter(parts))))
+    }
+
+    async fn restore(
+        &self,
+        request: Request<v1::RestoreRequest>,
+    ) -> Result<Response<Self::RestoreStream>, Status> {
+        use v1::restore_request::Pick;
+        let request = request.into_inner();
+        if request.path == b"secret" {
+            return Err(refusal(Code::PermissionDenied, reason::ROLE_TOO_LOW));
+        }
+        let problem = v1::RestoreProblem {
+            path: b"docs/b".to_vec(),
+            not_at_hand: true,
+            reason: "nobody has it".into(),
+        };
+        let step = match request.pick {
+            Some(Pick::Before(_)) => v1::RestoreResponse {
+                restored: 1_200,
+                unchanged: 3,
+                failed: 1,
+                problems: vec![problem],
+                done: true,
+                ..Default::default()
+            },
+            _ => v1::RestoreResponse {
+                restored: 1,
+                version: Some(sample_version()),
+                done: true,
+                ..Default::default()
+            },
+        };
+        Ok(Response::new(Box::pin(tokio_stream::iter([Ok(step)]))))
+    }
 
     async fn get_status(
         &self,
@@ -242,12 +318,57 @@ async fn answers_go_to_stdout_and_nothing_else_does() {
         "join p2ps1x",
         "rescan",
         "rescan ./docs/",
+        "history docs/a",
+        "restore docs/a",
         "",
     ] {
         let (exit, out, err) = run(line).await;
         assert_eq!((exit, err.as_str()), (Exit::Ok, ""), "{line}");
         assert!(!out.is_empty() && out.ends_with('\n'), "{line}");
     }
+}
+
+#[tokio::test]
+async fn a_restore_that_misses_something_names_it_and_fails() {
+    let (exit, out, err) = run("restore --before 2h docs/").await;
+    assert_eq!(exit, Exit::No);
+    assert!(out.contains("restored 1,200 paths, 3 were"), "{out}");
+    assert!(
+        err.contains("docs/b: nobody has it") && err.contains("hint: connect"),
+        "{err}"
+    );
+    let (exit, out, _) = run("restore --before 2h docs/ --json").await;
+    assert_eq!(exit, Exit::No);
+    assert!(
+        out.contains(r#""problems":[{"path":"docs/b","path_hex":null,"not_at_hand":true"#),
+        "{out}"
+    );
+    let (exit, _, err) = run("restore secret").await;
+    assert_eq!(exit, Exit::NoPerm);
+    assert!(err.contains("syncctl restore secret -o FILE"), "{err}");
+    let (exit, _, err) = run("history unknown").await;
+    assert_eq!(exit, Exit::No);
+    assert!(err.contains("hint: see"), "{err}");
+}
+
+#[tokio::test]
+async fn a_version_is_written_to_a_new_file_and_over_none() {
+    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("old");
+    let line = |path: &str| format!("restore {path} -o {}", file.display());
+    let (exit, _, err) = run(&line("short")).await;
+    assert_eq!(exit, Exit::Unavailable, "{err}");
+    assert!(!file.exists(), "half a file is none");
+    let (exit, _, err) = run(&line("docs/a")).await;
+    assert_eq!((exit, err.as_str()), (Exit::Ok, ""));
+    assert_eq!(std::fs::read(&file).unwrap(), b"bytes");
+    let meta = file.metadata().unwrap();
+    assert_eq!(meta.permissions().mode() & 0o777, 0o640);
+    assert_eq!((meta.mtime(), meta.mtime_nsec()), (1_500_000_000, 123_456_789));
+    let (exit, _, err) = run(&line("docs/a")).await;
+    assert_eq!(exit, Exit::CantCreate);
+    assert!(err.contains("is there already"), "{err}");
 }
 
 #[tokio::test]
@@ -259,10 +380,14 @@ async fn every_answer_exists_as_one_line_of_json_with_a_schema() {
         "join x --keep-both",
         "join --prefer-group",
     ];
-    for line in lines
-        .into_iter()
-        .chain(["rescan", "wait --for connected", "join x --dry-run", ""])
-    {
+    for line in lines.into_iter().chain([
+        "rescan",
+        "wait --for connected",
+        "join x --dry-run",
+        "history a",
+        "restore a",
+        "",
+    ]) {
         let (exit, out, _) = run(&format!("{line} --json")).await;
         let json: serde_json::Value = serde_json::from_str(&out).unwrap();
         assert_eq!((exit, out.lines().count()), (Exit::Ok, 1), "{line}");

@@ -7,14 +7,17 @@
 mod cli;
 mod file;
 mod layer;
+mod retention;
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use p2p_sync_core::ticket::{Ticket, TicketError};
 
 pub use cli::{Cli, Subcommand};
 pub use layer::{Layer, Modes};
+pub use retention::MaxSize;
 
 use crate::ignore_rules;
 use crate::paths::{DEFAULT_FOLDER, Environment, PathsError, SocketPlace};
@@ -91,6 +94,10 @@ pub struct Settings {
     pub peers: Vec<String>,
     /// Whether to admit devices of the local network without asking.
     pub trust_lan: bool,
+    /// For how long old versions are kept.
+    pub keep_versions: Duration,
+    /// How much room old versions may take.
+    pub max_versions: MaxSize,
     /// What the log shows: a level, or `target=level,…`.
     pub log: String,
     /// The ticket to redeem.
@@ -171,6 +178,8 @@ impl Settings {
             mdns: layer.network.mdns.unwrap_or(true),
             peers: addresses("network.peers", layer.network.peers.unwrap_or_default())?,
             trust_lan: layer.network.trust_lan.unwrap_or(false),
+            keep_versions: retention::keep(layer.versions.keep.as_deref())?,
+            max_versions: retention::max_size(layer.versions.max_size.as_deref())?,
             log: layer.daemon.log.unwrap_or_else(|| DEFAULT_LOG.to_owned()),
             join,
             file,
@@ -209,6 +218,17 @@ impl Settings {
             ("network.mdns", self.mdns.to_string()),
             ("network.peers", self.peers.join(" ")),
             ("network.trust_lan", self.trust_lan.to_string()),
+            (
+                "versions.keep",
+                format!("{}h", self.keep_versions.as_secs() / 3600),
+            ),
+            (
+                "versions.max_size",
+                match self.max_versions {
+                    MaxSize::Bytes(bytes) => format!("{bytes}B"),
+                    MaxSize::Percent(percent) => format!("{percent}%"),
+                },
+            ),
         ];
         let lines = lines
             .into_iter()

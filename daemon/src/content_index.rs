@@ -8,13 +8,14 @@ use futures::future::BoxFuture;
 use p2p_sync_core::content::Manifest;
 use p2p_sync_core::ids::{ContentHash, DeviceId};
 use p2p_sync_core::rel_path::RelPath;
-use p2p_sync_core::tree::Installed;
+use p2p_sync_core::tree::{Fingerprint, Installed};
 
 use crate::network::StreamOpener;
 use crate::scanner::{DirWatch, InstalledIndex};
 use crate::store::{StoreView, StoreWriter};
 use crate::transfer::{BoxStream, ContentIndex, OpenError, StreamSource};
 use crate::watcher::FileWatcher;
+use crate::worktree::{Believed, Kept};
 
 /// Places at which one content is looked for; more equal files add nothing.
 const MAX_PLACES: usize = 8;
@@ -24,13 +25,15 @@ const MAX_PLACES: usize = 8;
 pub(crate) struct SharedStore {
     view: Mutex<StoreView>,
     writer: Arc<StoreWriter>,
+    kept: Arc<Kept>,
 }
 
 impl SharedStore {
-    pub(crate) fn new(view: StoreView, writer: Arc<StoreWriter>) -> Self {
+    pub(crate) fn new(view: StoreView, writer: Arc<StoreWriter>, kept: Arc<Kept>) -> Self {
         Self {
             view: Mutex::new(view),
             writer,
+            kept,
         }
     }
 
@@ -51,6 +54,10 @@ impl ContentIndex for SharedStore {
 
     fn files(&self, content: &ContentHash) -> Vec<(RelPath, Installed)> {
         self.read(|view| view.paths_with_content(content, MAX_PLACES))
+    }
+
+    fn kept(&self, content: &ContentHash) -> Vec<RelPath> {
+        self.kept.with_content(content, MAX_PLACES)
     }
 
     fn partial(&self, content: &ContentHash) -> Option<Vec<u8>> {
@@ -87,6 +94,21 @@ impl InstalledIndex for SharedStore {
             after = Some(path);
         }
         found
+    }
+}
+
+/// What the store says of the folder's files, for the worktree.
+#[derive(Debug)]
+pub(crate) struct StoreBeliefs(pub(crate) Mutex<StoreView>);
+
+impl Believed for StoreBeliefs {
+    fn content(&self, path: &RelPath, print: &Fingerprint) -> Option<ContentHash> {
+        use p2p_sync_core::engine::StateView as _;
+        let view = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let installed = view
+            .installed(path)
+            .filter(|installed| installed.print == *print)?;
+        installed.entry.node.content()
     }
 }
 

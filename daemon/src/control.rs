@@ -12,6 +12,7 @@
 mod authority;
 mod caller;
 mod convert;
+mod history;
 mod server;
 mod service;
 mod socket;
@@ -30,6 +31,7 @@ use p2p_sync_core::ticket::Ticket;
 use tokio::sync::{broadcast, mpsc, oneshot, watch as latest};
 
 pub use caller::Access;
+pub use history::{AtHand, HistoryPage, PathVersion, Pick, RestoreProblem, RestoreStep, VersionPart};
 pub use server::{ControlService, ServeError};
 pub use socket::{ControlSocket, SocketError};
 
@@ -90,6 +92,35 @@ pub enum ControlCommand {
         /// The journal.
         reply: ReplyTo<JournalSummary>,
     },
+    /// Say which versions of a path are known.
+    GetHistory {
+        /// Which path.
+        path: RelPath,
+        /// Versions to leave out, newest first.
+        skip: usize,
+        /// Versions wanted at most.
+        limit: usize,
+        /// The versions.
+        reply: ReplyTo<HistoryPage>,
+    },
+    /// Read a version, wherever its bytes are.
+    ReadVersion {
+        /// Of which path.
+        path: RelPath,
+        /// Which.
+        pick: Pick,
+        /// What it is and its bytes; closed when it is complete. A closed receiver ends it.
+        parts: mpsc::Sender<Result<VersionPart, ControlError>>,
+    },
+    /// Put versions at their paths as edits of this device's.
+    Restore {
+        /// Which path; with a time also what is below. `None`: the whole folder.
+        path: Option<RelPath>,
+        /// Which version.
+        pick: Pick,
+        /// How far it is. A closed receiver ends it.
+        steps: mpsc::Sender<Result<RestoreStep, ControlError>>,
+    },
 }
 
 /// Times that one invite may be redeemed: a classroom, not the internet.
@@ -140,6 +171,21 @@ pub enum ControlError {
         #[source]
         source: std::io::Error,
     },
+    /// There is no such version.
+    #[error("{0}")]
+    NoVersion(String),
+    /// No connected device has the bytes.
+    #[error("No connected device has the bytes of this version")]
+    NotAtHand,
+    /// What stands in the folder is not known yet.
+    #[error("The folder is being scanned for the first time")]
+    NotReady,
+    /// Another restore is under way.
+    #[error("Another restore is under way")]
+    Restoring,
+    /// A version could not be read.
+    #[error("Cannot read the version: {0}")]
+    Read(String),
     /// The daemon did not get to it in time.
     #[error("The daemon did not get to it in time")]
     TimedOut,

@@ -6,9 +6,11 @@
 //! Stop: 1 the control socket takes no more calls, 2 the event loop ends, 3 installs and writes under way end, 4 the
 //! network says goodbye, 5 scanner, watcher and installer end, 6 the store is closed, 7 the journal is marked clean.
 
+mod network;
+
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use p2p_sync_core::engine::{EngineConfig, Input, Notification, RecoveredInstall, SyncEngine};
@@ -18,28 +20,27 @@ use tokio::sync::{broadcast, mpsc, watch};
 use tokio::task::JoinHandle;
 use tracing::{error, info, warn};
 
-use crate::content_index::{SharedStore, SwarmStreams};
+use crate::content_index::{SharedStore, StoreBeliefs, SwarmStreams};
 use crate::control::{
     Access, Backend, COMMAND_QUEUE, ControlCommand, ControlService, ControlSocket, NOTIFICATION_QUEUE,
     SocketError, StatusSnapshot,
 };
 use crate::event_loop::{Channels, EventLoop, LoopError, Services};
+use crate::history::History;
 use crate::identity::{self, IdentityError};
 use crate::ignore_rules::{IgnoreError, RuleSource, Rules};
 use crate::install_task;
 use crate::journal::{JournalError, JournalService};
-use crate::network::{
-    NetworkCommand, NetworkConfig, NetworkError, NetworkEvent, NetworkHandle, NetworkService, StreamOpener,
-    peer_of,
-};
+use crate::network::{NetworkCommand, NetworkError, peer_of};
 use crate::paths::SocketPlace;
 use crate::root_dir::Modes;
 use crate::scan_task::{self, CHANGE_BATCHES, ScanTask};
 use crate::scanner::{ScanError, Scanner};
 use crate::store::{Store, StoreError, StoreWriter};
 use crate::transfer::{FetchTiming, Fetcher, OpenFolderError, Provider, TransferStats};
+use crate::versions_task::{self, VersionsTask};
 use crate::watcher::{FileWatcher, WatcherError};
-use crate::worktree::{InstallToken, Worktree, WorktreeError};
+use crate::worktree::{InstallToken, Retention, Worktree, WorktreeError};
 
 /// Contents reported by the fetcher and not taken yet, in batches.
 const FETCH_EVENTS: usize = 64;
@@ -73,6 +74,8 @@ pub struct Options {
     pub modes: Modes,
     /// Where the patterns of the paths that are left alone come from.
     pub ignore: RuleSource,
+    /// Which old versions are kept.
+    pub retention: Retention,
 }
 
 /// Why the daemon cannot run.
@@ -287,6 +290,7 @@ impl Opened {
         let worktree = Arc::new(Worktree::new(&options.folder, journal.clone(), options.modes)?);
         check_root(options, worktree.root_id())?;
         let store = Store::open(&options.state_dir.join("store.sqlite"))?;
+        worktree.set_believed(Box::new(StoreBeliefs(Mutex::new(store.view()?))));
         let recovery = worktree.recover()?;
         for displaced in &recovery.displaced {
             warn!(kept_at = %displaced.kept_at, "A program wrote to a file after it was replaced");
@@ -348,6 +352,7 @@ struct Running {
     scan: ScanTask,
     install_thread: std::thread::JoinHandle<()>,
     watcher: Arc<FileWatcher>,
+    versions: VersionsTask,
 }
 
 impl Running {
@@ -363,9 +368,10 @@ impl Running {
             let _ = persisted_sender.send(result);
         })?);
         let shared = |store: &Store| -> Result<Arc<SharedStore>, StoreError> {
-            Ok(Arc::new(SharedStore::new(store.view()?, writer.clone())))
+            let kept = opened.worktree.kept();
+            Ok(Arc::new(SharedStore::new(store.view()?, writer.clone(), kept)))
         };
-        let (network, network_events, streams, network_task) = start_network(options, secret)?;
+        let (network, network_events, streams, network_task) = network::start(options, secret)?;
         for address in &options.peers {
             let _ = network.send(NetworkCommand::Dial {
                 address: address.clone(),
@@ -401,6 +407,8 @@ impl Running {
         let (disk_sender, disk_events) = mpsc::unbounded_channel();
         let (disk, install_thread) =
             install_task::spawn(opened.worktree.clone(), disk_sender).map_err(DaemonError::Thread)?;
+        let versions =
+            versions_task::spawn(opened.worktree.kept(), options.retention).map_err(DaemonError::Thread)?;
         let peer_id = peer_of(&engine.device())
             .map_err(|_| DaemonError::DeviceId)?
             .to_string();
@@ -408,6 +416,8 @@ impl Running {
             let watcher = watcher.clone();
             Arc::new(move || watcher.degraded())
         };
+        let (ask_sender, asks) = mpsc::unbounded_channel();
+        let history = History::new(opened.store.view()?, opened.worktree.clone(), ask_sender);
         let services = Services {
             view: opened.store.view()?,
             writer: writer.clone(),
@@ -419,6 +429,7 @@ impl Running {
             peer_id,
             fetcher,
             provider,
+            history: Arc::new(history),
             stats,
             status: ends.status,
             notifications: ends.notifications,
@@ -433,6 +444,7 @@ impl Running {
             fetch,
             stale,
             control: ends.control_inbox,
+            asks,
             shutdown: ends.stopping,
         };
         Ok(Self {
@@ -452,6 +464,7 @@ impl Running {
             scan,
             install_thread,
             watcher,
+            versions,
         })
     }
 
@@ -481,6 +494,7 @@ impl Running {
             scan,
             install_thread,
             watcher,
+            versions,
             writer,
             journal,
             ..
@@ -493,6 +507,7 @@ impl Running {
             drop(commands);
             let _ = thread.join();
             let _ = install_thread.join();
+            versions.end();
             writer.close();
             if clean { journal.clear() } else { Ok(()) }
         });
@@ -539,45 +554,6 @@ fn serve(
             error!(error = %crate::error_chain(&error), "The control socket failed");
         }
     })
-}
-
-type Network = (
-    mpsc::UnboundedSender<NetworkCommand>,
-    mpsc::Receiver<NetworkEvent>,
-    StreamOpener,
-    JoinHandle<()>,
-);
-
-/// Starts the network behind a queue that never refuses: the loop must not wait for it, and what it is told about
-/// members must not be lost. The queue is bounded by what the engine asks, which waits for answers.
-fn start_network(options: &Options, secret: [u8; 32]) -> Result<Network, DaemonError> {
-    let config = NetworkConfig {
-        secret,
-        listen: options.listen.clone(),
-        fallback_port: options.fallback_port,
-        mdns: options.mdns,
-        trust_lan: options.trust_lan,
-    };
-    let (service, handle) = NetworkService::new(config)?;
-    let NetworkHandle {
-        commands,
-        events,
-        streams,
-    } = handle;
-    let (sender, mut queue) = mpsc::unbounded_channel();
-    tokio::spawn(async move {
-        while let Some(command) = queue.recv().await {
-            if commands.send(command).await.is_err() {
-                break;
-            }
-        }
-    });
-    let task = tokio::spawn(async move {
-        if let Err(error) = service.run().await {
-            error!(error = %crate::error_chain(&error), "The network failed");
-        }
-    });
-    Ok((sender, events, streams, task))
 }
 
 fn make_dir(path: &Path) -> Result<(), DaemonError> {

@@ -15,6 +15,7 @@ use crate::control::ControlCommand;
 use crate::daemon::{Daemon, Options};
 use crate::ignore_rules::RuleSource;
 use crate::root_dir::Modes;
+use crate::worktree::Retention;
 use tree::Tree;
 
 /// How long one step may take before the demo gives up.
@@ -236,6 +237,7 @@ fn options(name: &str, folder: &Path, place: &Path) -> Options {
         trust_lan: false,
         modes: Modes::Full,
         ignore: RuleSource::new(true, Vec::new(), folder),
+        retention: Retention::default(),
     }
 }
 

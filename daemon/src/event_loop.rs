@@ -5,6 +5,7 @@
 //! again. Nothing here waits for a service; services wait for this task.
 
 mod commands;
+mod history;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
@@ -24,6 +25,7 @@ use tracing::{debug, error, info, trace, warn};
 
 use crate::clock;
 use crate::control::{ControlCommand, Joined, ReplyTo, StatusSnapshot, Warning};
+use crate::history::{Ask, History, Wanted};
 use crate::ignore_rules::Rules;
 use crate::install_task::{DiskCommand, DiskEvent};
 use crate::journal::JournalService;
@@ -52,6 +54,7 @@ pub(crate) struct Channels {
     pub(crate) fetch: mpsc::Receiver<FetchEvent>,
     pub(crate) stale: mpsc::UnboundedReceiver<RelPath>,
     pub(crate) control: mpsc::Receiver<ControlCommand>,
+    pub(crate) asks: mpsc::UnboundedReceiver<Ask>,
     pub(crate) shutdown: watch::Receiver<bool>,
 }
 
@@ -67,6 +70,7 @@ pub(crate) struct Services {
     pub(crate) peer_id: String,
     pub(crate) fetcher: FetchHandle,
     pub(crate) provider: Provider,
+    pub(crate) history: Arc<History>,
     pub(crate) stats: Arc<TransferStats>,
     pub(crate) status: watch::Sender<Arc<StatusSnapshot>>,
     pub(crate) notifications: broadcast::Sender<Notification>,
@@ -117,6 +121,8 @@ pub(crate) struct EventLoop {
     last_state: Option<FolderState>,
     /// Contents of which an earlier run left parts: dropped once nothing is needed any more.
     parts: Vec<ContentHash>,
+    /// Contents that are wanted to read or restore old versions.
+    wanted: Wanted,
 }
 
 impl EventLoop {
@@ -139,6 +145,7 @@ impl EventLoop {
             own_seq_noted: 0,
             last_state: None,
             parts,
+            wanted: Wanted::default(),
         }
     }
 
@@ -189,6 +196,7 @@ impl EventLoop {
                     continue;
                 }
                 Some(command) = channels.control.recv() => self.control(command)?,
+                Some(ask) = channels.asks.recv() => self.ask(ask),
                 event = channels.fetch.recv() => {
                     let Some(event) = event else { return Err(LoopError::ServiceEnded("content")) };
                     self.fetch(event)?;
@@ -266,7 +274,8 @@ impl EventLoop {
         let _ = self.services.network.send(command);
     }
 
-    fn drop_content(&self, contents: Vec<ContentHash>) {
+    fn drop_content(&self, mut contents: Vec<ContentHash>) {
+        contents.retain(|content| !self.wanted.contains(content));
         contents
             .iter()
             .for_each(|content| self.services.writer.clear_partial(*content));
@@ -360,8 +369,14 @@ impl EventLoop {
 
     fn fetch(&mut self, event: FetchEvent) -> Result<(), LoopError> {
         match event {
-            FetchEvent::Fetched(contents) => self.input(Input::Fetched(contents)),
-            FetchEvent::Failed { content, reason } => self.input(Input::FetchFailed { content, reason }),
+            FetchEvent::Fetched(contents) => {
+                let contents = self.came(contents);
+                self.input(Input::Fetched(contents))
+            }
+            FetchEvent::Failed { content, reason } => {
+                self.came_not(&content, &reason);
+                self.input(Input::FetchFailed { content, reason })
+            }
             FetchEvent::Misbehaved { device, reason } => {
                 self.notify(Notification::PeerMisbehaved { device, reason });
                 Ok(())

@@ -6,20 +6,19 @@
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use p2p_sync_core::engine::{InstallJob, InstallResult};
 use p2p_sync_core::ids::ContentHash;
 use p2p_sync_core::rel_path::RelPath;
 use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::oneshot;
 use tracing::{debug, error, warn};
 
-use crate::worktree::{InstallToken, Worktree};
+use crate::worktree::{InstallToken, RestoreJob, RestoreOutcome, Worktree};
 
 /// Between two looks at old inodes that a program may still be writing to.
 const DISPLACED_INTERVAL: Duration = Duration::from_secs(1);
-/// Between two purges of old versions.
-const PURGE_INTERVAL: Duration = Duration::from_secs(3600);
 
 /// What the thread is asked to do.
 #[derive(Debug)]
@@ -28,6 +27,13 @@ pub(crate) enum DiskCommand {
     Install(Vec<InstallJob>),
     /// The store has recorded a group.
     Finish(InstallToken),
+    /// Put versions at their paths as the user's edits.
+    Restore {
+        /// Which.
+        jobs: Vec<RestoreJob>,
+        /// What came of each, or why none was tried.
+        reply: oneshot::Sender<Result<Vec<RestoreOutcome>, String>>,
+    },
     /// Nobody needs these temporary files.
     Drop(Vec<ContentHash>),
 }
@@ -59,7 +65,6 @@ pub(crate) fn spawn(
 }
 
 fn run(worktree: &Worktree, inbox: &Receiver<DiskCommand>, events: &UnboundedSender<DiskEvent>) {
-    let mut next_purge = Instant::now();
     loop {
         match inbox.recv_timeout(DISPLACED_INTERVAL) {
             Ok(DiskCommand::Install(jobs)) => {
@@ -80,6 +85,13 @@ fn run(worktree: &Worktree, inbox: &Receiver<DiskCommand>, events: &UnboundedSen
                     error!(error = %crate::error_chain(&error), "Cannot record a finished install");
                 }
             }
+            Ok(DiskCommand::Restore { jobs, reply }) => {
+                let outcomes = worktree
+                    .restore(&jobs)
+                    .map_err(|error| crate::error_chain(&error));
+                // Whoever asked may have gone away; what was done stays.
+                let _ = reply.send(outcomes);
+            }
             Ok(DiskCommand::Drop(contents)) => {
                 for content in contents {
                     if let Err(error) = worktree.drop_content(&content) {
@@ -97,12 +109,6 @@ fn run(worktree: &Worktree, inbox: &Receiver<DiskCommand>, events: &UnboundedSen
         if !displaced.is_empty() {
             let paths = displaced.into_iter().map(|displaced| displaced.kept_at).collect();
             let _ = events.send(DiskEvent::Displaced(paths));
-        }
-        if next_purge <= Instant::now() {
-            next_purge = Instant::now() + PURGE_INTERVAL;
-            if let Err(error) = worktree.purge_versions(SystemTime::now()) {
-                warn!(error = %crate::error_chain(&error), "Cannot purge old versions");
-            }
         }
     }
 }

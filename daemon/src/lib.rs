@@ -8,6 +8,7 @@ pub mod control;
 pub mod daemon;
 pub mod demo;
 mod event_loop;
+mod history;
 pub mod identity;
 pub mod ignore_rules;
 mod install_task;
@@ -20,6 +21,7 @@ pub mod scanner;
 pub mod service_manager;
 pub mod store;
 pub mod transfer;
+mod versions_task;
 pub mod watcher;
 pub mod worktree;
 

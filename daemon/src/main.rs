@@ -5,9 +5,10 @@ use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use clap::Parser;
-use p2p_sync_daemon::config::{Cli, EXIT_CONFIG, Settings, Subcommand, print_first_start};
+use p2p_sync_daemon::config::{Cli, EXIT_CONFIG, MaxSize, Settings, Subcommand, print_first_start};
 use p2p_sync_daemon::daemon::{Daemon, DaemonError, Options};
 use p2p_sync_daemon::ignore_rules::RuleSource;
+use p2p_sync_daemon::worktree::{Retention, SizeLimit};
 use p2p_sync_daemon::{demo, error_chain};
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -133,6 +134,13 @@ fn options(settings: &Settings) -> Result<Options, libp2p::multiaddr::Error> {
             settings.ignore.clone(),
             &settings.folder,
         ),
+        retention: Retention {
+            keep: settings.keep_versions,
+            max_size: match settings.max_versions {
+                MaxSize::Bytes(bytes) => SizeLimit::Bytes(bytes),
+                MaxSize::Percent(percent) => SizeLimit::Percent(percent),
+            },
+        },
         modes: match settings.modes {
             p2p_sync_daemon::config::Modes::Full => p2p_sync_daemon::root_dir::Modes::Full,
             p2p_sync_daemon::config::Modes::Exec => p2p_sync_daemon::root_dir::Modes::Exec,

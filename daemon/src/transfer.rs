@@ -76,6 +76,8 @@ pub trait ContentIndex: Send + Sync {
     fn put_manifest(&self, manifest: Manifest);
     /// Returns where this content is installed.
     fn files(&self, content: &ContentHash) -> Vec<(RelPath, Installed)>;
+    /// Returns where this content may lie besides, relative to the folder: what was replaced and is kept.
+    fn kept(&self, content: &ContentHash) -> Vec<RelPath>;
     /// Returns the bitmap of a content under way: bit `i % 8` of byte `i / 8` says that chunk `i` was written.
     fn partial(&self, content: &ContentHash) -> Option<Vec<u8>>;
     /// Keeps the bitmap of a content under way; need not be durable at once.

@@ -18,8 +18,10 @@
 
 mod change;
 mod displaced;
+mod kept;
 mod meta;
 mod recover;
+mod restore;
 mod session;
 mod slots;
 mod stage;
@@ -27,21 +29,24 @@ mod stage;
 use std::collections::BTreeSet;
 use std::io;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
-use std::time::SystemTime;
+use std::sync::{Arc, Mutex, OnceLock};
 
 use p2p_sync_core::engine::{InstallJob, InstallOutcome, InstallResult, RecoveredInstall};
 use p2p_sync_core::ids::ContentHash;
 use p2p_sync_core::rel_path::RelPath;
 use p2p_sync_core::tree::Fingerprint;
+use rustix::fs::FileType;
 
 pub use self::displaced::Displaced;
 use self::displaced::Watched;
+use self::kept::Keep;
+pub use self::kept::{Kept, KeptFile, Purged, Retention, SizeLimit};
+pub use self::restore::{RestoreJob, RestoreOutcome};
 use self::session::Session;
 use self::slots::OwnDirs;
-use crate::journal::{Intent, JournalError, JournalService, Tx};
+use crate::journal::{Intent, IntentAction, JournalError, JournalService, Tx};
 pub use crate::root_dir::Modes;
-use crate::root_dir::{PathError, RootDir};
+use crate::root_dir::{PathError, RootDir, lstat_at, print_of};
 
 /// Jobs done with one journal fsync: enough that its cost disappears, few enough that a crash leaves little to look at.
 const GROUP_MAX: usize = 512;
@@ -95,6 +100,14 @@ struct Unfinished {
     path: RelPath,
     /// What lies in the slot and is to be kept.
     displaced: Option<Fingerprint>,
+    /// Its content, if it is known.
+    content: Option<ContentHash>,
+}
+
+/// What the daemon believes to stand in the folder.
+pub trait Believed: Send + Sync {
+    /// Returns the content of the file that stands at a path, if it is believed to be the one with this print.
+    fn content(&self, path: &RelPath, print: &Fingerprint) -> Option<ContentHash>;
 }
 
 /// Moments of an install at which tests step in.
@@ -120,6 +133,7 @@ pub struct Worktree {
     modes: Modes,
     root_id: String,
     watched: Mutex<Watched>,
+    believed: OnceLock<Box<dyn Believed>>,
     #[cfg(test)]
     hook: Mutex<Option<Hook>>,
     /// Whether to behave as on a file system without `RENAME_EXCHANGE`.
@@ -151,11 +165,25 @@ impl Worktree {
             modes,
             root_id,
             watched: Mutex::default(),
+            believed: OnceLock::new(),
             #[cfg(test)]
             hook: Mutex::new(None),
             #[cfg(test)]
             plain: false,
         })
+    }
+
+    /// Lets it know the contents of the files that it replaces, so that they are found by content at once; to be called
+    /// before anything is recovered or installed.
+    pub fn set_believed(&self, believed: Box<dyn Believed>) {
+        // A second call would change nothing of what is true.
+        let _ = self.believed.set(believed);
+    }
+
+    /// Returns the versions that are kept.
+    #[must_use]
+    pub fn kept(&self) -> Arc<Kept> {
+        Arc::clone(&self.own.kept)
     }
 
     /// Returns the folder's own random name, 64 hexadecimal digits.
@@ -171,7 +199,7 @@ impl Worktree {
             token: InstallToken::default(),
         };
         for group in jobs.chunks(GROUP_MAX) {
-            self.install_group(group, &mut batch);
+            self.install_group(group, IntentAction::Put, &mut batch);
         }
         batch
     }
@@ -181,23 +209,42 @@ impl Worktree {
     /// # Errors
     /// [`WorktreeError`]; the rest is looked at by recovery then.
     pub fn finish(&self, token: InstallToken) -> Result<(), WorktreeError> {
-        let mut done = Vec::new();
-        for entry in token.entries {
-            match entry.displaced {
-                Some(print) => self.keep_replaced(entry.tx, &entry.path, &print)?,
-                None => done.push(entry.tx),
-            }
+        let (replaced, rest): (Vec<_>, Vec<_>) = token
+            .entries
+            .into_iter()
+            .partition(|entry| entry.displaced.is_some());
+        let mut done: Vec<Tx> = rest.into_iter().map(|entry| entry.tx).collect();
+        if !replaced.is_empty() {
+            done.extend(self.keep_replaced(&replaced)?);
         }
         Ok(self.journal.done(&done)?)
     }
 
-    /// Removes kept versions older than 30 days.
-    ///
-    /// # Errors
-    /// [`WorktreeError::Io`].
-    pub fn purge_versions(&self, now: SystemTime) -> Result<(), WorktreeError> {
-        let path = self.root.path().join(".p2p-sync/versions");
-        Ok(self.own.purge(now).map_err(PathError::of("clean", path))?)
+    /// Moves a slot of which little is known to the versions.
+    fn keep_unseen(&self, slot: &str, tx: Tx, path: Option<&RelPath>) -> io::Result<()> {
+        let stat = lstat_at(&self.own.tmp, slot.as_bytes())?;
+        let item = Keep {
+            slot,
+            tx,
+            path,
+            print: stat.map(|stat| print_of(&stat)).unwrap_or_default(),
+            content: None,
+        };
+        self.own.kept.keep(&self.own.tmp, &[item])?;
+        Ok(())
+    }
+
+    /// Returns the content of what was replaced, if it is what was believed to stand there.
+    fn believed_content(
+        &self,
+        path: &RelPath,
+        expect: Option<&Fingerprint>,
+        displaced: Option<&Fingerprint>,
+    ) -> Option<ContentHash> {
+        let file = displaced.filter(|p| FileType::from_raw_mode(p.mode) == FileType::RegularFile);
+        let expect = expect?;
+        file.filter(|file| file.ino == expect.ino)
+            .and(self.believed.get()?.content(path, expect))
     }
 
     /// Removes temporary files that `keep` does not want (it is asked for every name that is not an install's own).
@@ -235,8 +282,7 @@ impl Worktree {
                 Some(tx) if self.journal.is_open(tx) => {}
                 // With part of the journal lost, a slot may be the only place where a user's bytes are.
                 Some(tx) if self.journal.was_damaged() => {
-                    let of = RelPath::parse("unknown").map_err(io::Error::other)?;
-                    self.own.keep_version(text, &tx.to_hex(), &of)?;
+                    self.keep_unseen(text, tx, None)?;
                 }
                 None if keep(text) => {}
                 Some(_) | None => stage::remove_tmp(&self.own.tmp, &name)?,
@@ -245,9 +291,10 @@ impl Worktree {
         Ok(())
     }
 
-    fn install_group(&self, jobs: &[InstallJob], batch: &mut InstallBatch) {
+    /// Does one group; its Puts have the action `put`.
+    fn install_group(&self, jobs: &[InstallJob], put: IntentAction, batch: &mut InstallBatch) {
         let mut session = Session::new(&self.root, self.modes);
-        let staged = self.stage_group(jobs);
+        let staged = self.stage_group(jobs, put);
         let mut effects = Vec::with_capacity(jobs.len());
         for (job, staged) in jobs.iter().zip(&staged) {
             effects.push(match staged {
@@ -272,10 +319,16 @@ impl Worktree {
             } else if let Ok(intent) = staged {
                 if done || effect.displaced.is_some() {
                     let displaced = effect.displaced;
+                    let content =
+                        self.believed_content(&intent.path, intent.expect.as_ref(), displaced.as_ref());
+                    if let Some(content) = content {
+                        self.own.kept.hold_slot(intent.tx, content);
+                    }
                     batch.token.entries.push(Unfinished {
                         tx: intent.tx,
                         path: intent.path,
                         displaced,
+                        content,
                     });
                 } else if !effect.stuck {
                     closed.push(intent.tx);
@@ -292,12 +345,12 @@ impl Worktree {
     }
 
     /// Makes the slots and intents of a group durable; an error stands for a job that goes no further.
-    fn stage_group(&self, jobs: &[InstallJob]) -> Vec<Result<Intent, InstallOutcome>> {
+    fn stage_group(&self, jobs: &[InstallJob], put: IntentAction) -> Vec<Result<Intent, InstallOutcome>> {
         if !self.root.is_root(&self.root_id) {
             let why = WorktreeError::RootChanged.to_string();
             return vec![Err(InstallOutcome::Failed(why)); jobs.len()];
         }
-        let mut staged: Vec<_> = jobs.iter().map(|job| self.stage(job)).collect();
+        let mut staged: Vec<_> = jobs.iter().map(|job| self.stage(job, put)).collect();
         self.sync_slots(&mut staged);
         jobs.iter().for_each(|job| self.at(Step::Staged, &job.path));
         let intents: Vec<_> = staged.iter().flatten().cloned().collect();

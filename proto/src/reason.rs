@@ -35,6 +35,10 @@ pub const INVITER_MAY_NOT_ADMIT: &str = "INVITER_MAY_NOT_ADMIT";
 pub const INVITER_UNREACHABLE: &str = "INVITER_UNREACHABLE";
 /// No address is known that could stand on a ticket.
 pub const NO_ADDRESS: &str = "NO_ADDRESS";
+/// No such version of the path is known.
+pub const NO_SUCH_VERSION: &str = "NO_SUCH_VERSION";
+/// No device that is connected has the bytes.
+pub const BYTES_NOT_AT_HAND: &str = "BYTES_NOT_AT_HAND";
 /// The disk refused.
 pub const IO: &str = "IO";
 /// The daemon did not get to it in time.

@@ -4,6 +4,7 @@
 mod changes;
 mod command_line;
 mod crash;
+mod history;
 mod ignoring;
 mod joining;
 mod malicious;

@@ -229,6 +229,9 @@ impl ContentIndex for OneFile {
     }
     fn set_partial(&self, _: &ContentHash, _: Vec<u8>) {}
     fn clear_partial(&self, _: &ContentHash) {}
+    fn kept(&self, _: &ContentHash) -> Vec<RelPath> {
+        Vec::new()
+    }
 }
 
 /// Less than this is framing, and stays as it is: a peer that talks nonsense is another test's.

@@ -26,7 +26,7 @@ use sha2::{Digest, Sha256};
 pub use io::*;
 pub use message::*;
 
-use crate::ids::{DeviceId, ShortId};
+use crate::ids::{ContentHash, DeviceId, ShortId};
 use crate::ledger::LogState;
 use crate::time::{BootInstant, Now};
 use group::Group;
@@ -142,6 +142,18 @@ impl SyncEngine {
     #[must_use]
     pub fn is_installing(&self) -> bool {
         self.work.is_installing()
+    }
+
+    /// Says whether a content is being fetched for the engine.
+    #[must_use]
+    pub fn is_fetching(&self, content: &ContentHash) -> bool {
+        self.work.is_fetching(content)
+    }
+
+    /// Says whether the temporary file of a content is of use to the engine, now or when it is complete.
+    #[must_use]
+    pub fn uses_content(&self, content: &ContentHash) -> bool {
+        self.work.is_fetching(content) || self.work.is_holding(content)
     }
 
     /// Returns how many events this device has made.

@@ -63,6 +63,12 @@ impl Hlc {
         self.0
     }
 
+    /// Returns the milliseconds since 1970 that it is not behind of, by its author's clock.
+    #[must_use]
+    pub const fn wall_ms(self) -> u64 {
+        self.0 >> Self::COUNTER_BITS
+    }
+
     /// Returns the first value after `self` that is not behind the wall clock.
     #[must_use]
     pub fn next(self, wall_ms: u64) -> Self {
@@ -81,6 +87,7 @@ mod tests {
         let b = a.next(500);
         assert!(b > a);
         assert_eq!(a.bits(), 1_000 << 16);
+        assert_eq!((a.wall_ms(), b.wall_ms()), (1_000, 1_000));
         assert_eq!(b.bits(), (1_000 << 16) + 1);
     }
 }

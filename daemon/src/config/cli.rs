@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Parser;
 
-use super::layer::{Control, Daemon, Folder, Layer, Network};
+use super::layer::{Control, Daemon, Folder, Layer, Network, Versions};
 
 /// Keep a folder the same on many machines, peer to peer.
 #[derive(Debug, Clone, Default, Parser)]
@@ -103,6 +103,7 @@ impl Cli {
                 peers: some(&self.peer),
                 trust_lan: self.trust_lan.then_some(true),
             },
+            versions: Versions::default(),
         }
     }
 }

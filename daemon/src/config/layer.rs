@@ -8,11 +8,12 @@ use super::ConfigError;
 use crate::paths::Environment;
 
 /// The sections and their keys, as the file and the environment spell them.
-pub(super) const KEYS: [(&str, &[&str]); 4] = [
+pub(super) const KEYS: [(&str, &[&str]); 5] = [
     ("daemon", &["name", "state_dir", "log"]),
     ("folder", &["path", "modes", "default_ignores", "ignore"]),
     ("control", &["socket", "group"]),
     ("network", &["listen", "mdns", "peers", "trust_lan"]),
+    ("versions", &["keep", "max_size"]),
 ];
 
 /// Variables that begin like configuration but are not.
@@ -34,6 +35,8 @@ pub struct Layer {
     pub control: Control,
     /// `[network]`.
     pub network: Network,
+    /// `[versions]`.
+    pub versions: Versions,
 }
 
 /// `[daemon]`.
@@ -86,6 +89,16 @@ pub struct Network {
     pub trust_lan: Option<bool>,
 }
 
+/// `[versions]`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct Versions {
+    /// For how long old versions are kept.
+    pub keep: Option<String>,
+    /// How much room they may take.
+    pub max_size: Option<String>,
+}
+
 /// Which permission bits are kept.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -129,6 +142,8 @@ impl Layer {
         fill(&mut self.network.mdns, lower.network.mdns);
         fill(&mut self.network.peers, lower.network.peers);
         fill(&mut self.network.trust_lan, lower.network.trust_lan);
+        fill(&mut self.versions.keep, lower.versions.keep);
+        fill(&mut self.versions.max_size, lower.versions.max_size);
     }
 }
 
@@ -190,6 +205,8 @@ impl Layer {
             ("network", "mdns") => self.network.mdns = Some(boolean()?),
             ("network", "peers") => self.network.peers = Some(list()),
             ("network", "trust_lan") => self.network.trust_lan = Some(boolean()?),
+            ("versions", "keep") => self.versions.keep = Some(text.to_owned()),
+            ("versions", "max_size") => self.versions.max_size = Some(text.to_owned()),
             _ => return self.set_path(section, key, PathBuf::from(text)),
         }
         Ok(())

@@ -146,7 +146,8 @@ fn peer(peer: &PeerStatus) -> v1::Peer {
     }
 }
 
-fn device(id: DeviceId, name: &str) -> v1::Device {
+/// Returns a device as a message.
+pub(super) fn device(id: DeviceId, name: &str) -> v1::Device {
     v1::Device {
         id: id.to_hex(),
         name: name.to_owned(),

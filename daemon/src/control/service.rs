@@ -5,12 +5,12 @@ use std::time::{Duration, SystemTime};
 
 use p2p_sync_proto::v1::control_service_server::ControlService;
 use p2p_sync_proto::{reason, v1};
-use tokio::sync::{oneshot, watch as latest};
+use tokio::sync::{mpsc, oneshot, watch as latest};
 use tokio_stream::Stream;
 use tonic::{Request, Response, Status};
 
 use super::status::{from_error, invalid};
-use super::{Backend, ControlCommand, ControlError, ReplyTo, convert, watch};
+use super::{Backend, ControlCommand, ControlError, ReplyTo, convert, history, watch};
 
 /// How long a command may take. A join dials every address of the ticket; nothing else takes more than moments.
 const REPLY_TIMEOUT: Duration = Duration::from_secs(120);
@@ -28,6 +28,8 @@ type WatchStream = Pin<Box<dyn Stream<Item = Result<v1::WatchResponse, Status>> 
 #[tonic::async_trait]
 impl ControlService for Rpcs {
     type WatchStream = WatchStream;
+    type ReadVersionStream = history::Reply<v1::ReadVersionResponse>;
+    type RestoreStream = history::Reply<v1::RestoreResponse>;
 
     async fn get_status(
         &self,
@@ -140,9 +142,82 @@ impl ControlService for Rpcs {
         let summary = self.ask(|reply| ControlCommand::GetJournal { reply }).await?;
         Ok(Response::new(convert::journal(&summary)))
     }
+
+    async fn get_history(
+        &self,
+        request: Request<v1::GetHistoryRequest>,
+    ) -> Result<Response<v1::GetHistoryResponse>, Status> {
+        let request = request.into_inner();
+        let path = history::path(request.path)?;
+        let skip = usize::try_from(request.skip).unwrap_or(usize::MAX);
+        let limit = history::limit(request.limit);
+        let page = self
+            .ask(|reply| ControlCommand::GetHistory {
+                path,
+                skip,
+                limit,
+                reply,
+            })
+            .await?;
+        let names = self.backend.status.borrow().clone();
+        let versions = page.versions.into_iter().map(|v| history::version(v, &names));
+        Ok(Response::new(v1::GetHistoryResponse {
+            versions: versions.collect(),
+            more: page.more,
+        }))
+    }
+
+    async fn read_version(
+        &self,
+        request: Request<v1::ReadVersionRequest>,
+    ) -> Result<Response<Self::ReadVersionStream>, Status> {
+        use v1::read_version_request::Pick;
+        let request = request.into_inner();
+        let path = history::path(request.path)?;
+        let pick = match request.pick {
+            Some(Pick::Version(id)) => history::pick(Some(id), None)?,
+            Some(Pick::Before(time)) => history::pick(None, Some(time))?,
+            None => history::pick(None, None)?,
+        };
+        let (parts, inbox) = mpsc::channel(history::STREAM_QUEUE);
+        self.tell(ControlCommand::ReadVersion { path, pick, parts })
+            .await?;
+        let names = self.backend.status.borrow().clone();
+        let stream = history::stream(inbox, move |part| history::part(part, &names));
+        Ok(Response::new(stream))
+    }
+
+    async fn restore(
+        &self,
+        request: Request<v1::RestoreRequest>,
+    ) -> Result<Response<Self::RestoreStream>, Status> {
+        use v1::restore_request::Pick;
+        let request = request.into_inner();
+        let path = convert::rel_path(request.path)?;
+        let pick = match request.pick {
+            Some(Pick::Version(id)) => history::pick(Some(id), None)?,
+            Some(Pick::Before(time)) => history::pick(None, Some(time))?,
+            None => history::pick(None, None)?,
+        };
+        if path.is_none() && !matches!(pick, super::Pick::Before(_)) {
+            let why = "The whole folder can be restored to a time only";
+            return Err(invalid(reason::INVALID_ARGUMENT, why));
+        }
+        let (steps, inbox) = mpsc::channel(history::STREAM_QUEUE);
+        self.tell(ControlCommand::Restore { path, pick, steps }).await?;
+        let names = self.backend.status.borrow().clone();
+        let stream = history::stream(inbox, move |step| history::step(step, &names));
+        Ok(Response::new(stream))
+    }
 }
 
 impl Rpcs {
+    /// Hands a command over that answers by itself.
+    async fn tell(&self, command: ControlCommand) -> Result<(), Status> {
+        let sent = self.backend.commands.send(command).await;
+        sent.map_err(|_| from_error(&ControlError::Stopping))
+    }
+
     /// Hands a command over and waits for its answer.
     async fn ask<T>(&self, command: impl FnOnce(ReplyTo<T>) -> ControlCommand + Send) -> Result<T, Status>
     where

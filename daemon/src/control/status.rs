@@ -13,6 +13,10 @@ pub(super) fn from_error(error: &ControlError) -> Status {
         ControlError::Command(command) => of_command(command),
         ControlError::BadAddress { .. } => (Code::InvalidArgument, reason::BAD_ADDRESS),
         ControlError::Io { .. } => (Code::Internal, reason::IO),
+        ControlError::NoVersion(_) => (Code::NotFound, reason::NO_SUCH_VERSION),
+        ControlError::NotAtHand => (Code::FailedPrecondition, reason::BYTES_NOT_AT_HAND),
+        ControlError::Restoring | ControlError::NotReady => (Code::Aborted, reason::BUSY),
+        ControlError::Read(_) => (Code::Internal, reason::IO),
         ControlError::TimedOut => (Code::DeadlineExceeded, reason::TIMEOUT),
         ControlError::Stopping => (Code::Unavailable, reason::STOPPING),
     };
@@ -149,6 +153,18 @@ mod tests {
             Code::InvalidArgument,
             "BAD_ADDRESS",
         );
+        check(
+            ControlError::NoVersion("x".into()),
+            Code::NotFound,
+            "NO_SUCH_VERSION",
+        );
+        check(
+            ControlError::NotAtHand,
+            Code::FailedPrecondition,
+            "BYTES_NOT_AT_HAND",
+        );
+        check(ControlError::NotReady, Code::Aborted, "BUSY");
+        check(ControlError::Restoring, Code::Aborted, "BUSY");
         check(ControlError::TimedOut, Code::DeadlineExceeded, "TIMEOUT");
         check(ControlError::Stopping, Code::Unavailable, "STOPPING");
     }

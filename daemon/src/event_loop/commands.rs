@@ -35,6 +35,27 @@ impl EventLoop {
                 let _ = reply.send(Ok(self.journal_summary()));
                 return Ok(());
             }
+            ControlCommand::GetHistory {
+                path,
+                skip,
+                limit,
+                reply,
+            } => {
+                self.services.history.list(path, skip, limit, reply);
+                return Ok(());
+            }
+            ControlCommand::ReadVersion { path, pick, parts } => {
+                self.services.history.read_version(path, pick, parts);
+                return Ok(());
+            }
+            ControlCommand::Restore { path, pick, steps } => {
+                match self.may_not_restore() {
+                    // The queue is empty, so there is room.
+                    Some(error) => drop(steps.try_send(Err(error))),
+                    None => self.services.history.restore(path, pick, steps),
+                }
+                return Ok(());
+            }
             ControlCommand::ConnectPeer { address, reply } => {
                 self.send(NetworkCommand::Dial { address });
                 let _ = reply.send(Ok(()));

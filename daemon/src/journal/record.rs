@@ -11,7 +11,7 @@
 //!   InUse    [path: bytes, ...]                                            in byte order
 //!   Install  [tx: uint, action: uint, path: bytes, expect: print / null,
 //!             new: [node, mode: uint, mtime ns: int] / null, staged: print / null,
-//!             from: [path: bytes, print] / null]                           action 0 put, 1 meta, 2 move, 3 remove
+//!             from: [path: bytes, print] / null]                           action 0 put, 1 meta, 2 move, 3 remove, 4 restore
 //!   Done     [tx: uint]
 //!   Clean    []
 //!   OwnSeq   [seq: uint]
@@ -80,6 +80,8 @@ pub enum IntentAction {
     Move,
     /// Takes away what is at the path.
     Remove,
+    /// Puts `new` at the path as the user's own edit.
+    Restore,
 }
 
 /// An install about to happen.
@@ -224,6 +226,7 @@ fn encode_intent(e: &mut Cbor<'_>, intent: &Intent) -> Result<(), Never> {
         IntentAction::SetMeta => 1,
         IntentAction::Move => 2,
         IntentAction::Remove => 3,
+        IntentAction::Restore => 4,
     };
     e.array(7)?
         .u64(intent.tx.0)?
@@ -327,6 +330,7 @@ fn decode_intent(d: &mut Decoder<'_>) -> Result<Intent, CborError> {
             1 => IntentAction::SetMeta,
             2 => IntentAction::Move,
             3 => IntentAction::Remove,
+            4 => IntentAction::Restore,
             _ => return Err(CborError::message("unknown action")),
         },
         path: decode_path(d)?,

@@ -58,6 +58,23 @@ impl Model {
         self.group.events.iter().filter(own).count() as u64
     }
 
+    pub(super) fn versions_of(&self, path: &RelPath) -> Vec<Version> {
+        let of = self.group.versions.iter().filter(|((at, _), _)| at == path);
+        of.map(|(_, version)| version.clone()).collect()
+    }
+
+    pub(super) fn next_with_history(
+        &self,
+        dir: Option<&RelPath>,
+        after: Option<&RelPath>,
+    ) -> Option<RelPath> {
+        let behind = |path: &&RelPath| {
+            dir.is_none_or(|dir| path.is_below(dir)) && after.is_none_or(|after| *path > after)
+        };
+        let mut paths = self.group.versions.keys().map(|(path, _)| path);
+        paths.find(behind).cloned()
+    }
+
     pub(super) fn with_content(&self, content: &ContentHash) -> Vec<(RelPath, Installed)> {
         let has = |(_, i): &(&RelPath, &Installed)| i.entry.node.content() == Some(*content);
         let found = self.group.installed.iter().filter(has);

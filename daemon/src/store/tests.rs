@@ -54,6 +54,15 @@ fn assert_paths_agree(view: &StoreView, model: &Model) {
         assert_eq!(view.path_state(path), model.path_state(path));
         assert_eq!(view.installed(path), model.installed(path));
         assert_eq!(view.has_history(path), model.has_history(path));
+        assert_eq!(view.versions_of(path), model.versions_of(path));
+        for after in [None, Some(path)] {
+            let next = model.next_with_history(None, after);
+            assert_eq!(view.next_with_history(None, after), next);
+            for dir in &all {
+                let next = model.next_with_history(Some(dir), after);
+                assert_eq!(view.next_with_history(Some(dir), after), next);
+            }
+        }
         assert_eq!(view.copy_origin(path), model.copy_origin(path));
         assert_eq!(view.installed_children(Some(path)), model.children(Some(path)));
         for node in &nodes() {

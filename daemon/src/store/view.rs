@@ -77,6 +77,36 @@ impl StoreView {
         self.read("a directory", |c| installed_children(c, dir))
     }
 
+    /// Returns all versions of a path, in dot order.
+    #[must_use]
+    pub fn versions_of(&self, path: &RelPath) -> Vec<Version> {
+        self.read("a path's versions", |c| {
+            let mut statement =
+                c.prepare_cached("SELECT dot, data FROM versions WHERE path = ?1 ORDER BY dot")?;
+            let mut rows = statement.query([path.as_bytes()])?;
+            let mut versions = Vec::new();
+            while let Some(row) = rows.next()? {
+                let dot = read_dot_key(row.get_ref(0)?.as_blob()?)?;
+                versions.push(read_version(dot, row.get_ref(1)?.as_blob()?)?);
+            }
+            Ok(versions)
+        })
+    }
+
+    /// Returns the first path with a version, in byte order, below `dir` (`None`: the folder itself) and after `after`.
+    #[must_use]
+    pub fn next_with_history(&self, dir: Option<&RelPath>, after: Option<&RelPath>) -> Option<RelPath> {
+        self.read("the next path with a history", |c| {
+            let below = "SELECT path FROM versions WHERE path > ?1 AND path < ?2 ORDER BY path LIMIT 1";
+            let Some(dir) = dir else {
+                let after = after.map_or(&b""[..], RelPath::as_bytes);
+                let all = "SELECT path FROM versions WHERE path > ?1 ORDER BY path LIMIT 1";
+                return optional(c, all, [after], |row| path_column(row, 0));
+            };
+            next_below(c, below, Some(dir), after)
+        })
+    }
+
     /// Returns how many rows there are.
     #[must_use]
     pub fn counts(&self) -> Counts {

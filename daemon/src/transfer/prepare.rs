@@ -107,6 +107,23 @@ impl<'a> Preparer<'a> {
                 None => self.stale.push(path),
             }
         }
+        self.small_from_kept(content, size)
+    }
+
+    /// Looks among what was replaced; what is not there any more, or was written to, is no reason to scan.
+    fn small_from_kept(&mut self, content: &ContentHash, size: u64) -> Result<Found, DiskError> {
+        for path in self.index.kept(content) {
+            let opened = self
+                .folder
+                .open_user(&path)
+                .ok()
+                .filter(|(_, actual)| *actual == size);
+            let bytes = opened.and_then(|(file, _)| read_all(&file, size, &mut self.buffer));
+            if let Some(bytes) = bytes.filter(|bytes| ContentHash::of(bytes) == *content) {
+                self.folder.store_small(content, bytes)?;
+                return Ok(Found::Complete);
+            }
+        }
         Ok(Found::Nothing)
     }
 
@@ -166,6 +183,27 @@ impl<'a> Preparer<'a> {
                 None => self.stale.push(path),
             }
         }
+        self.manifest_from_kept(content, size, cancelled)
+    }
+
+    fn manifest_from_kept(
+        &mut self,
+        content: &ContentHash,
+        size: u64,
+        cancelled: &AtomicBool,
+    ) -> Option<Manifest> {
+        for path in self.index.kept(content) {
+            let opened = self
+                .folder
+                .open_user(&path)
+                .ok()
+                .filter(|(_, actual)| *actual == size);
+            let hashed = opened.and_then(|(file, _)| self.hash(&file, size, cancelled));
+            if let Some(manifest) = hashed.filter(|m| m.content() == *content && m.size() == size) {
+                self.index.put_manifest(manifest.clone());
+                return Some(manifest);
+            }
+        }
         None
     }
 
@@ -199,6 +237,20 @@ impl<'a> Preparer<'a> {
             };
             if !clean {
                 self.stale.push(path);
+            }
+        }
+        let kept = if have.is_full() {
+            Vec::new()
+        } else {
+            self.index.kept(&content)
+        };
+        for path in kept {
+            if let Ok((file, actual)) = self.folder.open_user(&path)
+                && actual == size
+                && !have.is_full()
+                && !cancelled.load(Ordering::Relaxed)
+            {
+                part.take_from(&file, &mut have, &mut self.buffer, cancelled)?;
             }
         }
         if have.is_full() {

@@ -77,8 +77,10 @@ impl Worktree {
 
     fn try_change(&self, intent: &Intent, session: &mut Session<'_>) -> Effect {
         let result = match (intent.action, &intent.new) {
-            (IntentAction::Put, Some(entry)) if entry.node.is_dir() => self.put_dir(intent, entry, session),
-            (IntentAction::Put, Some(_)) => self.put(intent, session),
+            (IntentAction::Put | IntentAction::Restore, Some(entry)) if entry.node.is_dir() => {
+                self.put_dir(intent, entry, session)
+            }
+            (IntentAction::Put | IntentAction::Restore, Some(_)) => self.put(intent, session),
             (IntentAction::SetMeta, Some(entry)) => self.set_meta(intent, entry, session),
             (IntentAction::Move, Some(entry)) => self.move_here(intent, entry, session),
             (IntentAction::Remove, _) => self.remove(intent, session),
@@ -178,8 +180,7 @@ impl Worktree {
             self.at(Step::Aside, spot.path);
             if let Err(e) = slots::rename_new(tmp, slot.as_bytes(), &spot.dir, spot.name()) {
                 if slots::rename_new(tmp, aside.as_bytes(), &spot.dir, spot.name()).is_err() {
-                    self.own
-                        .keep_version(&aside, &intent.tx.to_hex(), spot.path)
+                    self.keep_unseen(&aside, intent.tx, Some(spot.path))
                         .map_err(|_| Errno::IO)?;
                 }
                 return Err(e);

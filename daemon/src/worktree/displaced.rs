@@ -11,8 +11,9 @@ use p2p_sync_core::tree::Fingerprint;
 use rustix::fs::FileType;
 use rustix::io::Errno;
 
+use super::kept::Keep;
 use super::session::{Missing, Session, writable};
-use super::{Worktree, WorktreeError, meta, slots};
+use super::{Unfinished, Worktree, WorktreeError, meta, slots};
 use crate::journal::Tx;
 use crate::root_dir::{PathError, lstat_at, print_of};
 
@@ -88,44 +89,61 @@ impl Worktree {
                     continue;
                 }
             }
+            self.own.kept.unpin(&file.version);
             done.push(file.tx);
         }
+        if done.is_empty() {
+            return Ok(found);
+        }
+        self.own
+            .kept
+            .sync()
+            .map_err(PathError::of("sync", self.own.kept.path()))?;
         self.journal.done(&done)?;
         Ok(found)
     }
 
-    /// Moves what an install replaced to the versions and has it watched.
-    pub(super) fn keep_replaced(
-        &self,
-        tx: Tx,
-        path: &RelPath,
-        print: &Fingerprint,
-    ) -> Result<(), WorktreeError> {
-        let slot = tx.slot();
-        let version = match self.own.keep_version(&slot, &tx.to_hex(), path) {
-            Ok(version) => version,
-            // Somebody emptied the temporary directory.
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(self.journal.done(&[tx])?),
-            Err(e) => return Err(PathError::of("keep", self.root.full(path))(e).into()),
-        };
-        if FileType::from_raw_mode(print.mode) != FileType::RegularFile {
-            return Ok(self.journal.done(&[tx])?);
-        }
+    /// Moves what installs replaced to the versions and has it watched; returns the installs of which nothing is left
+    /// to be watched.
+    pub(super) fn keep_replaced(&self, entries: &[Unfinished]) -> Result<Vec<Tx>, WorktreeError> {
+        let slots: Vec<String> = entries.iter().map(|entry| entry.tx.slot()).collect();
+        let items: Vec<Keep<'_>> = entries
+            .iter()
+            .zip(&slots)
+            .map(|(entry, slot)| Keep {
+                slot,
+                tx: entry.tx,
+                path: Some(&entry.path),
+                print: entry.displaced.unwrap_or_default(),
+                content: entry.content,
+            })
+            .collect();
+        let places = self
+            .own
+            .kept
+            .keep(&self.own.tmp, &items)
+            .map_err(PathError::of("keep old versions in", self.own.kept.path()))?;
+        let mut done = Vec::new();
+        let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
         let due = Instant::now() + CHECKS[0];
-        let file = WatchedFile {
-            tx,
-            path: path.clone(),
-            version,
-            print: *print,
-            due,
-            check: 0,
-        };
-        self.watched
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .files
-            .push_back(file);
-        Ok(())
+        for (entry, place) in entries.iter().zip(places) {
+            let print = entry.displaced.unwrap_or_default();
+            match place {
+                Some(version) if FileType::from_raw_mode(print.mode) == FileType::RegularFile => {
+                    watched.files.push_back(WatchedFile {
+                        tx: entry.tx,
+                        path: entry.path.clone(),
+                        version,
+                        print,
+                        due,
+                        check: 0,
+                    });
+                }
+                // A link, or somebody emptied the temporary directory.
+                Some(_) | None => done.push(entry.tx),
+            }
+        }
+        Ok(done)
     }
 
     fn due_files(&self, now: Instant) -> Vec<WatchedFile> {

@@ -109,12 +109,14 @@ impl Worktree {
         }
         self.recover_version(&case, session, recovery)?;
         let effect = match intent.action {
-            IntentAction::Put => self.recover_put(&case, session, recovery)?,
+            IntentAction::Put | IntentAction::Restore => self.recover_put(&case, session, recovery)?,
             IntentAction::SetMeta => self.recover_meta(&case, session),
             IntentAction::Move => self.recover_move(&case, session, recovery)?,
             IntentAction::Remove => self.recover_remove(&case, session, recovery)?,
         };
-        if let InstallOutcome::Done(print) = &effect.outcome {
+        // A restore is the user's edit: the scan publishes it.
+        let is_install = intent.action != IntentAction::Restore;
+        if let (InstallOutcome::Done(print), true) = (&effect.outcome, is_install) {
             if let Some((from, _)) = &intent.from {
                 recovery.installs.push(RecoveredInstall {
                     path: from.clone(),
@@ -131,6 +133,7 @@ impl Worktree {
             let (tx, path) = (intent.tx, intent.path.clone());
             recovery.token.entries.push(Unfinished {
                 tx,
+                content: self.believed_content(&path, intent.expect.as_ref(), effect.displaced.as_ref()),
                 path,
                 displaced: effect.displaced,
             });
@@ -147,7 +150,7 @@ impl Worktree {
     ) -> std::io::Result<()> {
         let Intent { tx, path, expect, .. } = case.intent;
         if let (Some(old), None) = (expect, case.slot)
-            && let Some(version) = self.own.find_version(&tx.to_hex(), path)?
+            && let Some(version) = self.own.kept.find_version(*tx, path)?
         {
             recovery
                 .displaced

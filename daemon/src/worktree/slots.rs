@@ -5,24 +5,21 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
-use p2p_sync_core::rel_path::{OWN_DIR, RelPath};
+use p2p_sync_core::rel_path::OWN_DIR;
 use rustix::fs::{AtFlags, Dir, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 
+use super::kept::{Kept, versions_path};
 use crate::root_dir::{PathError, ROOT_ID, ROOT_ID_LEN, RootDir, lstat_at};
-
-/// How long replaced versions are kept.
-const VERSIONS_KEPT: Duration = Duration::from_secs(30 * 24 * 3600);
-/// Bytes of the original name that the name of a kept version repeats; with the tx in front it stays below 255.
-const VERSION_NAME_BYTES: usize = 200;
 
 /// The daemon's own directories, held open.
 #[derive(Debug)]
 pub(super) struct OwnDirs {
     pub(super) tmp: OwnedFd,
-    versions: OwnedFd,
+    pub(super) kept: Arc<Kept>,
 }
 
 impl OwnDirs {
@@ -32,9 +29,13 @@ impl OwnDirs {
         let own = make_dir(root.fd(), OWN_DIR).map_err(PathError::of("make", &own_path))?;
         let make =
             |name: &str| make_dir(&own, name.as_bytes()).map_err(PathError::of("make", own_path.join(name)));
+        let versions = make("versions")?;
+        let versions_path = versions_path(root.path());
+        let kept =
+            Kept::open(versions_path.clone(), versions).map_err(PathError::of("read", versions_path))?;
         let dirs = Self {
             tmp: make("tmp")?,
-            versions: make("versions")?,
+            kept: Arc::new(kept),
         };
         make("conflicts")?;
         make_root_id(&own).map_err(PathError::of("write", own_path.join(ROOT_ID)))?;
@@ -43,62 +44,6 @@ impl OwnDirs {
             .map_err(PathError::of("sync", root.path()))?;
         Ok(dirs)
     }
-
-    /// Moves a slot to the versions of this day; returns where it lies, relative to the folder.
-    pub(super) fn keep_version(&self, slot: &str, tx_hex: &str, of: &RelPath) -> io::Result<RelPath> {
-        let day = day_name(SystemTime::now());
-        let dir = make_dir(&self.versions, day.as_bytes())?;
-        let kept = version_name(tx_hex, of);
-        rustix::fs::renameat(&self.tmp, slot, &dir, &kept[..])?;
-        version_path(&day, &kept)
-    }
-
-    /// Returns where the version that an install of the last day kept lies, if it does.
-    pub(super) fn find_version(&self, tx_hex: &str, of: &RelPath) -> io::Result<Option<RelPath>> {
-        let now = SystemTime::now();
-        let kept = version_name(tx_hex, of);
-        for day in [now, now - Duration::from_secs(24 * 3600)].map(day_name) {
-            let found = match open_dir(&self.versions, day.as_bytes()) {
-                Ok(dir) => lstat_at(dir, &kept)?.is_some(),
-                Err(_) => false,
-            };
-            if found {
-                return version_path(&day, &kept).map(Some);
-            }
-        }
-        Ok(None)
-    }
-
-    /// Removes the versions of days that lie long enough back.
-    pub(super) fn purge(&self, now: SystemTime) -> io::Result<()> {
-        let oldest = day_name(now.checked_sub(VERSIONS_KEPT).unwrap_or(UNIX_EPOCH));
-        for day in names(&self.versions)? {
-            let is_day = day.len() == 8 && day.iter().all(u8::is_ascii_digit);
-            if is_day && day.as_slice() < oldest.as_bytes() {
-                let dir = open_dir(&self.versions, &day)?;
-                for name in names(&dir)? {
-                    rustix::fs::unlinkat(&dir, &name[..], AtFlags::empty())?;
-                }
-                rustix::fs::unlinkat(&self.versions, &day[..], AtFlags::REMOVEDIR)?;
-            }
-        }
-        Ok(())
-    }
-}
-
-fn version_name(tx_hex: &str, of: &RelPath) -> Vec<u8> {
-    let name = of.file_name();
-    [
-        tx_hex.as_bytes(),
-        b"-",
-        &name[..name.len().min(VERSION_NAME_BYTES)],
-    ]
-    .concat()
-}
-
-fn version_path(day: &str, kept: &[u8]) -> io::Result<RelPath> {
-    let path = [OWN_DIR, b"/versions/", day.as_bytes(), b"/", kept].concat();
-    RelPath::parse(path).map_err(io::Error::other)
 }
 
 /// Returns the names in a directory, without `.` and `..`.
@@ -120,7 +65,8 @@ pub(super) fn open_dir(dir: impl AsFd, name: &[u8]) -> io::Result<OwnedFd> {
     Ok(rustix::fs::openat(dir, name, flags, Mode::empty())?)
 }
 
-fn make_dir(dir: impl AsFd, name: &[u8]) -> io::Result<OwnedFd> {
+/// Makes a directory, if it is missing, and opens it.
+pub(super) fn make_dir(dir: impl AsFd, name: &[u8]) -> io::Result<OwnedFd> {
     match rustix::fs::mkdirat(&dir, name, Mode::RWXU) {
         Ok(()) | Err(Errno::EXIST) => open_dir(dir, name),
         Err(e) => Err(e.into()),
@@ -223,6 +169,8 @@ fn civil(now: SystemTime) -> (u64, u64, u64, u64) {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]

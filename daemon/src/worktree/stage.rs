@@ -16,8 +16,8 @@ use crate::journal::{Intent, IntentAction};
 use crate::root_dir::{is_dir, is_dir_print, lstat_at, print_of};
 
 impl Worktree {
-    /// Makes the slot of a job, if it needs one, and its intent.
-    pub(super) fn stage(&self, job: &InstallJob) -> Result<Intent, InstallOutcome> {
+    /// Makes the slot of a job, if it needs one, and its intent; a Put's action is `put`.
+    pub(super) fn stage(&self, job: &InstallJob, put: IntentAction) -> Result<Intent, InstallOutcome> {
         check_place(&job.path)?;
         let tx = self
             .journal
@@ -34,7 +34,7 @@ impl Worktree {
         };
         match &job.action {
             InstallAction::Put { entry, keep } => {
-                intent.action = IntentAction::Put;
+                intent.action = put;
                 intent.new = Some(entry.clone());
                 intent.staged = self.stage_put(&tx.slot(), entry, *keep, job.expect.as_ref())?;
             }

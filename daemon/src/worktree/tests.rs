@@ -4,7 +4,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use p2p_sync_core::engine::InstallAction;
 use p2p_sync_core::ids::ContentHash;
@@ -183,7 +183,7 @@ impl Rig {
             for entry in fs::read_dir(dir).unwrap() {
                 let entry = entry.unwrap();
                 let kind = entry.file_type().unwrap();
-                let own = ["journal", "lock", "root-id"]
+                let own = ["journal", "lock", "root-id", "index"]
                     .iter()
                     .any(|n| entry.file_name() == *n);
                 if kind.is_dir() {
@@ -650,11 +650,16 @@ fn old_versions_go_after_thirty_days_and_temporary_files_when_nobody_wants_them(
     fs::write(rig.path("p"), "old").unwrap();
     rig.install_one(rig.put_bytes("p", "new"));
     let now = SystemTime::now();
-    rig.wt().purge_versions(now).unwrap();
+    rig.wt().kept().purge(&Retention::default(), now).unwrap();
     assert!(rig.all_bytes().contains(&"old".into()));
-    rig.wt()
-        .purge_versions(now + Duration::from_secs(32 * 24 * 3600))
-        .unwrap();
+    let later = now + Duration::from_secs(32 * 24 * 3600);
+    rig.wt().kept().purge(&Retention::default(), later).unwrap();
+    assert!(rig.all_bytes().contains(&"old".into()), "it is watched still");
+    for hours in [1, 2, 4, 30, 60] {
+        let at = Instant::now() + Duration::from_secs(hours * 3600);
+        rig.wt().check_displaced(at).unwrap();
+    }
+    rig.wt().kept().purge(&Retention::default(), later).unwrap();
     assert!(!rig.all_bytes().contains(&"old".into()));
     rig.fetch(b"wanted");
     rig.fetch(b"unwanted");
@@ -1003,5 +1008,137 @@ fn a_program_that_goes_on_writing_is_noticed_after_a_restart() {
         assert_eq!(recovery.displaced.len(), 1, "{finished}");
         assert_eq!(rig.read(&recovery.displaced[0].kept_at.to_string()), "12");
         settle(&mut rig, recovery);
+    }
+}
+
+/// Believes one thing of every path.
+struct Belief(Option<(Fingerprint, ContentHash)>);
+
+impl Believed for Belief {
+    fn content(&self, _: &RelPath, print: &Fingerprint) -> Option<ContentHash> {
+        let (known, content) = self.0?;
+        (known == *print).then_some(content)
+    }
+}
+
+fn kept_bytes(rig: &Rig, path: &str) -> Vec<String> {
+    let found = rig.wt().kept().of_path(&rel(path)).unwrap();
+    found
+        .iter()
+        .map(|file| rig.read(&file.place.to_string()))
+        .collect()
+}
+
+#[test]
+fn what_was_replaced_is_found_by_path_and_content_whenever_the_daemon_is_killed() {
+    quiet_panics();
+    for at in [Step::Changed, Step::Synced] {
+        for action in ["put", "remove"] {
+            let mut rig = Rig::new();
+            fs::write(rig.path("p"), "old").unwrap();
+            let belief = rig.print("p").map(|print| (print, ContentHash::of(b"old")));
+            let job = match action {
+                "put" => rig.put_bytes("p", "new"),
+                _ => rig.remove("p"),
+            };
+            rig.hook(move |step, _| assert!(step != at, "killed"));
+            let killed = std::panic::catch_unwind(AssertUnwindSafe(|| rig.wt().install(&[job])));
+            assert!(killed.is_err());
+            rig.start();
+            rig.wt().set_believed(Box::new(Belief(belief)));
+            let recovery = rig.wt().recover().unwrap();
+            settle(&mut rig, recovery);
+            assert_eq!(kept_bytes(&rig, "p"), ["old"], "{action} {at:?}");
+            let places = rig.wt().kept().with_content(&ContentHash::of(b"old"), 8);
+            assert_eq!(places.len(), 1, "{action} {at:?}");
+        }
+    }
+}
+
+#[test]
+fn what_waits_for_the_store_is_found_by_content() {
+    let rig = Rig::new();
+    fs::write(rig.path("p"), "old").unwrap();
+    let belief = rig.print("p").map(|print| (print, ContentHash::of(b"old")));
+    rig.wt().set_believed(Box::new(Belief(belief)));
+    let batch = rig.wt().install(&[rig.put_bytes("p", "new")]);
+    let places = || rig.wt().kept().with_content(&ContentHash::of(b"old"), 8);
+    assert_eq!(rig.read(&places()[0].to_string()), "old");
+    rig.wt().finish(batch.token).unwrap();
+    assert_eq!(places().len(), 1);
+    assert_eq!(rig.read(&places()[0].to_string()), "old");
+}
+
+fn restore(rig: &Rig, p: &str, entry: Entry) -> RestoreOutcome {
+    let path = rel(p);
+    rig.wt().restore(&[RestoreJob { path, entry }]).unwrap().remove(0)
+}
+
+#[test]
+fn a_restore_keeps_what_stood_at_the_path_whatever_it_was() {
+    let rig = Rig::new();
+    rig.fetch(b"then");
+    for (number, before) in ["file", "link", "empty directory", "nothing", "full directory"]
+        .into_iter()
+        .enumerate()
+    {
+        let p = format!("d/{number}");
+        fs::create_dir_all(rig.path("d")).unwrap();
+        match before {
+            "file" => fs::write(rig.path(&p), "now").unwrap(),
+            "link" => symlink("now", rig.path(&p)).unwrap(),
+            "empty directory" => fs::create_dir(rig.path(&p)).unwrap(),
+            "full directory" => fs::create_dir_all(rig.path(&p).join("below")).unwrap(),
+            _ => {}
+        }
+        let outcome = restore(&rig, &p, file_entry(b"then"));
+        if before == "full directory" {
+            assert!(matches!(outcome, RestoreOutcome::Failed(_)), "{outcome:?}");
+            assert!(rig.path(&p).join("below").is_dir());
+            continue;
+        }
+        assert_eq!(outcome, RestoreOutcome::Done, "{before}");
+        assert_eq!(rig.read(&p), "then");
+        let meta = fs::metadata(rig.path(&p)).unwrap();
+        assert_eq!(meta.permissions().mode() & 0o777, 0o640);
+        assert_eq!(meta.mtime() * 1_000_000_000 + meta.mtime_nsec(), MTIME);
+        let kept = rig.wt().kept().of_path(&rel(&p)).unwrap();
+        match before {
+            "file" => assert_eq!(kept_bytes(&rig, &p), ["now"]),
+            "link" => assert!(kept[0].is_link()),
+            _ => assert!(kept.is_empty(), "{before}"),
+        }
+    }
+    assert_eq!(restore(&rig, "new/dir", dir_entry()), RestoreOutcome::Done);
+    assert_eq!(
+        fs::metadata(rig.path("new/dir")).unwrap().permissions().mode() & 0o777,
+        0o750
+    );
+    assert_eq!(restore(&rig, "lnk", link_entry("away")), RestoreOutcome::Done);
+    assert_eq!(
+        restore(&rig, "x", file_entry(b"not fetched")),
+        RestoreOutcome::ContentMissing
+    );
+    assert_eq!(rig.wt().journal.open_installs().len(), 0);
+}
+
+#[test]
+fn a_restore_that_was_cut_short_is_not_told_as_an_install_and_loses_nothing() {
+    quiet_panics();
+    for at in CRASHES {
+        let mut rig = Rig::new();
+        fs::write(rig.path("p"), "now").unwrap();
+        rig.fetch(b"then");
+        rig.hook(move |step, _| assert!(step != at, "killed"));
+        let entry = file_entry(b"then");
+        let killed = std::panic::catch_unwind(AssertUnwindSafe(|| restore(&rig, "p", entry)));
+        assert!(killed.is_err(), "{at:?} is not reached");
+        rig.start();
+        let recovery = rig.wt().recover().unwrap();
+        assert_eq!(recovery.installs, [], "{at:?}");
+        settle(&mut rig, recovery);
+        let now = rig.read("p");
+        assert!(now == "now" || now == "then", "{at:?}: {now}");
+        assert!(rig.all_bytes().contains(&"now".into()), "{at:?}");
     }
 }

@@ -18,7 +18,10 @@ use tonic::Code;
 use tonic::transport::{Channel, Endpoint};
 use tonic_types::StatusExt as _;
 
-use super::super::{ControlCommand, ControlError, Joined, JournalSummary, StatusSnapshot};
+use super::super::{
+    AtHand, ControlCommand, ControlError, HistoryPage, Joined, JournalSummary, PathVersion, Pick,
+    RestoreStep, StatusSnapshot, VersionPart,
+};
 use super::*;
 use crate::paths::SocketPlace;
 
@@ -37,6 +40,19 @@ fn ticket() -> Ticket {
         [8; 32],
         ["/ip4/127.0.0.1/tcp/1".to_owned()],
     )
+}
+
+fn version() -> PathVersion {
+    PathVersion {
+        id: "07070707-1-0".to_owned(),
+        author: Some(DeviceId::new([7; 32]).short()),
+        time_ms: 5_000,
+        entry: None,
+        current: true,
+        conflict: false,
+        moved: RelPath::parse("docs/b").ok(),
+        at_hand: AtHand::NotNeeded,
+    }
 }
 
 /// Answers commands the way the event loop would.
@@ -79,6 +95,28 @@ async fn event_loop(mut commands: mpsc::Receiver<ControlCommand>) {
                     ..JournalSummary::default()
                 };
                 let _ = reply.send(Ok(summary));
+            }
+            ControlCommand::GetHistory {
+                path, limit, reply, ..
+            } => {
+                assert_eq!((path.as_bytes(), limit), (&b"docs/a"[..], 100));
+                let versions = vec![version()];
+                let _ = reply.send(Ok(HistoryPage { versions, more: true }));
+            }
+            ControlCommand::ReadVersion { pick, parts, .. } => {
+                let _ = match pick {
+                    Pick::Id(id) => parts.send(Err(ControlError::NoVersion(id))).await,
+                    _ => parts.send(Ok(VersionPart::Data(b"bytes".to_vec()))).await,
+                };
+            }
+            ControlCommand::Restore { path, pick, steps } => {
+                assert_eq!((path, pick), (None, Pick::Before(std::time::UNIX_EPOCH)));
+                let done = RestoreStep {
+                    done: true,
+                    restored: 7,
+                    ..RestoreStep::default()
+                };
+                let _ = steps.send(Ok(done)).await;
             }
         }
     }
@@ -192,6 +230,52 @@ async fn commands_reach_the_event_loop_and_their_answers_come_back() {
         .unwrap()
         .into_inner();
     assert_eq!(journal.in_use_paths, [b"a"]);
+}
+
+#[tokio::test]
+async fn versions_are_listed_read_and_restored() {
+    let running = start(|_, _| true);
+    let mut client = client(&running).await;
+    let path = b"docs/a".to_vec();
+    let request = v1::GetHistoryRequest {
+        path: path.clone(),
+        ..Default::default()
+    };
+    let page = client.get_history(request).await.unwrap().into_inner();
+    let version = &page.versions[0];
+    assert!(page.more && version.current);
+    assert_eq!(version.kind(), v1::VersionKind::Deleted);
+    assert_eq!(
+        (&version.moved[..], version.time.unwrap().seconds),
+        (&b"docs/b"[..], 5)
+    );
+    assert_eq!(version.author.as_ref().unwrap().id, "07".repeat(8));
+    let mut read = async |pick| {
+        let request = v1::ReadVersionRequest {
+            path: path.clone(),
+            pick,
+        };
+        let mut parts = client.read_version(request).await.unwrap().into_inner();
+        parts.message().await
+    };
+    let part = read(None).await.unwrap().unwrap().part.unwrap();
+    assert_eq!(part, v1::read_version_response::Part::Data(b"bytes".to_vec()));
+    let unknown = v1::read_version_request::Pick::Version("no".into());
+    assert_eq!(read(Some(unknown)).await.unwrap_err().code(), Code::NotFound);
+    let before = v1::restore_request::Pick::Before(prost_types::Timestamp::default());
+    let request = v1::RestoreRequest {
+        path: Vec::new(),
+        pick: Some(before),
+    };
+    let mut steps = client.restore(request.clone()).await.unwrap().into_inner();
+    let step = steps.message().await.unwrap().unwrap();
+    assert!(step.done && step.restored == 7);
+    let everything = v1::RestoreRequest {
+        pick: None,
+        ..request
+    };
+    let refused = client.restore(everything).await.unwrap_err();
+    assert_eq!(refused.code(), Code::InvalidArgument);
 }
 
 #[tokio::test]

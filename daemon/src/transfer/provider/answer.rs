@@ -65,19 +65,26 @@ impl Source {
         Some(manifest)
     }
 
-    /// Returns the files that should hold this content. The temporary directory comes last: it holds contents that
-    /// are fetched and not installed yet, and chunks of those under way.
-    fn candidates(&self, content: &ContentHash) -> impl Iterator<Item = Place> + use<> {
+    /// Returns the files that should hold this content, each looked up only when those before were no good. After the
+    /// folder's files come the temporary directory, which holds contents that are fetched and not installed yet and
+    /// chunks of those under way, and what was replaced and is kept.
+    fn candidates(self: &Arc<Self>, content: &ContentHash) -> impl Iterator<Item = Place> + use<> {
         let files = self.index.files(content).into_iter();
+        let (source, content) = (Arc::clone(self), *content);
         files
             .map(|(path, _)| Place::User(path))
             .chain([Place::Temp(TempKind::Complete), Place::Temp(TempKind::Part)])
+            .chain(
+                std::iter::once_with(move || source.index.kept(&content))
+                    .flatten()
+                    .map(Place::Kept),
+            )
     }
 
     /// Opens a file that should hold this content; says so if it cannot.
     fn open(&self, place: &Place, content: &ContentHash, size: u64) -> Option<File> {
         let opened = match place {
-            Place::User(path) => self.folder.open_user(path),
+            Place::User(path) | Place::Kept(path) => self.folder.open_user(path),
             Place::Temp(kind) => self.folder.open_temp(content, *kind),
         };
         match opened {
@@ -93,7 +100,7 @@ impl Source {
     fn tell_stale(&self, place: &Place) {
         match place {
             Place::User(path) => (self.on_stale)(path.clone()),
-            Place::Temp(_) => {}
+            Place::Temp(_) | Place::Kept(_) => {}
         }
     }
 }
@@ -103,6 +110,7 @@ impl Source {
 enum Place {
     User(RelPath),
     Temp(TempKind),
+    Kept(RelPath),
 }
 
 /// Answers one stream's requests.

@@ -1,0 +1,63 @@
+//! What the tasks that read and restore versions want done.
+
+use p2p_sync_core::engine::{CommandError, FetchFailure, FetchJob, FolderState};
+use p2p_sync_core::ids::ContentHash;
+
+use super::EventLoop;
+use crate::control::ControlError;
+use crate::history::Ask;
+use crate::install_task::DiskCommand;
+
+impl EventLoop {
+    pub(super) fn ask(&mut self, ask: Ask) {
+        match ask {
+            Ask::Get { content, size, reply } => {
+                self.wanted.add(content, reply);
+                let peers = self.engine.status().peers;
+                let members = peers
+                    .into_iter()
+                    .filter(|peer| peer.connected && peer.role.is_some());
+                let from = members.map(|peer| peer.device).collect();
+                self.services
+                    .fetcher
+                    .fetch(vec![FetchJob { content, size, from }]);
+            }
+            Ask::Release(content) => {
+                if self.wanted.release(&content) && !self.engine.uses_content(&content) {
+                    self.drop_content(vec![content]);
+                }
+            }
+            Ask::Restore { jobs, reply } => self.to_disk(DiskCommand::Restore { jobs, reply }),
+            Ask::Rescan(paths) => self.rescan(paths),
+        }
+    }
+
+    /// Says why versions cannot be restored on this device; `None` if they can.
+    pub(super) fn may_not_restore(&self) -> Option<ControlError> {
+        let status = self.engine.status();
+        match status.role {
+            None => Some(CommandError::NoGroup.into()),
+            Some(role) if !role.may_write() => Some(CommandError::NotAllowed.into()),
+            // Until the first scan is over a change could be taken for an old copy.
+            Some(_) if matches!(status.state, FolderState::Starting | FolderState::Scanning) => {
+                Some(ControlError::NotReady)
+            }
+            Some(_) => None,
+        }
+    }
+
+    /// Tells tasks which contents came; returns those that are for the engine.
+    pub(super) fn came(&mut self, mut contents: Vec<ContentHash>) -> Vec<ContentHash> {
+        contents.retain(|content| {
+            let wanted = self.wanted.contains(content);
+            self.wanted.tell(content, &Ok(()));
+            !wanted || self.engine.is_fetching(content)
+        });
+        contents
+    }
+
+    /// Tells tasks that a content did not come.
+    pub(super) fn came_not(&mut self, content: &ContentHash, reason: &FetchFailure) {
+        self.wanted.tell(content, &Err(reason.clone()));
+    }
+}

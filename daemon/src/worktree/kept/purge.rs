@@ -1,0 +1,169 @@
+//! How long versions are kept, and how much of them.
+
+use std::io;
+use std::time::{Duration, SystemTime};
+
+use rustix::fs::AtFlags;
+
+use super::{INDEX, Kept, day_number, day_start_ms, day_text, millis, prefix};
+use crate::root_dir::lstat_at;
+use crate::worktree::slots::{names, open_dir};
+
+/// Bytes kept since the last purge after which another one is worth its walk.
+const WORTH_A_PURGE: u64 = 1 << 30;
+
+/// How much room versions may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SizeLimit {
+    /// So many bytes.
+    Bytes(u64),
+    /// So many hundredths of the file system that the folder lies on.
+    Percent(u8),
+}
+
+/// Which versions are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Retention {
+    /// For how long.
+    pub keep: Duration,
+    /// How much of them; beyond it the oldest go first.
+    pub max_size: SizeLimit,
+}
+
+impl Default for Retention {
+    /// 30 days, a quarter of the file system.
+    fn default() -> Self {
+        Self {
+            keep: Duration::from_secs(30 * 24 * 3600),
+            max_size: SizeLimit::Percent(25),
+        }
+    }
+}
+
+/// What a purge removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Purged {
+    /// Versions.
+    pub files: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+/// A version as the purge sees it.
+struct Candidate {
+    kept_at_ms: u64,
+    name: Vec<u8>,
+    size: u64,
+    /// The entry of the set of contents.
+    content: Option<(u64, u32, u64)>,
+}
+
+impl Kept {
+    /// Says whether so much was kept since the last purge that another should not wait.
+    #[must_use]
+    pub fn has_grown(&self) -> bool {
+        self.state().grown >= WORTH_A_PURGE
+    }
+
+    /// Removes versions that are too old, then the oldest until the rest has room. Versions that a program may still be
+    /// writing to (a day at most) stay.
+    ///
+    /// # Errors
+    /// If a directory cannot be read. A version that cannot be removed is left.
+    pub fn purge(&self, retention: &Retention, now: SystemTime) -> io::Result<Purged> {
+        self.state().grown = 0;
+        let (now_ms, limit) = (millis(now), self.limit(retention.max_size));
+        let keep_ms = u64::try_from(retention.keep.as_millis()).unwrap_or(u64::MAX);
+        let oldest_ms = now_ms.saturating_sub(keep_ms);
+        let mut total = self.total()?;
+        let mut purged = Purged::default();
+        for day in self.days()? {
+            if total <= limit && day_start_ms(day) >= oldest_ms {
+                break;
+            }
+            let dir = open_dir(&self.dir, day_text(day).as_bytes())?;
+            let mut left = false;
+            for file in self.candidates(day)? {
+                let goes = file.kept_at_ms < oldest_ms || total > limit;
+                if !goes || self.state().pinned.contains(&(day, file.name.clone())) {
+                    left = true;
+                    continue;
+                }
+                if let Err(error) = rustix::fs::unlinkat(&dir, &file.name[..], AtFlags::empty()) {
+                    tracing::warn!(day, %error, "Cannot remove an old version");
+                    left = true;
+                    continue;
+                }
+                if let Some(key) = file.content {
+                    self.state().contents.remove(&key);
+                }
+                total -= file.size.min(total);
+                purged.files += 1;
+                purged.bytes += file.size;
+            }
+            if !left && day < day_number(now) {
+                self.remove_day(day)?;
+            }
+        }
+        Ok(purged)
+    }
+
+    fn limit(&self, max: SizeLimit) -> u64 {
+        match max {
+            SizeLimit::Bytes(bytes) => bytes,
+            SizeLimit::Percent(percent) => match rustix::fs::fstatvfs(&self.dir) {
+                Ok(stat) => stat.f_blocks.saturating_mul(stat.f_frsize) / 100 * u64::from(percent),
+                Err(_) => u64::MAX,
+            },
+        }
+    }
+
+    fn total(&self) -> io::Result<u64> {
+        let mut total: u64 = 0;
+        for day in self.days()? {
+            let dir = open_dir(&self.dir, day_text(day).as_bytes())?;
+            for name in names(&dir)?.iter().filter(|name| *name != INDEX) {
+                let size = lstat_at(&dir, name)?.map_or(0, |stat| stat.st_size);
+                total = total.saturating_add(u64::try_from(size).unwrap_or(0));
+            }
+        }
+        Ok(total)
+    }
+
+    /// Returns the versions of a day, oldest first; those without a record come first.
+    fn candidates(&self, day: u32) -> io::Result<Vec<Candidate>> {
+        let dir = open_dir(&self.dir, day_text(day).as_bytes())?;
+        let records = self.records(day)?;
+        let mut files = Vec::new();
+        for name in names(&dir)?.into_iter().filter(|name| name != INDEX) {
+            let Some(stat) = lstat_at(&dir, &name)? else {
+                continue;
+            };
+            let record = records.get(&name);
+            files.push(Candidate {
+                kept_at_ms: record.map_or_else(|| day_start_ms(day), |(_, record)| record.kept_at_ms),
+                size: u64::try_from(stat.st_size).unwrap_or(0),
+                content: record.and_then(|(at, record)| Some((prefix(&record.content?), day, *at))),
+                name,
+            });
+        }
+        files.sort_by(|a, b| (a.kept_at_ms, &a.name).cmp(&(b.kept_at_ms, &b.name)));
+        Ok(files)
+    }
+
+    fn remove_day(&self, day: u32) -> io::Result<()> {
+        let mut state = self.state();
+        if state.open.as_ref().is_some_and(|open| open.day == day) {
+            state.open = None;
+        }
+        state.contents.retain(|(_, of, _)| *of != day);
+        drop(state);
+        let text = day_text(day);
+        let dir = open_dir(&self.dir, text.as_bytes())?;
+        match rustix::fs::unlinkat(&dir, INDEX, AtFlags::empty()) {
+            Ok(()) | Err(rustix::io::Errno::NOENT) => {}
+            Err(e) => return Err(e.into()),
+        }
+        Ok(rustix::fs::unlinkat(&self.dir, text, AtFlags::REMOVEDIR)?)
+    }
+}
