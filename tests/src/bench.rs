@@ -26,6 +26,9 @@ pub struct Options {
     /// Do less: 1 GiB, 20 000 files, 20 rounds, instead of 4 GiB, 50 000 files, 200 rounds
     #[arg(long)]
     pub quick: bool,
+    /// Measure only this; can be given more than once
+    #[arg(long, value_enum, value_name = "WORK")]
+    pub work: Vec<Work>,
     /// Print JSON
     #[arg(long)]
     pub json: bool,
@@ -41,6 +44,17 @@ pub struct Options {
     /// Directory for the folders, which decides on which disk they are; the temporary directory by default
     #[arg(long, value_name = "DIR")]
     pub work_dir: Option<PathBuf>,
+}
+
+/// A piece of work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Work {
+    /// One large file
+    Large,
+    /// A source tree
+    Tree,
+    /// Small files one after the other
+    Latency,
 }
 
 /// A guard; no piece of work comes near it on a sane machine.
@@ -77,21 +91,37 @@ pub fn run(options: &Options) -> Result<Report> {
         Some(dir) => Binaries::in_dir(dir)?,
         None => Binaries::get()?.clone(),
     };
-    measure(&mut p2p_sync::start(&binaries, &below)?, scale, &mut rows).context("p2p-sync")?;
+    measure(
+        &mut p2p_sync::start(&binaries, &below)?,
+        scale,
+        options,
+        &mut rows,
+    )
+    .context("p2p-sync")?;
     if options.with_syncthing {
-        measure(&mut syncthing::start(&below)?, scale, &mut rows).context("Syncthing")?;
+        measure(&mut syncthing::start(&below)?, scale, options, &mut rows).context("Syncthing")?;
     }
     if options.with_rsync {
-        measure(&mut rsync::start(&below)?, scale, &mut rows).context("rsync")?;
+        measure(&mut rsync::start(&below)?, scale, options, &mut rows).context("rsync")?;
     }
     Ok(Report { rows })
 }
 
-fn measure(contender: &mut impl Contender, scale: Scale, rows: &mut Vec<Row>) -> Result<()> {
+fn measure(
+    contender: &mut impl Contender,
+    scale: Scale,
+    options: &Options,
+    rows: &mut Vec<Row>,
+) -> Result<()> {
+    let wanted = |work| options.work.is_empty() || options.work.contains(&work);
     let folders = contender.folders();
-    rows.push(large_file(contender, &folders, scale)?);
-    rows.push(small_files(contender, &folders, scale)?);
-    if contender.is_continuous() {
+    if wanted(Work::Large) {
+        rows.push(large_file(contender, &folders, scale)?);
+    }
+    if wanted(Work::Tree) {
+        rows.push(small_files(contender, &folders, scale)?);
+    }
+    if wanted(Work::Latency) && contender.is_continuous() {
         rows.push(latency(contender, &folders, scale)?);
     }
     Ok(())
