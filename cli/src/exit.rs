@@ -118,6 +118,7 @@ fn judge(reason: &str, code: Code) -> (Exit, Option<&'static str>) {
         reason::ROLE_TOO_LOW => (Exit::NoPerm, Some("see who may: syncctl peers")),
         reason::ALREADY_IN_GROUP => (Exit::No, Some("see which devices are in it: syncctl peers")),
         reason::BUSY => (Exit::TempFail, Some("try again in a moment")),
+        reason::FOLDER_FAILED => (Exit::No, Some("see what failed and what to do: syncctl status")),
         reason::TIMEOUT => (
             Exit::TempFail,
             Some("see what the daemon is doing: syncctl status"),

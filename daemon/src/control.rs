@@ -140,6 +140,9 @@ pub enum ControlError {
         #[source]
         source: std::io::Error,
     },
+    /// The folder is not kept any more; says why, and what to do.
+    #[error("{0}")]
+    Failed(String),
     /// The daemon did not get to it in time.
     #[error("The daemon did not get to it in time")]
     TimedOut,

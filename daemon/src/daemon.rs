@@ -4,7 +4,8 @@
 //! scanner and watcher, and last the control socket, so that whoever can talk to the daemon finds it whole.
 //!
 //! Stop: 1 the control socket takes no more calls, 2 the event loop ends, 3 installs and writes under way end, 4 the
-//! network says goodbye, 5 scanner, watcher and installer end, 6 the store is closed, 7 the journal is marked clean.
+//! network says goodbye, 5 scanner, watcher and installer end, 6 the store is closed, 7 the journal is marked clean. A
+//! daemon whose store or journal failed does the same when it is told to stop, but for 3 and 7.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -452,7 +453,12 @@ impl Running {
         started: SystemTime,
     ) -> Result<(), DaemonError> {
         crate::service_manager::ready();
-        let result = self.run_loop(join).await;
+        let mut result = self.run_loop(join).await;
+        if let Err(error) = &mut result
+            && error.is_of_disk()
+        {
+            self.event_loop.run_failed(&mut self.channels, error).await;
+        }
         if let Err(error) = &result {
             error!(error = %crate::error_chain(error), "The daemon cannot go on");
         }

@@ -87,10 +87,12 @@ fn run_daemon(cli: &Cli) -> ExitCode {
     }
 }
 
-/// SIGTERM and SIGINT, caught from before the daemon starts, so that none is missed.
+/// SIGTERM and SIGINT, caught from before the daemon starts, so that none is missed; and SIGXFSZ, so that a file that
+/// grows beyond the system's limit for it is an error at that file and not the daemon's end.
 struct StopSignals {
     terminate: Signal,
     interrupt: Signal,
+    _file_too_large: Signal,
 }
 
 impl StopSignals {
@@ -98,6 +100,7 @@ impl StopSignals {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
+            _file_too_large: signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw()))?,
         })
     }
 

@@ -164,6 +164,12 @@ impl Worktree {
         &self.root_id
     }
 
+    /// Says whether the journal accepts nothing any more, so that no install can begin.
+    #[must_use]
+    pub fn journal_failed(&self) -> bool {
+        self.journal.failure().is_some()
+    }
+
     /// Brings paths into the wanted states, in order; what is answered as done is durable. Blocks.
     pub fn install(&self, jobs: &[InstallJob]) -> InstallBatch {
         let mut batch = InstallBatch {

@@ -37,6 +37,8 @@ pub const INVITER_UNREACHABLE: &str = "INVITER_UNREACHABLE";
 pub const NO_ADDRESS: &str = "NO_ADDRESS";
 /// The disk refused.
 pub const IO: &str = "IO";
+/// The folder is not kept any more, since a disk failed; only a restart helps.
+pub const FOLDER_FAILED: &str = "FOLDER_FAILED";
 /// The daemon did not get to it in time.
 pub const TIMEOUT: &str = "TIMEOUT";
 /// The daemon is stopping.

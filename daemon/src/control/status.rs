@@ -13,6 +13,7 @@ pub(super) fn from_error(error: &ControlError) -> Status {
         ControlError::Command(command) => of_command(command),
         ControlError::BadAddress { .. } => (Code::InvalidArgument, reason::BAD_ADDRESS),
         ControlError::Io { .. } => (Code::Internal, reason::IO),
+        ControlError::Failed(_) => (Code::FailedPrecondition, reason::FOLDER_FAILED),
         ControlError::TimedOut => (Code::DeadlineExceeded, reason::TIMEOUT),
         ControlError::Stopping => (Code::Unavailable, reason::STOPPING),
     };
@@ -148,6 +149,11 @@ mod tests {
             ControlError::BadAddress { address: "x".into() },
             Code::InvalidArgument,
             "BAD_ADDRESS",
+        );
+        check(
+            ControlError::Failed("x".into()),
+            Code::FailedPrecondition,
+            "FOLDER_FAILED",
         );
         check(ControlError::TimedOut, Code::DeadlineExceeded, "TIMEOUT");
         check(ControlError::Stopping, Code::Unavailable, "STOPPING");
