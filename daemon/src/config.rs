@@ -16,6 +16,7 @@ use p2p_sync_core::ticket::{Ticket, TicketError};
 pub use cli::{Cli, Subcommand};
 pub use layer::{Layer, Modes};
 
+use crate::free_space::Reserve;
 use crate::paths::{DEFAULT_FOLDER, Environment, PathsError, SocketPlace};
 
 /// The exit code for a configuration error (EX_CONFIG); systemd does not start the daemon again after it.
@@ -70,6 +71,8 @@ pub struct Settings {
     pub folder: PathBuf,
     /// Which permission bits are kept.
     pub modes: Modes,
+    /// What is left free on the file system, whatever is fetched.
+    pub min_free: Reserve,
     /// Where key and store are; not made yet.
     pub state_dir: PathBuf,
     /// Where the control socket goes; a socket that systemd passes comes before it.
@@ -156,6 +159,7 @@ impl Settings {
             name: name(layer.daemon.name, environment)?,
             folder,
             modes: layer.folder.modes.unwrap_or_default(),
+            min_free: min_free(layer.folder.min_free.as_deref())?,
             state_dir,
             socket,
             group: layer.control.group.filter(|g| !g.is_empty()),
@@ -194,6 +198,7 @@ impl Settings {
             ("daemon.log", self.log.clone()),
             ("folder.path", self.folder.display().to_string()),
             ("folder.modes", self.modes.as_str().to_owned()),
+            ("folder.min_free", self.min_free.to_string()),
             ("control.socket", socket),
             ("control.group", self.group.clone().unwrap_or_default()),
             ("network.listen", self.listen.join(" ")),
@@ -268,6 +273,16 @@ fn name(given: Option<String>, environment: &Environment) -> Result<String, Conf
         return bad("a name has at most 256 bytes and no control characters");
     }
     Ok(name.to_owned())
+}
+
+fn min_free(text: Option<&str>) -> Result<Reserve, ConfigError> {
+    let reserve = text.map(Reserve::parse).transpose();
+    Ok(reserve
+        .map_err(|why| ConfigError::Value {
+            key: "folder.min_free",
+            why,
+        })?
+        .unwrap_or_default())
 }
 
 fn addresses(key: &'static str, list: Vec<String>) -> Result<Vec<String>, ConfigError> {

@@ -7,6 +7,8 @@
 //! network says goodbye, 5 scanner, watcher and installer end, 6 the store is closed, 7 the journal is marked clean. A
 //! daemon whose store or journal failed does the same when it is told to stop, but for 3 and 7.
 
+mod binding;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -25,6 +27,7 @@ use crate::control::{
     SocketError, StatusSnapshot,
 };
 use crate::event_loop::{Channels, EventLoop, LoopError, Services};
+use crate::free_space::Reserve;
 use crate::identity::{self, IdentityError};
 use crate::install_task;
 use crate::journal::{JournalError, JournalService};
@@ -71,6 +74,10 @@ pub struct Options {
     pub trust_lan: bool,
     /// Which permission bits are kept.
     pub modes: Modes,
+    /// Whether to take the folder for this state's, whatever it is, and to compare every file.
+    pub rebind: bool,
+    /// What is left free on the folder's file system.
+    pub min_free: Reserve,
 }
 
 /// Why the daemon cannot run.
@@ -99,7 +106,7 @@ pub enum DaemonError {
     #[error("Cannot use the store")]
     Store(#[from] StoreError),
     /// The folder is not the one that the store belongs to.
-    #[error("{} is not the folder that the state in {} belongs to: put the folder back, or give this folder a state of its own with --state-dir", folder.display(), state_dir.display())]
+    #[error("{} is not the folder that the state in {} belongs to: put the folder back (is its disk mounted?); or, if it was moved, replaced or restored from a backup, start once with --rebind, which compares every file and takes nothing for deleted; or give this folder a state of its own with --state-dir", folder.display(), state_dir.display())]
     OtherFolder {
         /// The folder.
         folder: PathBuf,
@@ -153,6 +160,7 @@ impl Daemon {
     /// Any [`DaemonError`].
     pub fn start(options: Options) -> Result<Self, DaemonError> {
         let started = SystemTime::now();
+        binding::check(&options)?;
         make_dir(&options.folder)?;
         make_private_dir(&options.state_dir)?;
         let (secret, fresh) = identity::load_or_create(&options.state_dir)?;
@@ -279,9 +287,11 @@ impl Opened {
         let journal = Arc::new(JournalService::new(&options.folder)?);
         let mut journal_recovered: Vec<PathBuf> = journal.check_for_recovery()?.into_iter().collect();
         journal_recovered.sort();
-        let worktree = Arc::new(Worktree::new(&options.folder, journal.clone(), options.modes)?);
-        check_root(options, worktree.root_id())?;
-        let store = Store::open(&options.state_dir.join("store.sqlite"))?;
+        let worktree =
+            Worktree::new(&options.folder, journal.clone(), options.modes)?.with_reserve(options.min_free);
+        let worktree = Arc::new(worktree);
+        let mut store = Store::open(&options.state_dir.join("store.sqlite"))?;
+        binding::bind(options, worktree.root_id(), &mut store)?;
         let recovery = worktree.recover()?;
         for displaced in &recovery.displaced {
             warn!(kept_at = %displaced.kept_at, "A program wrote to a file after it was replaced");
@@ -304,22 +314,6 @@ impl Opened {
             recovery_token: recovery.token,
             parts: parts.into_inner(),
         })
-    }
-}
-
-/// Refuses a folder that is not the one the state was made with: an unmounted disk must never look like deletions.
-fn check_root(options: &Options, root_id: &str) -> Result<(), DaemonError> {
-    let path = options.state_dir.join("root-id");
-    match std::fs::read_to_string(&path) {
-        Ok(known) if known == root_id => Ok(()),
-        Ok(_) => Err(DaemonError::OtherFolder {
-            folder: options.folder.clone(),
-            state_dir: options.state_dir.clone(),
-        }),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            std::fs::write(&path, root_id).map_err(|source| DaemonError::MakeDir { path, source })
-        }
-        Err(source) => Err(DaemonError::MakeDir { path, source }),
     }
 }
 
@@ -373,6 +367,7 @@ impl Running {
         let (fetch_sender, fetch) = mpsc::channel(FETCH_EVENTS);
         let (fetch_task, fetcher) = Fetcher::new(
             &options.folder,
+            options.min_free,
             shared(&opened.store)?,
             Arc::new(SwarmStreams(streams)),
             fetch_sender,

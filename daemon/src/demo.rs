@@ -234,6 +234,8 @@ fn options(name: &str, folder: &Path, place: &Path) -> Options {
         mdns: false,
         trust_lan: false,
         modes: Modes::Full,
+        rebind: false,
+        min_free: crate::free_space::Reserve::Bytes(0),
     }
 }
 

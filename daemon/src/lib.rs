@@ -8,6 +8,7 @@ pub mod control;
 pub mod daemon;
 pub mod demo;
 mod event_loop;
+pub mod free_space;
 pub mod identity;
 mod install_task;
 pub mod journal;

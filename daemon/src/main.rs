@@ -60,7 +60,7 @@ fn run_daemon(cli: &Cli) -> ExitCode {
         return ExitCode::SUCCESS;
     }
     start_log(&settings.log);
-    let options = match options(&settings) {
+    let options = match options(&settings, cli.rebind) {
         Ok(options) => options,
         Err(error) => return fail(&error, EXIT_CONFIG),
     };
@@ -112,7 +112,7 @@ impl StopSignals {
     }
 }
 
-fn options(settings: &Settings) -> Result<Options, libp2p::multiaddr::Error> {
+fn options(settings: &Settings, rebind: bool) -> Result<Options, libp2p::multiaddr::Error> {
     let listen = settings
         .listen
         .iter()
@@ -130,6 +130,8 @@ fn options(settings: &Settings) -> Result<Options, libp2p::multiaddr::Error> {
         join: settings.join.clone(),
         mdns: settings.mdns,
         trust_lan: settings.trust_lan,
+        min_free: settings.min_free,
+        rebind,
         modes: match settings.modes {
             p2p_sync_daemon::config::Modes::Full => p2p_sync_daemon::root_dir::Modes::Full,
             p2p_sync_daemon::config::Modes::Exec => p2p_sync_daemon::root_dir::Modes::Exec,

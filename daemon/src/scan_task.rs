@@ -79,6 +79,7 @@ pub(crate) fn spawn(scanner: Scanner, events: mpsc::Sender<ScanEvent>) -> std::i
         stop: stop.clone(),
         again: Again::default(),
         problems: BTreeMap::new(),
+        failed: false,
         full_at: Instant::now() + FULL_SCAN_INTERVAL,
     };
     let thread = std::thread::Builder::new()
@@ -98,6 +99,8 @@ struct Looker {
     again: Again,
     /// Paths that could not be looked at; bounded by what scans report.
     problems: BTreeMap<RelPath, String>,
+    /// The last look came to nothing.
+    failed: bool,
     full_at: Instant,
 }
 
@@ -231,6 +234,7 @@ impl Looker {
     fn report(&mut self, result: Result<ScanReport, ScanError>) -> Option<(u64, Vec<(RelPath, String)>)> {
         match result {
             Ok(report) => {
+                self.failed = false;
                 for path in &report.retry {
                     trace!(%path, "To be looked at again");
                 }
@@ -243,7 +247,12 @@ impl Looker {
             }
             Err(error) => {
                 let text = crate::error_chain(&error);
-                error!(error = %text, "Cannot scan the folder");
+                if self.failed {
+                    debug!(error = %text, "Still cannot scan the folder");
+                } else {
+                    error!(error = %text, "Cannot scan the folder");
+                }
+                self.failed = true;
                 self.full_at = Instant::now() + FAILED_SCAN_INTERVAL;
                 let _ = self.events.blocking_send(ScanEvent::Failed(text));
                 None

@@ -39,6 +39,7 @@ pub use self::displaced::Displaced;
 use self::displaced::Watched;
 use self::session::Session;
 use self::slots::OwnDirs;
+use crate::free_space::Reserve;
 use crate::journal::{Intent, JournalError, JournalService, Tx};
 pub use crate::root_dir::Modes;
 use crate::root_dir::{PathError, RootDir};
@@ -118,6 +119,7 @@ pub struct Worktree {
     own: OwnDirs,
     journal: Arc<JournalService>,
     modes: Modes,
+    reserve: Reserve,
     root_id: String,
     watched: Mutex<Watched>,
     #[cfg(test)]
@@ -149,6 +151,7 @@ impl Worktree {
             own,
             journal,
             modes,
+            reserve: Reserve::Bytes(0),
             root_id,
             watched: Mutex::default(),
             #[cfg(test)]
@@ -156,6 +159,12 @@ impl Worktree {
             #[cfg(test)]
             plain: false,
         })
+    }
+
+    /// Has contents copied only where this much stays free; without it, wherever there is room.
+    #[must_use]
+    pub fn with_reserve(self, reserve: Reserve) -> Self {
+        Self { reserve, ..self }
     }
 
     /// Returns the folder's own random name, 64 hexadecimal digits.
@@ -182,19 +191,24 @@ impl Worktree {
         batch
     }
 
-    /// Closes installs that the store knows: keeps what they replaced as versions.
+    /// Closes installs that the store knows: keeps what they replaced as versions. One that fails stops no other.
     ///
     /// # Errors
-    /// [`WorktreeError`]; the rest is looked at by recovery then.
+    /// [`WorktreeError`], the first; recovery looks at those that failed after the next start.
     pub fn finish(&self, token: InstallToken) -> Result<(), WorktreeError> {
         let mut done = Vec::new();
+        let mut first_error = None;
         for entry in token.entries {
-            match entry.displaced {
-                Some(print) => self.keep_replaced(entry.tx, &entry.path, &print)?,
-                None => done.push(entry.tx),
+            let Some(print) = entry.displaced else {
+                done.push(entry.tx);
+                continue;
+            };
+            if let Err(error) = self.keep_replaced(entry.tx, &entry.path, &print) {
+                first_error.get_or_insert(error);
             }
         }
-        Ok(self.journal.done(&done)?)
+        self.journal.done(&done)?;
+        first_error.map_or(Ok(()), Err)
     }
 
     /// Removes kept versions older than 30 days.
@@ -309,7 +323,7 @@ impl Worktree {
         let intents: Vec<_> = staged.iter().flatten().cloned().collect();
         if let Err(error) = self.journal.begin_installs(&intents) {
             intents.iter().for_each(|intent| self.unstage(intent));
-            let failed = InstallOutcome::Failed(error.to_string());
+            let failed = InstallOutcome::Failed(crate::error_chain(&error));
             staged
                 .iter_mut()
                 .filter(|s| s.is_ok())

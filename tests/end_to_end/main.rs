@@ -9,6 +9,7 @@ mod joining;
 mod malicious;
 mod offline;
 mod pairing;
+mod rebinding;
 mod restart;
 mod three_devices;
 

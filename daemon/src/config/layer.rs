@@ -10,7 +10,7 @@ use crate::paths::Environment;
 /// The sections and their keys, as the file and the environment spell them.
 pub(super) const KEYS: [(&str, &[&str]); 4] = [
     ("daemon", &["name", "state_dir", "log"]),
-    ("folder", &["path", "modes"]),
+    ("folder", &["path", "modes", "min_free"]),
     ("control", &["socket", "group"]),
     ("network", &["listen", "mdns", "peers", "trust_lan"]),
 ];
@@ -56,6 +56,8 @@ pub struct Folder {
     pub path: Option<PathBuf>,
     /// Which permission bits are kept.
     pub modes: Option<Modes>,
+    /// What is left free on the file system.
+    pub min_free: Option<String>,
 }
 
 /// `[control]`.
@@ -117,6 +119,7 @@ impl Layer {
         fill(&mut self.daemon.log, lower.daemon.log);
         fill(&mut self.folder.path, lower.folder.path);
         fill(&mut self.folder.modes, lower.folder.modes);
+        fill(&mut self.folder.min_free, lower.folder.min_free);
         fill(&mut self.control.socket, lower.control.socket);
         fill(&mut self.control.group, lower.control.group);
         fill(&mut self.network.listen, lower.network.listen);
@@ -170,6 +173,7 @@ impl Layer {
         match (section, key) {
             ("daemon", "name") => self.daemon.name = Some(text.to_owned()),
             ("daemon", "log") => self.daemon.log = Some(text.to_owned()),
+            ("folder", "min_free") => self.folder.min_free = Some(text.to_owned()),
             ("folder", "modes") => {
                 self.folder.modes = Some(match text {
                     "full" => Modes::Full,

@@ -84,7 +84,6 @@ impl<'a> Preparer<'a> {
     }
 
     fn small(&mut self, content: &ContentHash, size: u64) -> Result<Found, DiskError> {
-        self.folder.check_free()?;
         if self.adopt_complete(content, size)? {
             return Ok(Found::Complete);
         }
@@ -107,6 +106,7 @@ impl<'a> Preparer<'a> {
                 None => self.stale.push(path),
             }
         }
+        self.folder.check_room(size)?;
         Ok(Found::Nothing)
     }
 
@@ -116,7 +116,6 @@ impl<'a> Preparer<'a> {
         size: u64,
         cancelled: &AtomicBool,
     ) -> Result<Found, DiskError> {
-        self.folder.check_free()?;
         if self.adopt_complete(content, size)? {
             return Ok(Found::Complete);
         }
@@ -206,6 +205,7 @@ impl<'a> Preparer<'a> {
             return Ok(Found::Complete);
         }
         part.save(self.index, have.as_bytes().to_vec());
+        part.reserve_room(&have)?;
         Ok(Found::Part(Arc::new(part), have))
     }
 }

@@ -150,27 +150,19 @@ impl Device {
     /// # Errors
     /// Fails if it ends or does not answer in time; the error shows the end of its log.
     pub fn start(&mut self) -> Result<()> {
+        self.start_with(&[])
+    }
+
+    /// Starts the daemon as [`Device::start`] does, with further arguments for this start only.
+    ///
+    /// # Errors
+    /// As [`Device::start`].
+    pub fn start_with(&mut self, args: &[&str]) -> Result<()> {
         if self.daemon.is_some() {
             bail!("{} is running", self.name);
         }
-        let log = OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(self.log_path())
-            .context("Opening the log")?;
-        let mut command = self.isolated(&self.binaries.daemon);
-        command
-            .arg("--sync-dir")
-            .arg(self.folder())
-            .arg("--state-dir")
-            .arg(self.state());
-        command.arg("--socket").arg(self.socket()).arg("--no-mdns");
-        command
-            .args(["--listen", &self.address(), "--name", &self.name])
-            .args(&self.args);
-        command
-            .stdout(log.try_clone().context("Opening the log")?)
-            .stderr(log);
+        let mut command = self.daemon_command(&self.address())?;
+        command.args(args);
         self.daemon = Some(command.spawn().context("Starting the daemon")?);
         self.wait("its daemon to answer", PATIENCE, |device| {
             if let Some(status) = device.ended()? {
