@@ -465,7 +465,7 @@ impl Running {
             server.abort();
         }
         self.scan.stop.store(true, Ordering::Relaxed);
-        let clean = result.is_ok();
+        let clean = result.is_ok() && !self.event_loop.has_failed();
         let Self {
             event_loop,
             channels,

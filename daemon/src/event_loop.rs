@@ -468,8 +468,9 @@ impl EventLoop {
                     Some(event) = channels.disk.recv() => self.disk(event),
                     else => break,
                 };
-                if result.is_err() {
-                    break;
+                if let Err(error) = result {
+                    error!(error = %crate::error_chain(&error), "Could not end what was under way");
+                    self.fatal = Some(crate::error_chain(&error));
                 }
             }
         };

@@ -71,6 +71,42 @@ fn a_store_that_takes_no_writes_ends_all_work_but_not_the_daemon() -> Result<()>
 }
 
 #[test]
+fn a_device_whose_store_failed_still_gives_contents_to_others() -> Result<()> {
+    let mut group = Group::of(3)?;
+    settle_as_left(&group, 0)?;
+    group[2].connect(&group[1])?;
+    group[2].wait("both others", PATIENCE, |device| {
+        let connected = device.status()?.connected();
+        Ok((connected == 2)
+            .then_some(())
+            .ok_or(format!("{connected} connected")))
+    })?;
+    // The third device hears of a file that it cannot fetch yet.
+    group[2].limit_file_size(Some(4 << 20))?;
+    group[0].write("large", vec![7; 6 << 20])?;
+    group[1].wait("the file", PATIENCE, |device| {
+        Ok((device.status()?.in_sync() && device.path("large").exists())
+            .then_some(())
+            .ok_or_else(String::new))
+    })?;
+    group[2].wait("the file to be named", PATIENCE, |device| {
+        let warnings = device.status()?.0["warnings"].to_string();
+        Ok(warnings.contains("large").then_some(()).ok_or(warnings))
+    })?;
+    group[1].limit_file_size(Some(STORE_LIMIT))?;
+    group[1].write("after", "cannot be recorded")?;
+    wait_failed(&mut group[1])?;
+    group[1].limit_file_size(None)?;
+    group[0].stop()?;
+    group[2].limit_file_size(None)?;
+    group[2].wait("the file from the failed device", PATIENCE, |device| {
+        let len = std::fs::metadata(device.path("large")).map_or(0, |meta| meta.len());
+        Ok((len == 6 << 20).then_some(()).ok_or(format!("{len} bytes")))
+    })?;
+    Ok(())
+}
+
+#[test]
 fn a_file_that_cannot_be_written_is_named_and_the_others_go_on() -> Result<()> {
     let mut group = Group::of(2)?;
     settle_as_left(&group, 0)?;

@@ -5,15 +5,20 @@
 //! why, and so that peers can still read contents; those are checked against their names when they are read. What was
 //! durable before is taken up by the next start, as after a crash.
 
+use std::time::Duration;
+
 use tracing::error;
 
-use super::{Channels, EventLoop, LoopError, STATUS_INTERVAL, alive_ticks};
+use super::{Channels, EventLoop, LoopError, alive_ticks};
 use crate::control::ControlCommand;
 use crate::network::NetworkEvent;
 
 /// What a person is to do; the end of every failure's text.
 const NEXT_STEP: &str = "nothing is written, installed or published any more. Check the disk (is it full or broken?), then \
                          restart: systemctl restart p2p-sync";
+
+/// Between two snapshots for `status`: little changes any more.
+const FAILED_STATUS_INTERVAL: Duration = Duration::from_secs(1);
 
 impl LoopError {
     /// Says whether the process can stay and tell about it.
@@ -26,6 +31,11 @@ impl LoopError {
 }
 
 impl EventLoop {
+    /// Says whether something that had to be durable is not.
+    pub(crate) const fn has_failed(&self) -> bool {
+        self.fatal.is_some()
+    }
+
     /// Fails if the journal accepts nothing any more.
     pub(super) fn check_journal(&self) -> Result<(), LoopError> {
         self.services
@@ -39,7 +49,7 @@ impl EventLoop {
         let why = format!("{}; {NEXT_STEP}", crate::error_chain(error));
         error!(error = %why, "The folder is not kept any more");
         self.stand_still(&why);
-        let mut status = tokio::time::interval(STATUS_INTERVAL);
+        let mut status = tokio::time::interval(FAILED_STATUS_INTERVAL);
         let mut alive = alive_ticks();
         loop {
             tokio::select! {
