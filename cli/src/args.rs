@@ -6,7 +6,11 @@ use std::time::{Duration, SystemTime};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-const EXIT_CODES: &str = "\
+const AFTER_HELP: &str = "\
+If the folder was moved, replaced or restored from a backup, start the daemon once with
+  p2p_sync_daemon --rebind
+It compares every file with what the group has, and takes nothing that is missing for deleted.
+
 Exit codes:
   0   done, or nothing to do
   1   the answer is no, or the daemon refused
@@ -24,7 +28,7 @@ Unknown non-zero codes mean failure; new ones may come.";
     name = "syncctl",
     version,
     about = "Drive the p2p-sync daemon",
-    after_help = EXIT_CODES,
+    after_help = AFTER_HELP,
     disable_help_subcommand = true
 )]
 pub(crate) struct Cli {

@@ -19,6 +19,7 @@ pub use cli::{Cli, Subcommand};
 pub use layer::{Layer, Modes};
 pub use retention::MaxSize;
 
+use crate::free_space::Reserve;
 use crate::ignore_rules;
 use crate::paths::{DEFAULT_FOLDER, Environment, PathsError, SocketPlace};
 
@@ -78,6 +79,8 @@ pub struct Settings {
     pub default_ignores: bool,
     /// Further paths that are ignored, patterns as in a `.gitignore`.
     pub ignore: Vec<String>,
+    /// What is left free on the file system, whatever is fetched.
+    pub min_free: Reserve,
     /// Where key and store are; not made yet.
     pub state_dir: PathBuf,
     /// Where the control socket goes; a socket that systemd passes comes before it.
@@ -170,6 +173,7 @@ impl Settings {
             modes: layer.folder.modes.unwrap_or_default(),
             default_ignores: layer.folder.default_ignores.unwrap_or(true),
             ignore: patterns(layer.folder.ignore.unwrap_or_default())?,
+            min_free: min_free(layer.folder.min_free.as_deref())?,
             state_dir,
             socket,
             group: layer.control.group.filter(|g| !g.is_empty()),
@@ -212,6 +216,7 @@ impl Settings {
             ("folder.modes", self.modes.as_str().to_owned()),
             ("folder.default_ignores", self.default_ignores.to_string()),
             ("folder.ignore", self.ignore.join(" ")),
+            ("folder.min_free", self.min_free.to_string()),
             ("control.socket", socket),
             ("control.group", self.group.clone().unwrap_or_default()),
             ("network.listen", self.listen.join(" ")),
@@ -305,6 +310,16 @@ fn patterns(list: Vec<String>) -> Result<Vec<String>, ConfigError> {
         .try_for_each(|pattern| ignore_rules::check(pattern))
         .map(|()| list)
         .map_err(|why| ConfigError::Value { key, why })
+}
+
+fn min_free(text: Option<&str>) -> Result<Reserve, ConfigError> {
+    let reserve = text.map(Reserve::parse).transpose();
+    Ok(reserve
+        .map_err(|why| ConfigError::Value {
+            key: "folder.min_free",
+            why,
+        })?
+        .unwrap_or_default())
 }
 
 fn addresses(key: &'static str, list: Vec<String>) -> Result<Vec<String>, ConfigError> {

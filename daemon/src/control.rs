@@ -186,6 +186,9 @@ pub enum ControlError {
     /// A version could not be read.
     #[error("Cannot read the version: {0}")]
     Read(String),
+    /// The folder is not kept any more; says why, and what to do.
+    #[error("{0}")]
+    Failed(String),
     /// The daemon did not get to it in time.
     #[error("The daemon did not get to it in time")]
     TimedOut,

@@ -4,7 +4,10 @@
 //! scanner and watcher, and last the control socket, so that whoever can talk to the daemon finds it whole.
 //!
 //! Stop: 1 the control socket takes no more calls, 2 the event loop ends, 3 installs and writes under way end, 4 the
-//! network says goodbye, 5 scanner, watcher and installer end, 6 the store is closed, 7 the journal is marked clean.
+//! network says goodbye, 5 scanner, watcher and installer end, 6 the store is closed, 7 the journal is marked clean. A
+//! daemon whose store or journal failed does the same when it is told to stop, but for 3 and 7.
+
+mod binding;
 
 mod network;
 
@@ -26,6 +29,7 @@ use crate::control::{
     SocketError, StatusSnapshot,
 };
 use crate::event_loop::{Channels, EventLoop, LoopError, Services};
+use crate::free_space::Reserve;
 use crate::history::History;
 use crate::identity::{self, IdentityError};
 use crate::ignore_rules::{IgnoreError, RuleSource, Rules};
@@ -76,6 +80,10 @@ pub struct Options {
     pub ignore: RuleSource,
     /// Which old versions are kept.
     pub retention: Retention,
+    /// Whether to take the folder for this state's, whatever it is, and to compare every file.
+    pub rebind: bool,
+    /// What is left free on the folder's file system.
+    pub min_free: Reserve,
 }
 
 /// Why the daemon cannot run.
@@ -104,7 +112,7 @@ pub enum DaemonError {
     #[error("Cannot use the store")]
     Store(#[from] StoreError),
     /// The folder is not the one that the store belongs to.
-    #[error("{} is not the folder that the state in {} belongs to: put the folder back, or give this folder a state of its own with --state-dir", folder.display(), state_dir.display())]
+    #[error("{} is not the folder that the state in {} belongs to: put the folder back (is its disk mounted?); or, if it was moved, replaced or restored from a backup, start once with --rebind, which compares every file and takes nothing for deleted; or give this folder a state of its own with --state-dir", folder.display(), state_dir.display())]
     OtherFolder {
         /// The folder.
         folder: PathBuf,
@@ -161,6 +169,7 @@ impl Daemon {
     /// Any [`DaemonError`].
     pub fn start(options: Options) -> Result<Self, DaemonError> {
         let started = SystemTime::now();
+        binding::check(&options)?;
         make_dir(&options.folder)?;
         make_private_dir(&options.state_dir)?;
         let (secret, fresh) = identity::load_or_create(&options.state_dir)?;
@@ -287,9 +296,11 @@ impl Opened {
         let journal = Arc::new(JournalService::new(&options.folder)?);
         let mut journal_recovered: Vec<PathBuf> = journal.check_for_recovery()?.into_iter().collect();
         journal_recovered.sort();
-        let worktree = Arc::new(Worktree::new(&options.folder, journal.clone(), options.modes)?);
-        check_root(options, worktree.root_id())?;
-        let store = Store::open(&options.state_dir.join("store.sqlite"))?;
+        let worktree =
+            Worktree::new(&options.folder, journal.clone(), options.modes)?.with_reserve(options.min_free);
+        let worktree = Arc::new(worktree);
+        let mut store = Store::open(&options.state_dir.join("store.sqlite"))?;
+        binding::bind(options, worktree.root_id(), &mut store)?;
         worktree.set_believed(Box::new(StoreBeliefs(Mutex::new(store.view()?))));
         let recovery = worktree.recover()?;
         for displaced in &recovery.displaced {
@@ -313,22 +324,6 @@ impl Opened {
             recovery_token: recovery.token,
             parts: parts.into_inner(),
         })
-    }
-}
-
-/// Refuses a folder that is not the one the state was made with: an unmounted disk must never look like deletions.
-fn check_root(options: &Options, root_id: &str) -> Result<(), DaemonError> {
-    let path = options.state_dir.join("root-id");
-    match std::fs::read_to_string(&path) {
-        Ok(known) if known == root_id => Ok(()),
-        Ok(_) => Err(DaemonError::OtherFolder {
-            folder: options.folder.clone(),
-            state_dir: options.state_dir.clone(),
-        }),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            std::fs::write(&path, root_id).map_err(|source| DaemonError::MakeDir { path, source })
-        }
-        Err(source) => Err(DaemonError::MakeDir { path, source }),
     }
 }
 
@@ -384,6 +379,7 @@ impl Running {
         let (fetch_sender, fetch) = mpsc::channel(FETCH_EVENTS);
         let (fetch_task, fetcher) = Fetcher::new(
             &options.folder,
+            options.min_free,
             shared(&opened.store)?,
             Arc::new(SwarmStreams(streams)),
             fetch_sender,
@@ -475,7 +471,12 @@ impl Running {
         started: SystemTime,
     ) -> Result<(), DaemonError> {
         crate::service_manager::ready();
-        let result = self.run_loop(join).await;
+        let mut result = self.run_loop(join).await;
+        if let Err(error) = &mut result
+            && error.is_of_disk()
+        {
+            self.event_loop.run_failed(&mut self.channels, error).await;
+        }
         if let Err(error) = &result {
             error!(error = %crate::error_chain(error), "The daemon cannot go on");
         }
@@ -487,7 +488,7 @@ impl Running {
             server.abort();
         }
         self.scan.stop.store(true, Ordering::Relaxed);
-        let clean = result.is_ok();
+        let clean = result.is_ok() && !self.event_loop.has_failed();
         let Self {
             event_loop,
             channels,

@@ -238,6 +238,8 @@ fn options(name: &str, folder: &Path, place: &Path) -> Options {
         modes: Modes::Full,
         ignore: RuleSource::new(true, Vec::new(), folder),
         retention: Retention::default(),
+        rebind: false,
+        min_free: crate::free_space::Reserve::Bytes(0),
     }
 }
 

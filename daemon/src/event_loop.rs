@@ -5,6 +5,7 @@
 //! again. Nothing here waits for a service; services wait for this task.
 
 mod commands;
+mod failed;
 mod history;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -86,6 +87,9 @@ pub(crate) enum LoopError {
     /// The store can no longer be read.
     #[error("The store can no longer be read")]
     View,
+    /// The journal failed; nothing can be installed any more.
+    #[error("The journal failed: {0}")]
+    Journal(String),
     /// A service ended by itself.
     #[error("The {0} service ended")]
     ServiceEnded(&'static str),
@@ -117,6 +121,8 @@ pub(crate) struct EventLoop {
     /// Why the ignore patterns could not be read again.
     rules_failed: Option<String>,
     failure: Option<String>,
+    /// Why nothing goes on until the next start.
+    fatal: Option<String>,
     own_seq_noted: u64,
     last_state: Option<FolderState>,
     /// Contents of which an earlier run left parts: dropped once nothing is needed any more.
@@ -142,6 +148,7 @@ impl EventLoop {
             rule_problems: Vec::new(),
             rules_failed: None,
             failure: None,
+            fatal: None,
             own_seq_noted: 0,
             last_state: None,
             parts,
@@ -304,6 +311,7 @@ impl EventLoop {
             self.own_seq_noted = seq;
             if let Err(error) = self.services.journal.record_own_seq(seq) {
                 error!(error = %crate::error_chain(&error), "Cannot write to the journal");
+                self.check_journal()?;
             }
         }
         self.input(Input::Persisted(no))
@@ -329,6 +337,7 @@ impl EventLoop {
                 self.rescan(paths);
                 Ok(())
             }
+            DiskEvent::JournalFailed => self.check_journal(),
         }
     }
 
@@ -352,6 +361,10 @@ impl EventLoop {
                 self.scan_problems = problems;
                 self.input(Input::ScanFinished)?;
                 self.choose_held()
+            }
+            ScanEvent::Problems(problems) => {
+                self.scan_problems = problems;
+                Ok(())
             }
             ScanEvent::Failed(reason) => {
                 self.failure = Some(reason);
@@ -443,11 +456,11 @@ impl EventLoop {
 
     fn publish_status(&mut self) {
         let engine = self.engine.status();
-        if engine.state == FolderState::InSync && !self.parts.is_empty() {
+        if self.fatal.is_none() && engine.state == FolderState::InSync && !self.parts.is_empty() {
             let parts = std::mem::take(&mut self.parts);
             self.drop_content(parts);
         }
-        if self.last_state != Some(engine.state) {
+        if self.fatal.is_none() && self.last_state != Some(engine.state) {
             self.last_state = Some(engine.state);
             let (files, needed, conflicts) = (engine.files_total, engine.files_needed, engine.conflicts);
             info!(state = ?engine.state, files, needed, conflicts, "Folder");
@@ -465,7 +478,7 @@ impl EventLoop {
             engine,
             listen: self.listen.clone(),
             watcher_degraded: (self.services.degraded)(),
-            failure: self.failure.clone(),
+            failure: self.fatal.as_ref().or(self.failure.as_ref()).cloned(),
             warnings,
             bytes_in: self.services.stats.bytes_in(),
             bytes_out: self.services.stats.bytes_out(),
@@ -495,14 +508,17 @@ impl EventLoop {
     pub(crate) async fn wind_down(&mut self, channels: &mut Channels, started: SystemTime) {
         let limit = Duration::from_secs(3);
         let end = async {
-            while self.engine.is_installing() || self.durable < self.submitted || !self.tokens.is_empty() {
+            while self.fatal.is_none()
+                && (self.engine.is_installing() || self.durable < self.submitted || !self.tokens.is_empty())
+            {
                 let result = tokio::select! {
                     Some(result) = channels.persisted.recv() => self.persisted(result),
                     Some(event) = channels.disk.recv() => self.disk(event),
                     else => break,
                 };
-                if result.is_err() {
-                    break;
+                if let Err(error) = result {
+                    error!(error = %crate::error_chain(&error), "Could not end what was under way");
+                    self.fatal = Some(crate::error_chain(&error));
                 }
             }
         };

@@ -50,6 +50,8 @@ pub(crate) enum DiskEvent {
     },
     /// Bytes that a program wrote to a file after it was replaced now lie here.
     Displaced(Vec<RelPath>),
+    /// The journal accepts nothing any more; told before the outcome of a group that it failed in.
+    JournalFailed,
 }
 
 /// Starts the thread; it ends when the sender is dropped.
@@ -65,7 +67,12 @@ pub(crate) fn spawn(
 }
 
 fn run(worktree: &Worktree, inbox: &Receiver<DiskCommand>, events: &UnboundedSender<DiskEvent>) {
+    let mut told = false;
     loop {
+        if !told && worktree.journal_failed() {
+            told = true;
+            let _ = events.send(DiskEvent::JournalFailed);
+        }
         match inbox.recv_timeout(DISPLACED_INTERVAL) {
             Ok(DiskCommand::Install(jobs)) => {
                 let started = Instant::now();
@@ -75,6 +82,10 @@ fn run(worktree: &Worktree, inbox: &Receiver<DiskCommand>, events: &UnboundedSen
                     ms = started.elapsed().as_millis(),
                     "Installed a group"
                 );
+                if !told && worktree.journal_failed() {
+                    told = true;
+                    let _ = events.send(DiskEvent::JournalFailed);
+                }
                 let _ = events.send(DiskEvent::Installed {
                     results: batch.results,
                     token: batch.token,
@@ -102,6 +113,9 @@ fn run(worktree: &Worktree, inbox: &Receiver<DiskCommand>, events: &UnboundedSen
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return,
         }
+        if worktree.journal_failed() {
+            continue;
+        }
         let displaced = worktree.check_displaced(Instant::now()).unwrap_or_else(|error| {
             error!(error = %crate::error_chain(&error), "Cannot look at replaced files");
             Vec::new()
@@ -110,5 +124,45 @@ fn run(worktree: &Worktree, inbox: &Receiver<DiskCommand>, events: &UnboundedSen
             let paths = displaced.into_iter().map(|displaced| displaced.kept_at).collect();
             let _ = events.send(DiskEvent::Displaced(paths));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use p2p_sync_core::engine::{InstallAction, InstallOutcome};
+    use p2p_sync_core::tree::{Entry, Node};
+    use tokio::sync::mpsc::unbounded_channel;
+
+    use super::*;
+    use crate::journal::JournalService;
+    use crate::root_dir::Modes;
+
+    #[test]
+    fn a_failed_journal_is_told_before_the_installs_that_it_failed() {
+        let dir = tempfile::tempdir().unwrap();
+        let journal = Arc::new(JournalService::new(dir.path()).unwrap());
+        let worktree = Arc::new(Worktree::new(dir.path(), journal.clone(), Modes::Full).unwrap());
+        let (events, mut told) = unbounded_channel();
+        let (commands, thread) = spawn(worktree, events).unwrap();
+        journal.fail_next("sync", rustix::io::Errno::IO);
+        let entry = Entry {
+            node: Node::Dir,
+            mode: 0o755,
+            mtime_ns: 0,
+        };
+        let job = InstallJob {
+            path: RelPath::parse("made").unwrap(),
+            expect: None,
+            action: InstallAction::Put { entry, keep: false },
+        };
+        commands.send(DiskCommand::Install(vec![job])).unwrap();
+        assert!(matches!(told.blocking_recv(), Some(DiskEvent::JournalFailed)));
+        let Some(DiskEvent::Installed { results, .. }) = told.blocking_recv() else {
+            panic!("the group has no outcome")
+        };
+        assert!(matches!(results[0].outcome, InstallOutcome::Failed(_)));
+        assert!(!dir.path().join("made").exists());
+        drop(commands);
+        thread.join().unwrap();
     }
 }

@@ -8,14 +8,16 @@
 //! lost with the last few records only makes recovery look at a path that is already as recorded. A torn last record
 //! is cut off, since nothing was done in its name. A bad record with good ones after it means a damaged disk: then the
 //! set to recover is `{"."}`, everything. After a failed write the journal refuses everything until restart, for
-//! nobody knows what of it reached the disk.
+//! nobody knows what of it reached the disk; only a write for which there was no room is taken back and may be tried
+//! again (`journal/fault.rs`).
 
+mod fault;
 mod record;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Component, Path, PathBuf};
@@ -83,6 +85,8 @@ pub struct JournalService {
     boot_id: [u8; 16],
     found: Found,
     state: Mutex<State>,
+    #[cfg(test)]
+    planned: Mutex<Option<fault::Planned>>,
     _lock: OwnedFd,
 }
 
@@ -101,7 +105,8 @@ struct State {
     file: File,
     len: u64,
     compact_len: u64,
-    broken: bool,
+    /// Why nothing is accepted any more.
+    broken: Option<String>,
     clean: bool,
     recover: BTreeSet<Vec<u8>>,
     in_use: BTreeSet<Vec<u8>>,
@@ -137,7 +142,7 @@ impl JournalService {
                 file,
                 len: replay.good_len,
                 compact_len: 0,
-                broken: false,
+                broken: None,
                 clean: false,
                 recover: replay.recover,
                 in_use: BTreeSet::new(),
@@ -146,6 +151,8 @@ impl JournalService {
                 next_tx: u64::from_le_bytes(first_tx) >> 1,
             }),
             found,
+            #[cfg(test)]
+            planned: Mutex::new(None),
             _lock: lock,
         };
         service.open_run()?;
@@ -307,7 +314,7 @@ impl JournalService {
 
     fn lock(&self) -> Result<MutexGuard<'_, State>, JournalError> {
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if state.broken {
+        if state.broken.is_some() {
             Err(JournalError::Broken)
         } else {
             Ok(state)
@@ -321,7 +328,8 @@ impl JournalService {
         } else {
             let open = self.open_record(&state);
             self.append(&mut state, &[open], Sync::Now)?;
-            sync_dir(&self.dir, &self.dir_path).inspect_err(|_| state.broken = true)
+            sync_dir(&self.dir, &self.dir_path)
+                .inspect_err(|error| state.broken = Some(crate::error_chain(error)))
         }
     }
 
@@ -340,24 +348,19 @@ impl JournalService {
             state.clean = false;
         }
         records.iter().for_each(|r| append(&mut bytes, r));
-        let written = state.file.write_all(&bytes).and_then(|()| match sync {
-            Sync::Now => state.file.sync_data(),
-            Sync::Later => Ok(()),
-        });
-        if let Err(source) = written {
-            state.broken = true;
-            return Err(PathError {
-                action: "write",
-                path: self.dir_path.join(JOURNAL),
-                source,
-            }
-            .into());
-        }
+        self.write(state, &bytes, sync)?;
         state.len += bytes.len() as u64;
         if state.len > ROTATE_BYTES.max(2 * state.compact_len) {
             // The caller adds to the state what it just wrote only after this returns.
             let pending = records.iter().filter(|r| !matches!(r, Record::Done(_)));
-            return self.rewrite_with(state, pending);
+            return match self.rewrite_with(state, pending) {
+                // The old file holds everything still, and the next record tries again.
+                Err(error) if state.broken.is_none() => {
+                    tracing::warn!(error = %crate::error_chain(&error), "The journal stays long");
+                    Ok(())
+                }
+                other => other,
+            };
         }
         Ok(())
     }
@@ -384,9 +387,7 @@ impl JournalService {
                 .for_each(|i| append(&mut bytes, &Record::Install(i.clone())));
             pending.for_each(|r| append(&mut bytes, r));
         }
-        let replaced = replace_journal(&self.dir, &bytes)
-            .map_err(PathError::of("write", self.dir_path.join(JOURNAL_NEW)))
-            .inspect_err(|_| state.broken = true)?;
+        let replaced = self.replace(state, &bytes)?;
         state.file = replaced;
         state.len = bytes.len() as u64;
         state.compact_len = state.len;
@@ -533,22 +534,6 @@ fn open_journal(dir: &OwnedFd, dir_path: &Path, good_len: u64) -> Result<File, J
         .map_err(PathError::of("open", &path))?;
     rustix::fs::ftruncate(&fd, good_len).map_err(PathError::of("cut", &path))?;
     Ok(File::from(fd))
-}
-
-fn replace_journal(dir: &OwnedFd, bytes: &[u8]) -> std::io::Result<File> {
-    let flags =
-        OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let mut file = File::from(rustix::fs::openat(
-        dir,
-        JOURNAL_NEW,
-        flags,
-        Mode::RUSR | Mode::WUSR,
-    )?);
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    rustix::fs::renameat(dir, JOURNAL_NEW, dir, JOURNAL)?;
-    rustix::fs::fsync(dir)?;
-    Ok(file)
 }
 
 fn sync_dir(dir: impl AsFd, path: &Path) -> Result<(), JournalError> {

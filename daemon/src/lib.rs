@@ -8,6 +8,7 @@ pub mod control;
 pub mod daemon;
 pub mod demo;
 mod event_loop;
+pub mod free_space;
 mod history;
 pub mod identity;
 pub mod ignore_rules;

@@ -62,7 +62,7 @@ fn run_daemon(cli: &Cli) -> ExitCode {
         return ExitCode::SUCCESS;
     }
     start_log(&settings.log);
-    let options = match options(&settings) {
+    let options = match options(&settings, cli.rebind) {
         Ok(options) => options,
         Err(error) => return fail(&error, EXIT_CONFIG),
     };
@@ -89,10 +89,12 @@ fn run_daemon(cli: &Cli) -> ExitCode {
     }
 }
 
-/// SIGTERM and SIGINT, caught from before the daemon starts, so that none is missed.
+/// SIGTERM and SIGINT, caught from before the daemon starts, so that none is missed; and SIGXFSZ, so that a file that
+/// grows beyond the system's limit for it is an error at that file and not the daemon's end.
 struct StopSignals {
     terminate: Signal,
     interrupt: Signal,
+    _file_too_large: Signal,
 }
 
 impl StopSignals {
@@ -100,6 +102,7 @@ impl StopSignals {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
+            _file_too_large: signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw()))?,
         })
     }
 
@@ -111,7 +114,7 @@ impl StopSignals {
     }
 }
 
-fn options(settings: &Settings) -> Result<Options, libp2p::multiaddr::Error> {
+fn options(settings: &Settings, rebind: bool) -> Result<Options, libp2p::multiaddr::Error> {
     let listen = settings
         .listen
         .iter()
@@ -141,6 +144,8 @@ fn options(settings: &Settings) -> Result<Options, libp2p::multiaddr::Error> {
                 MaxSize::Percent(percent) => SizeLimit::Percent(percent),
             },
         },
+        min_free: settings.min_free,
+        rebind,
         modes: match settings.modes {
             p2p_sync_daemon::config::Modes::Full => p2p_sync_daemon::root_dir::Modes::Full,
             p2p_sync_daemon::config::Modes::Exec => p2p_sync_daemon::root_dir::Modes::Exec,

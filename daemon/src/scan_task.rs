@@ -22,10 +22,14 @@ use crate::scanner::{Below, ScanError, ScanReport, Scanner};
 pub(crate) const CHANGE_BATCHES: usize = 4;
 /// Between two full scans that nobody asked for.
 const FULL_SCAN_INTERVAL: Duration = Duration::from_secs(3600);
+/// Until a folder that could not be scanned is tried again: it may be mounted again by then.
+const FAILED_SCAN_INTERVAL: Duration = Duration::from_secs(5);
 /// Until a file that changed while it was read, or just before, is looked at again; doubles while it goes on.
 const RETRY_AFTER: Duration = Duration::from_millis(60);
 /// Longest wait for a file that changes all the time.
 const RETRY_MAX: Duration = Duration::from_secs(60);
+/// Paths that are named as problems.
+const PROBLEMS_MAX: usize = 1000;
 /// Paths that one command may name before a full scan is cheaper.
 const MAX_PATHS: usize = 10_000;
 
@@ -54,6 +58,8 @@ pub(crate) enum ScanEvent {
         /// Paths that could not be looked at, with the reason.
         problems: Vec<(RelPath, String)>,
     },
+    /// All paths that could not be looked at, after a look at some paths.
+    Problems(Vec<(RelPath, String)>),
     /// The folder itself cannot be scanned.
     Failed(String),
 }
@@ -88,6 +94,8 @@ pub(crate) fn spawn(
         events,
         stop: stop.clone(),
         again: Again::default(),
+        problems: BTreeMap::new(),
+        failed: false,
         full_at: Instant::now() + FULL_SCAN_INTERVAL,
     };
     let thread = std::thread::Builder::new()
@@ -108,6 +116,10 @@ struct Looker {
     events: mpsc::Sender<ScanEvent>,
     stop: Arc<AtomicBool>,
     again: Again,
+    /// Paths that could not be looked at; bounded by what scans report.
+    problems: BTreeMap<RelPath, String>,
+    /// The last look came to nothing.
+    failed: bool,
     full_at: Instant,
 }
 
@@ -230,6 +242,7 @@ impl Looker {
                 ms = started.elapsed().as_millis(),
                 "Scanned the folder"
             );
+            self.problems = report.1.iter().cloned().collect();
             let _ = self
                 .events
                 .blocking_send(ScanEvent::Finished { problems: report.1 });
@@ -249,12 +262,18 @@ impl Looker {
         let result = self
             .scanner
             .scan_paths(&paths, below, &self.stop, &mut |changes| send(&events, changes));
-        self.report(result);
+        if let Some((_, found)) = self.report(result)
+            && note_problems(&mut self.problems, &paths, below, found)
+        {
+            let problems = self.problems.clone().into_iter().collect();
+            let _ = self.events.blocking_send(ScanEvent::Problems(problems));
+        }
     }
 
     fn report(&mut self, result: Result<ScanReport, ScanError>) -> Option<(u64, Vec<(RelPath, String)>)> {
         match result {
             Ok(report) => {
+                self.failed = false;
                 for path in &report.retry {
                     trace!(%path, "To be looked at again");
                 }
@@ -267,12 +286,38 @@ impl Looker {
             }
             Err(error) => {
                 let text = crate::error_chain(&error);
-                error!(error = %text, "Cannot scan the folder");
+                if self.failed {
+                    debug!(error = %text, "Still cannot scan the folder");
+                } else {
+                    error!(error = %text, "Cannot scan the folder");
+                }
+                self.failed = true;
+                self.full_at = Instant::now() + FAILED_SCAN_INTERVAL;
                 let _ = self.events.blocking_send(ScanEvent::Failed(text));
                 None
             }
         }
     }
+}
+
+/// Takes up the problems of a look at some paths; says whether that changed anything.
+fn note_problems(
+    known: &mut BTreeMap<RelPath, String>,
+    looked_at: &[RelPath],
+    below: Below,
+    found: Vec<(RelPath, String)>,
+) -> bool {
+    let before = known.clone();
+    if !known.is_empty() {
+        for path in looked_at {
+            known.remove(path);
+        }
+        let all = below == Below::All;
+        known.retain(|path, _| !(all && looked_at.iter().any(|above| path.is_below(above))));
+    }
+    let room = PROBLEMS_MAX.saturating_sub(known.len());
+    known.extend(found.into_iter().take(room));
+    *known != before
 }
 
 fn send(events: &mpsc::Sender<ScanEvent>, changes: Vec<LocalChange>) {
@@ -306,5 +351,34 @@ mod tests {
         again.add(calm.clone(), now);
         assert_eq!(again.next(), Some(now + RETRY_AFTER));
         assert_eq!(again.take_due(now + RETRY_AFTER), BTreeSet::from([calm]));
+    }
+
+    #[test]
+    fn a_problem_is_known_until_its_path_can_be_looked_at() {
+        let rel = |text: &str| RelPath::parse(text).unwrap();
+        let bad = |text: &str| (rel(text), "Input/output error".to_owned());
+        let mut known = BTreeMap::new();
+        assert!(note_problems(
+            &mut known,
+            &[rel("a")],
+            Below::Changed,
+            vec![bad("a"), bad("d/b")]
+        ));
+        assert!(!note_problems(
+            &mut known,
+            &[rel("a")],
+            Below::Changed,
+            vec![bad("a")]
+        ));
+        assert!(!note_problems(
+            &mut known,
+            &[rel("d"), rel("x")],
+            Below::Changed,
+            Vec::new()
+        ));
+        assert!(note_problems(&mut known, &[rel("d")], Below::All, Vec::new()));
+        assert_eq!(known.keys().collect::<Vec<_>>(), [&rel("a")]);
+        assert!(note_problems(&mut known, &[rel("a")], Below::Changed, Vec::new()));
+        assert!(known.is_empty());
     }
 }

@@ -16,6 +16,7 @@
 mod apply;
 mod beyond;
 mod codec;
+mod folder;
 mod load;
 mod lock;
 mod rows;

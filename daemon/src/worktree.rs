@@ -44,6 +44,7 @@ pub use self::kept::{Kept, KeptFile, Purged, Retention, SizeLimit};
 pub use self::restore::{RestoreJob, RestoreOutcome};
 use self::session::Session;
 use self::slots::OwnDirs;
+use crate::free_space::Reserve;
 use crate::journal::{Intent, IntentAction, JournalError, JournalService, Tx};
 pub use crate::root_dir::Modes;
 use crate::root_dir::{PathError, RootDir, lstat_at, print_of};
@@ -131,6 +132,7 @@ pub struct Worktree {
     own: OwnDirs,
     journal: Arc<JournalService>,
     modes: Modes,
+    reserve: Reserve,
     root_id: String,
     watched: Mutex<Watched>,
     believed: OnceLock<Box<dyn Believed>>,
@@ -163,6 +165,7 @@ impl Worktree {
             own,
             journal,
             modes,
+            reserve: Reserve::Bytes(0),
             root_id,
             watched: Mutex::default(),
             believed: OnceLock::new(),
@@ -186,10 +189,22 @@ impl Worktree {
         Arc::clone(&self.own.kept)
     }
 
+    /// Has contents copied only where this much stays free; without it, wherever there is room.
+    #[must_use]
+    pub fn with_reserve(self, reserve: Reserve) -> Self {
+        Self { reserve, ..self }
+    }
+
     /// Returns the folder's own random name, 64 hexadecimal digits.
     #[must_use]
     pub fn root_id(&self) -> &str {
         &self.root_id
+    }
+
+    /// Says whether the journal accepts nothing any more, so that no install can begin.
+    #[must_use]
+    pub fn journal_failed(&self) -> bool {
+        self.journal.failure().is_some()
     }
 
     /// Brings paths into the wanted states, in order; what is answered as done is durable. Blocks.
@@ -204,20 +219,25 @@ impl Worktree {
         batch
     }
 
-    /// Closes installs that the store knows: keeps what they replaced as versions.
+    /// Closes installs that the store knows: keeps what they replaced as versions. One that fails stops no other.
     ///
     /// # Errors
-    /// [`WorktreeError`]; the rest is looked at by recovery then.
+    /// [`WorktreeError`], the first; recovery looks at those that failed after the next start.
     pub fn finish(&self, token: InstallToken) -> Result<(), WorktreeError> {
         let (replaced, rest): (Vec<_>, Vec<_>) = token
             .entries
             .into_iter()
             .partition(|entry| entry.displaced.is_some());
         let mut done: Vec<Tx> = rest.into_iter().map(|entry| entry.tx).collect();
+        let mut first_error = None;
         if !replaced.is_empty() {
-            done.extend(self.keep_replaced(&replaced)?);
+            match self.keep_replaced(&replaced) {
+                Ok(kept) => done.extend(kept),
+                Err(error) => first_error = Some(error),
+            }
         }
-        Ok(self.journal.done(&done)?)
+        self.journal.done(&done)?;
+        first_error.map_or(Ok(()), Err)
     }
 
     /// Moves a slot of which little is known to the versions.
@@ -356,7 +376,7 @@ impl Worktree {
         let intents: Vec<_> = staged.iter().flatten().cloned().collect();
         if let Err(error) = self.journal.begin_installs(&intents) {
             intents.iter().for_each(|intent| self.unstage(intent));
-            let failed = InstallOutcome::Failed(error.to_string());
+            let failed = InstallOutcome::Failed(crate::error_chain(&error));
             staged
                 .iter_mut()
                 .filter(|s| s.is_ok())

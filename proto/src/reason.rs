@@ -41,6 +41,8 @@ pub const NO_SUCH_VERSION: &str = "NO_SUCH_VERSION";
 pub const BYTES_NOT_AT_HAND: &str = "BYTES_NOT_AT_HAND";
 /// The disk refused.
 pub const IO: &str = "IO";
+/// The folder is not kept any more, since a disk failed; only a restart helps.
+pub const FOLDER_FAILED: &str = "FOLDER_FAILED";
 /// The daemon did not get to it in time.
 pub const TIMEOUT: &str = "TIMEOUT";
 /// The daemon is stopping.

@@ -4,12 +4,14 @@
 mod changes;
 mod command_line;
 mod crash;
+mod disks;
 mod history;
 mod ignoring;
 mod joining;
 mod malicious;
 mod offline;
 mod pairing;
+mod rebinding;
 mod restart;
 mod three_devices;
 

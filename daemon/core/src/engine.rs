@@ -24,6 +24,7 @@ use ed25519_dalek::SigningKey;
 use sha2::{Digest, Sha256};
 
 pub use io::*;
+pub use join::{COMPARE, COMPARE_NOW};
 pub use message::*;
 
 use crate::ids::{ContentHash, DeviceId, ShortId};

@@ -57,6 +57,10 @@ pub struct Cli {
     /// Admit every device of the local network as an editor, without asking
     #[arg(long)]
     pub trust_lan: bool,
+    /// Take the folder as it is, after it was moved, replaced or restored from a backup: compare every file with what the
+    /// group has, and take nothing that is missing for deleted. For one start only
+    #[arg(long)]
+    pub rebind: bool,
     /// Check the configuration, print it and stop
     #[arg(long)]
     pub check_config: bool,
@@ -92,6 +96,7 @@ impl Cli {
                 modes: None,
                 default_ignores: None,
                 ignore: None,
+                min_free: None,
             },
             control: Control {
                 socket: self.socket.clone(),

@@ -10,7 +10,10 @@ use crate::paths::Environment;
 /// The sections and their keys, as the file and the environment spell them.
 pub(super) const KEYS: [(&str, &[&str]); 5] = [
     ("daemon", &["name", "state_dir", "log"]),
-    ("folder", &["path", "modes", "default_ignores", "ignore"]),
+    (
+        "folder",
+        &["path", "modes", "default_ignores", "ignore", "min_free"],
+    ),
     ("control", &["socket", "group"]),
     ("network", &["listen", "mdns", "peers", "trust_lan"]),
     ("versions", &["keep", "max_size"]),
@@ -63,6 +66,8 @@ pub struct Folder {
     pub default_ignores: Option<bool>,
     /// Further paths that are ignored.
     pub ignore: Option<Vec<String>>,
+    /// What is left free on the file system.
+    pub min_free: Option<String>,
 }
 
 /// `[control]`.
@@ -136,6 +141,7 @@ impl Layer {
         fill(&mut self.folder.modes, lower.folder.modes);
         fill(&mut self.folder.default_ignores, lower.folder.default_ignores);
         fill(&mut self.folder.ignore, lower.folder.ignore);
+        fill(&mut self.folder.min_free, lower.folder.min_free);
         fill(&mut self.control.socket, lower.control.socket);
         fill(&mut self.control.group, lower.control.group);
         fill(&mut self.network.listen, lower.network.listen);
@@ -191,6 +197,7 @@ impl Layer {
         match (section, key) {
             ("daemon", "name") => self.daemon.name = Some(text.to_owned()),
             ("daemon", "log") => self.daemon.log = Some(text.to_owned()),
+            ("folder", "min_free") => self.folder.min_free = Some(text.to_owned()),
             ("folder", "modes") => {
                 self.folder.modes = Some(match text {
                     "full" => Modes::Full,

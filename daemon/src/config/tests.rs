@@ -194,6 +194,17 @@ fn values_that_make_no_sense_are_refused() {
     assert_eq!(key("--listen 127.0.0.1:1"), "network.listen");
     assert_eq!(key("--peer /ip4/x"), "network.peers");
     assert_eq!(key("--state-dir sync_folder/state"), "daemon.state_dir");
+    let case = case.var("P2P_SYNC_FOLDER__MIN_FREE", "2%");
+    assert_eq!(case.resolve("").unwrap().min_free, Reserve::Percent(2));
+    let case = case.var("P2P_SYNC_FOLDER__MIN_FREE", "much");
+    assert!(matches!(
+        case.resolve("").unwrap_err(),
+        ConfigError::Value {
+            key: "folder.min_free",
+            ..
+        }
+    ));
+    let case = case.var("P2P_SYNC_FOLDER__MIN_FREE", "1GiB");
     assert!(matches!(
         case.resolve("--join p2ps1x"),
         Err(ConfigError::Ticket(_))

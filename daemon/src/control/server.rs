@@ -1,5 +1,6 @@
 //! Serving: accepting connections, finding out who calls, health and reflection, and stopping.
 
+use std::convert::Infallible;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
@@ -13,14 +14,17 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch as latest};
 use tokio_stream::Stream;
+use tonic::server::NamedService;
 use tonic::service::InterceptorLayer;
 use tonic::transport::Server;
 use tonic::transport::server::Connected;
+use tonic_health::ServingStatus;
+use tonic_health::server::HealthReporter;
 
 use super::authority::FixAuthority;
 use super::caller::{Access, Caller, check};
 use super::service::Rpcs;
-use super::{Backend, ControlSocket};
+use super::{Backend, ControlSocket, StatusSnapshot};
 
 /// Connections at a time; further ones wait in the socket's queue. Each holds a few kilobytes and a descriptor.
 const MAX_CONNECTIONS: usize = 64;
@@ -90,13 +94,15 @@ impl ControlService {
             .and_then(UnixListener::from_std)
             .map_err(ServeError::Socket)?;
         let (stop, stopping) = latest::channel(false);
+        let health_of = self.backend.status.clone();
         let rpcs = ControlServiceServer::new(Rpcs {
             backend: self.backend,
             stopping: stopping.clone(),
         });
 
         let (health_reporter, health) = tonic_health::server::health_reporter();
-        health_reporter.set_serving::<ControlServiceServer<Rpcs>>().await;
+        set_health(&health_reporter, false).await;
+        let report_health = report_health(health_reporter, health_of);
         let reflection = || {
             tonic_reflection::server::Builder::configure()
                 .register_encoded_file_descriptor_set(p2p_sync_proto::DESCRIPTORS)
@@ -111,9 +117,10 @@ impl ControlService {
             .add_service(reflection().build_v1alpha().map_err(ServeError::Reflection)?)
             .serve_with_incoming_shutdown(incoming(listener, permits), stopped(stopping));
 
-        tokio::pin!(server, shutdown);
+        tokio::pin!(server, shutdown, report_health);
         tokio::select! {
             result = &mut server => return result.map_err(ServeError::Transport),
+            never = &mut report_health => match never {},
             () = &mut shutdown => {}
         }
         stop.send_replace(true);
@@ -121,6 +128,32 @@ impl ControlService {
             Ok(result) => result.map_err(ServeError::Transport),
             Err(_) => Ok(()),
         }
+    }
+}
+
+/// Keeps saying that the daemon serves, but not while the folder cannot be kept. Never ends.
+async fn report_health(
+    reporter: HealthReporter,
+    mut status: latest::Receiver<Arc<StatusSnapshot>>,
+) -> Infallible {
+    loop {
+        let failed = status.borrow_and_update().failure.is_some();
+        set_health(&reporter, failed).await;
+        if status.changed().await.is_err() {
+            // Nobody publishes any more: the daemon is stopping.
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+async fn set_health(reporter: &HealthReporter, failed: bool) {
+    let health = if failed {
+        ServingStatus::NotServing
+    } else {
+        ServingStatus::Serving
+    };
+    for service in ["", <ControlServiceServer<Rpcs> as NamedService>::NAME] {
+        reporter.set_service_status(service, health).await;
     }
 }
 

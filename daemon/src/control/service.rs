@@ -230,12 +230,18 @@ impl Rpcs {
                 .commands
                 .send(command)
                 .await
-                .map_err(|_| ControlError::Stopping)?;
-            answer.await.map_err(|_| ControlError::Stopping)?
+                .map_err(|_| self.no_answer())?;
+            answer.await.map_err(|_| self.no_answer())?
         };
         match tokio::time::timeout(REPLY_TIMEOUT, exchange).await {
             Ok(result) => result.map_err(|e| from_error(&e)),
             Err(_) => Err(from_error(&ControlError::TimedOut)),
         }
+    }
+
+    /// Why nobody answers a command any more.
+    fn no_answer(&self) -> ControlError {
+        let failure = self.backend.status.borrow().failure.clone();
+        failure.map_or(ControlError::Stopping, ControlError::Failed)
     }
 }

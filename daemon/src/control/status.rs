@@ -17,6 +17,7 @@ pub(super) fn from_error(error: &ControlError) -> Status {
         ControlError::NotAtHand => (Code::FailedPrecondition, reason::BYTES_NOT_AT_HAND),
         ControlError::Restoring | ControlError::NotReady => (Code::Aborted, reason::BUSY),
         ControlError::Read(_) => (Code::Internal, reason::IO),
+        ControlError::Failed(_) => (Code::FailedPrecondition, reason::FOLDER_FAILED),
         ControlError::TimedOut => (Code::DeadlineExceeded, reason::TIMEOUT),
         ControlError::Stopping => (Code::Unavailable, reason::STOPPING),
     };
@@ -165,6 +166,11 @@ mod tests {
         );
         check(ControlError::NotReady, Code::Aborted, "BUSY");
         check(ControlError::Restoring, Code::Aborted, "BUSY");
+        check(
+            ControlError::Failed("x".into()),
+            Code::FailedPrecondition,
+            "FOLDER_FAILED",
+        );
         check(ControlError::TimedOut, Code::DeadlineExceeded, "TIMEOUT");
         check(ControlError::Stopping, Code::Unavailable, "STOPPING");
     }

@@ -161,11 +161,16 @@ impl StoreWriter {
         })
     }
 
-    /// Makes everything submitted durable and ends the thread; later submits are refused.
-    pub fn close(&self) {
+    /// Refuses later submits and ends the thread, without waiting for it.
+    pub fn refuse(&self) {
         self.shared.refusing.store(true, Ordering::Release);
         // The thread may be gone already.
         let _ = self.queue.send(Message::Close);
+    }
+
+    /// Makes everything submitted durable and ends the thread; later submits are refused.
+    pub fn close(&self) {
+        self.refuse();
         let Some(thread) = locked(&self.thread).take() else {
             return;
         };

@@ -7,6 +7,8 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use p2p_sync_core::content::{CHUNK_SIZE, ChunkHash, chunk_count, chunk_len, hash_chunk};
 use p2p_sync_core::ids::ContentHash;
@@ -14,11 +16,9 @@ use p2p_sync_core::rel_path::{OWN_DIR, RelPath};
 use rustix::fs::{AtFlags, Mode, OFlags};
 
 use super::OpenFolderError;
+use crate::free_space::Reserve;
 use crate::root_dir::RootDir;
 
-/// Room that is left on the file system whatever is fetched, or a hundredth of it if that is less: a full disk would
-/// stop the journal and the user's own programs too.
-const MIN_FREE: u64 = 64 << 20;
 /// Bytes of a chunk.
 pub(super) const CHUNK: usize = CHUNK_SIZE as usize;
 
@@ -60,12 +60,53 @@ pub(super) enum TempKind {
     Part,
 }
 
+/// Room for a content under way, so that others that come meanwhile do not count on it.
+#[derive(Debug)]
+pub(super) struct Promise {
+    folder: Arc<Folder>,
+    left: AtomicU64,
+}
+
+impl Promise {
+    /// Asks for room for so many bytes.
+    pub(super) fn ask(folder: &Arc<Folder>, bytes: u64) -> Result<Self, DiskError> {
+        folder.check_room(bytes)?;
+        folder.promised.fetch_add(bytes, Ordering::Relaxed);
+        Ok(Self {
+            folder: Arc::clone(folder),
+            left: AtomicU64::new(bytes),
+        })
+    }
+
+    /// Takes note that so many of the bytes were written.
+    pub(super) fn wrote(&self, bytes: u64) {
+        let taken = |left: u64| Some(left.saturating_sub(bytes));
+        if let Ok(left) = self
+            .left
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, taken)
+        {
+            self.folder.promised.fetch_sub(left.min(bytes), Ordering::Relaxed);
+        }
+    }
+}
+
+impl Drop for Promise {
+    fn drop(&mut self) {
+        self.folder
+            .promised
+            .fetch_sub(*self.left.get_mut(), Ordering::Relaxed);
+    }
+}
+
 /// The directories.
 #[derive(Debug)]
 pub(super) struct Folder {
     root: RootDir,
     tmp: OwnedFd,
     tmp_path: PathBuf,
+    reserve: Reserve,
+    /// Bytes that contents under way will still take.
+    promised: AtomicU64,
 }
 
 impl Folder {
@@ -86,7 +127,18 @@ impl Folder {
         }
         let tmp_name = RelPath::parse(tmp_name).map_err(|e| fail(&tmp_path)(io::Error::other(e)))?;
         let tmp = root.open_dir(Some(&tmp_name)).map_err(fail(&tmp_path))?;
-        Ok(Self { root, tmp, tmp_path })
+        Ok(Self {
+            root,
+            tmp,
+            tmp_path,
+            reserve: Reserve::Bytes(0),
+            promised: AtomicU64::new(0),
+        })
+    }
+
+    /// Has everything written here leave this much free.
+    pub(super) fn with_reserve(self, reserve: Reserve) -> Self {
+        Self { reserve, ..self }
     }
 
     /// Opens a user's regular file for reading and returns it with its size.
@@ -147,7 +199,10 @@ impl Folder {
             }
             Err(e) => return Err(fail("create", e)),
         };
-        let written = if is_zero(bytes) {
+        let room = self.reserve.check(&self.tmp, bytes.len() as u64);
+        let written = if let Err(no_room) = room {
+            Err(no_room)
+        } else if is_zero(bytes) {
             file.set_len(bytes.len() as u64)
         } else {
             file.write_all(bytes)
@@ -166,21 +221,25 @@ impl Folder {
         actual == size && hash_file(&mut file).is_ok_and(|hash| hash == *content)
     }
 
-    /// Fails if the file system is as good as full.
-    pub(super) fn check_free(&self) -> Result<(), DiskError> {
-        let Ok(stat) = rustix::fs::fstatvfs(&self.tmp) else {
-            return Ok(());
-        };
-        let free = stat.f_bavail.saturating_mul(stat.f_frsize);
-        let total = stat.f_blocks.saturating_mul(stat.f_frsize);
-        if free >= MIN_FREE.min(total / 100) {
-            return Ok(());
-        }
-        Err(DiskError {
+    /// Fails if there is no room for so many bytes, beside what contents under way will still take.
+    pub(super) fn check_room(&self, needed: u64) -> Result<(), DiskError> {
+        let needed = needed.saturating_add(self.promised.load(Ordering::Relaxed));
+        self.reserve.check(&self.tmp, needed).map_err(|e| self.full(e))
+    }
+
+    /// Fails if the bytes that are written next would not leave enough free.
+    pub(super) fn check_write(&self, len: usize) -> Result<(), DiskError> {
+        self.reserve
+            .check(&self.tmp, len as u64)
+            .map_err(|e| self.full(e))
+    }
+
+    fn full(&self, source: io::Error) -> DiskError {
+        DiskError {
             act: "write to",
             path: self.tmp_path.clone(),
-            source: io::Error::from(io::ErrorKind::StorageFull),
-        })
+            source,
+        }
     }
 
     /// Describes a failure at a temporary file.
@@ -248,4 +307,49 @@ fn regular(file: File) -> io::Result<(File, u64)> {
         return Err(io::Error::other("not a regular file"));
     }
     Ok((file, meta.len()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_written_into_what_is_reserved() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = Folder::open(dir.path())
+            .unwrap()
+            .with_reserve(Reserve::Bytes(u64::MAX / 2));
+        let content = ContentHash::of(b"small");
+        for refused in [
+            folder.store_small(&content, b"small").unwrap_err(),
+            folder.check_room(5).unwrap_err(),
+            folder.check_write(5).unwrap_err(),
+        ] {
+            let text = refused.text();
+            assert!(
+                text.contains("it needs 5 bytes") && text.contains("min_free"),
+                "{text}"
+            );
+        }
+        assert!(!folder.holds(&content, 5) && folder.open_temp(&content, TempKind::Complete).is_err());
+    }
+
+    #[test]
+    fn room_is_promised_once_and_given_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = Arc::new(Folder::open(dir.path()).unwrap().with_reserve(Reserve::Bytes(1)));
+        let promised = || folder.promised.load(Ordering::Relaxed);
+        let first = Promise::ask(&folder, 4096).unwrap();
+        let second = Promise::ask(&folder, 1000).unwrap();
+        assert!(Promise::ask(&folder, u64::MAX / 2).is_err());
+        first.wrote(96);
+        assert_eq!(promised(), 5000);
+        // A chunk may be asked for twice.
+        second.wrote(900);
+        second.wrote(900);
+        assert_eq!(promised(), 4000);
+        drop(second);
+        drop(first);
+        assert_eq!(promised(), 0);
+    }
 }

@@ -36,6 +36,7 @@ use super::pool::BufferPool;
 use super::prepare::{Prepared, Preparer};
 use super::wire::MAX_CHUNKS;
 use super::{ContentIndex, OpenFolderError, StreamSource, TransferStats};
+use crate::free_space::Reserve;
 
 /// Buffers of 1 MiB for all connections together: the memory that fetching may take.
 const MAX_BUFFERS: usize = 64;
@@ -205,12 +206,13 @@ impl fmt::Debug for Fetcher {
 }
 
 impl Fetcher {
-    /// Opens the folder and makes the temporary directory if it is missing.
+    /// Opens the folder and makes the temporary directory if it is missing. Nothing is fetched into the reserve.
     ///
     /// # Errors
     /// [`OpenFolderError`].
     pub fn new(
         root: &Path,
+        reserve: Reserve,
         index: Arc<dyn ContentIndex>,
         streams: Arc<dyn StreamSource>,
         events: mpsc::Sender<FetchEvent>,
@@ -221,7 +223,7 @@ impl Fetcher {
         let (inbox, inbox_receiver) = mpsc::unbounded_channel();
         let workers = std::thread::available_parallelism().map_or(2, usize::from).max(2);
         let shared = Shared {
-            folder: Arc::new(Folder::open(root)?),
+            folder: Arc::new(Folder::open(root)?.with_reserve(reserve)),
             index,
             streams,
             pool: BufferPool::new(MAX_BUFFERS),

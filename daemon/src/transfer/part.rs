@@ -4,13 +4,13 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use p2p_sync_core::content::{CHUNK_SIZE, Manifest, hash_chunk};
 use rustix::fs::{FallocateFlags, SeekFrom};
 
 use super::ContentIndex;
-use super::disk::{CHUNK, DiskError, Folder, TempKind, chunks_of, is_zero, read_chunk, zeros};
+use super::disk::{CHUNK, DiskError, Folder, Promise, TempKind, chunks_of, is_zero, read_chunk, zeros};
 
 /// Which chunks of a content are had: bit `i % 8` of byte `i / 8` for chunk `i`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -89,6 +89,8 @@ pub(super) struct Part {
     file: File,
     /// Nothing was in the file when it was opened: what was not written is a hole.
     fresh: bool,
+    /// Room for the chunks that are still missing.
+    promise: OnceLock<Promise>,
     /// Set when the bitmap in the store is no longer wanted, so that a late save does not bring it back.
     closed: Mutex<bool>,
 }
@@ -127,6 +129,7 @@ impl Part {
             manifest,
             file,
             fresh: false,
+            promise: OnceLock::new(),
             closed: Mutex::new(false),
         };
         let have = part.verified(&claimed, buffer, cancelled);
@@ -149,6 +152,7 @@ impl Part {
             manifest,
             file,
             fresh: true,
+            promise: OnceLock::new(),
             closed: Mutex::new(false),
         })
     }
@@ -240,14 +244,22 @@ impl Part {
         }
     }
 
-    /// Fails if the file system is as good as full.
-    pub(super) fn check_free(&self) -> Result<(), DiskError> {
-        self.folder.check_free()
+    /// Asks for room for what is missing, before anybody is asked for it.
+    pub(super) fn reserve_room(&self, have: &Bitmap) -> Result<(), DiskError> {
+        let missing = (have.missing().count() as u64).saturating_mul(CHUNK_SIZE);
+        let promise = Promise::ask(&self.folder, missing.min(self.manifest.size()))?;
+        // Asked for once, before the part is shared.
+        let _ = self.promise.set(promise);
+        Ok(())
     }
 
     fn write(&self, index: u64, bytes: &[u8]) -> Result<(), DiskError> {
         let offset = index * CHUNK_SIZE;
+        if let Some(promise) = self.promise.get() {
+            promise.wrote(bytes.len() as u64);
+        }
         if !is_zero(bytes) {
+            self.folder.check_write(bytes.len())?;
             return self
                 .file
                 .write_all_at(bytes, offset)

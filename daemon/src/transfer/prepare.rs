@@ -84,7 +84,6 @@ impl<'a> Preparer<'a> {
     }
 
     fn small(&mut self, content: &ContentHash, size: u64) -> Result<Found, DiskError> {
-        self.folder.check_free()?;
         if self.adopt_complete(content, size)? {
             return Ok(Found::Complete);
         }
@@ -107,7 +106,11 @@ impl<'a> Preparer<'a> {
                 None => self.stale.push(path),
             }
         }
-        self.small_from_kept(content, size)
+        if let Found::Complete = self.small_from_kept(content, size)? {
+            return Ok(Found::Complete);
+        }
+        self.folder.check_room(size)?;
+        Ok(Found::Nothing)
     }
 
     /// Looks among what was replaced; what is not there any more, or was written to, is no reason to scan.
@@ -133,7 +136,6 @@ impl<'a> Preparer<'a> {
         size: u64,
         cancelled: &AtomicBool,
     ) -> Result<Found, DiskError> {
-        self.folder.check_free()?;
         if self.adopt_complete(content, size)? {
             return Ok(Found::Complete);
         }
@@ -258,6 +260,7 @@ impl<'a> Preparer<'a> {
             return Ok(Found::Complete);
         }
         part.save(self.index, have.as_bytes().to_vec());
+        part.reserve_room(&have)?;
         Ok(Found::Part(Arc::new(part), have))
     }
 }

@@ -110,12 +110,18 @@ pub(super) fn rename_new(from: impl AsFd, old: &[u8], to: impl AsFd, new: &[u8])
     }
 }
 
-/// Copies a file of `tmp` to a new name there: shares its blocks where the file system can.
-pub(super) fn copy(tmp: &OwnedFd, from: &str, to: &str) -> io::Result<File> {
+/// Copies a file of `tmp` to a new name there: shares its blocks where the file system can, else asks for `room`.
+pub(super) fn copy(
+    tmp: &OwnedFd,
+    from: &str,
+    to: &str,
+    room: impl FnOnce() -> io::Result<()>,
+) -> io::Result<File> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let mut from = File::from(rustix::fs::openat(tmp, from, flags, Mode::empty())?);
     let mut to = create(tmp, to)?;
     if rustix::fs::ioctl_ficlone(&to, &from).is_err() {
+        room()?;
         io::copy(&mut from, &mut to)?;
     }
     Ok(to)

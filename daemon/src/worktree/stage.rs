@@ -104,7 +104,7 @@ impl Worktree {
                 return Ok(None);
             }
             if keep {
-                OwnedFd::from(slots::copy(tmp, &name, slot)?)
+                OwnedFd::from(slots::copy(tmp, &name, slot, || self.reserve.check(tmp, size))?)
             } else {
                 // A temporary file that an earlier install prepared may be read-only.
                 let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;

@@ -645,6 +645,118 @@ fn what_a_program_still_writes_to_a_replaced_file_is_not_lost() {
 }
 
 #[test]
+fn a_hidden_copy_that_a_former_state_left_gives_way_and_is_kept() {
+    let rig = Rig::new();
+    let hidden = ".p2p-sync/conflicts/copy";
+    fs::write(rig.path(hidden), "left behind").unwrap();
+    let job = rig.put_over(hidden, None, file_entry(b"the copy"));
+    rig.fetch(b"the copy");
+    let batch = rig.wt().install(&[job]);
+    assert!(
+        matches!(batch.results[0].outcome, InstallOutcome::Done(_)),
+        "{:?}",
+        batch.results
+    );
+    assert_eq!(rig.read(hidden), "the copy");
+    let kept = batch.token.entries[0].tx.to_hex() + "-copy";
+    rig.wt().finish(batch.token).unwrap();
+    let day = rig
+        .path(".p2p-sync/versions")
+        .join(slots::day_name(SystemTime::now()));
+    assert_eq!(fs::read_to_string(day.join(kept)).unwrap(), "left behind");
+}
+
+#[test]
+fn a_job_that_the_disk_refuses_stops_no_other_of_its_group() {
+    let rig = Rig::new();
+    fs::write(rig.path("in the way"), "a file").unwrap();
+    let mut jobs: Vec<_> = (0..40)
+        .map(|n| rig.put_bytes(&format!("good/{n}"), &format!("bytes {n}")))
+        .collect();
+    // The system refuses a link with so long a text.
+    jobs.insert(0, rig.put_over("link", None, link_entry(&"t".repeat(5000))));
+    for (at, bad) in [(20, "in the way/below"), (30, "gone")] {
+        let entry = file_entry(format!("lost {bad}").as_bytes());
+        if bad != "gone" {
+            rig.fetch(format!("lost {bad}").as_bytes());
+        }
+        jobs.insert(at, rig.put_over(bad, None, entry));
+    }
+    let batch = rig.wt().install(&jobs);
+    let bad: Vec<_> = batch
+        .results
+        .iter()
+        .filter(|result| !matches!(result.outcome, InstallOutcome::Done(_)))
+        .map(|result| &result.outcome)
+        .collect();
+    assert!(
+        matches!(
+            bad[..],
+            [
+                InstallOutcome::Failed(_),
+                InstallOutcome::Changed,
+                InstallOutcome::ContentMissing
+            ]
+        ),
+        "{bad:?}"
+    );
+    for n in 0..40 {
+        assert_eq!(rig.read(&format!("good/{n}")), format!("bytes {n}"));
+    }
+    rig.wt().finish(batch.token).unwrap();
+}
+
+#[test]
+fn no_room_in_the_journal_fails_the_group_and_the_next_try_succeeds() {
+    let rig = Rig::new();
+    let jobs = [rig.put_bytes("a", "first"), rig.put_bytes("b", "second")];
+    rig.wt().journal.fail_next("write", rustix::io::Errno::NOSPC);
+    let batch = rig.wt().install(&jobs);
+    for result in &batch.results {
+        let InstallOutcome::Failed(why) = &result.outcome else {
+            panic!("{result:?}")
+        };
+        assert!(why.contains("No space left"), "{why}");
+    }
+    assert!(!rig.wt().journal_failed() && !rig.path("a").exists());
+    let batch = rig.wt().install(&jobs);
+    assert!(
+        batch
+            .results
+            .iter()
+            .all(|result| matches!(result.outcome, InstallOutcome::Done(_)))
+    );
+    assert_eq!((rig.read("a"), rig.read("b")), ("first".into(), "second".into()));
+    rig.wt().finish(batch.token).unwrap();
+}
+
+#[test]
+fn an_old_version_that_cannot_be_kept_stops_no_other() {
+    let rig = Rig::new();
+    for name in ["a", "b"] {
+        fs::write(rig.path(name), "old").unwrap();
+    }
+    let batch = rig.wt().install(&[
+        rig.put_bytes("a", "new a"),
+        rig.put_bytes("b", "new b"),
+        rig.put_bytes("c", "new c"),
+    ]);
+    let first = batch.token.entries[0].tx;
+    let slot = rig.path(".p2p-sync/tmp").join(first.slot());
+    let day = rig
+        .path(".p2p-sync/versions")
+        .join(slots::day_name(SystemTime::now()));
+    fs::create_dir_all(day.join(format!("{}-a/in the way", first.to_hex()))).unwrap();
+    assert!(rig.wt().finish(batch.token).is_err());
+    assert!(slot.exists(), "the old bytes are there for recovery");
+    assert_eq!(
+        rig.wt().journal.summary().open_installs,
+        2,
+        "b is watched, a is open"
+    );
+}
+
+#[test]
 fn old_versions_go_after_thirty_days_and_temporary_files_when_nobody_wants_them() {
     let rig = Rig::new();
     fs::write(rig.path("p"), "old").unwrap();

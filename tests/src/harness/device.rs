@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -150,27 +150,19 @@ impl Device {
     /// # Errors
     /// Fails if it ends or does not answer in time; the error shows the end of its log.
     pub fn start(&mut self) -> Result<()> {
+        self.start_with(&[])
+    }
+
+    /// Starts the daemon as [`Device::start`] does, with further arguments for this start only.
+    ///
+    /// # Errors
+    /// As [`Device::start`].
+    pub fn start_with(&mut self, args: &[&str]) -> Result<()> {
         if self.daemon.is_some() {
             bail!("{} is running", self.name);
         }
-        let log = OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(self.log_path())
-            .context("Opening the log")?;
-        let mut command = self.isolated(&self.binaries.daemon);
-        command
-            .arg("--sync-dir")
-            .arg(self.folder())
-            .arg("--state-dir")
-            .arg(self.state());
-        command.arg("--socket").arg(self.socket()).arg("--no-mdns");
-        command
-            .args(["--listen", &self.address(), "--name", &self.name])
-            .args(&self.args);
-        command
-            .stdout(log.try_clone().context("Opening the log")?)
-            .stderr(log);
+        let mut command = self.daemon_command(&self.address())?;
+        command.args(args);
         self.daemon = Some(command.spawn().context("Starting the daemon")?);
         self.wait("its daemon to answer", PATIENCE, |device| {
             if let Some(status) = device.ended()? {
@@ -190,6 +182,18 @@ impl Device {
     /// # Errors
     /// Fails if it does not end within five seconds with success.
     pub fn stop(&mut self) -> Result<()> {
+        let status = self.stop_with_any_code()?;
+        if !status.success() {
+            bail!("{} stopped with {status}{}", self.name, self.log_tail());
+        }
+        Ok(())
+    }
+
+    /// Stops the daemon by SIGTERM and returns how it ended.
+    ///
+    /// # Errors
+    /// Fails if it does not end within five seconds.
+    pub fn stop_with_any_code(&mut self) -> Result<ExitStatus> {
         let Some(mut child) = self.daemon.take() else {
             bail!("{} is not running", self.name)
         };
@@ -202,19 +206,29 @@ impl Device {
                 .context("Waiting for the daemon")?
                 .ok_or_else(|| "it runs".to_owned()))
         });
-        match ended {
-            Ok(status) if status.success() => Ok(()),
-            Ok(status) => bail!("{} stopped with {status}{}", self.name, self.log_tail()),
-            Err(error) => {
-                reap(&mut child);
-                Err(error.context(format!(
-                    "{} after {:?}{}",
-                    self.name,
-                    asked.elapsed(),
-                    self.log_tail()
-                )))
-            }
-        }
+        ended.map_err(|error| {
+            reap(&mut child);
+            error.context(format!(
+                "{} after {:?}{}",
+                self.name,
+                asked.elapsed(),
+                self.log_tail()
+            ))
+        })
+    }
+
+    /// Lets every write of the running daemon fail that would make a file longer than so many bytes; `None`: none.
+    ///
+    /// # Errors
+    /// Fails if it is not running.
+    pub fn limit_file_size(&self, bytes: Option<u64>) -> Result<()> {
+        let pid = i32::try_from(self.pid()?).ok().and_then(Pid::from_raw);
+        let limit = Rlimit {
+            current: bytes,
+            maximum: None,
+        };
+        prlimit(pid, Resource::Fsize, limit).context("Limiting the size of files")?;
+        Ok(())
     }
 
     /// Kills the daemon (SIGKILL), as a crash or a power cut would.
@@ -514,6 +528,12 @@ impl Status {
     #[must_use]
     pub fn in_sync(&self) -> bool {
         self.state() == "in_sync" && self.folder("files_needed") == Some(0)
+    }
+
+    /// Returns why the folder failed; empty if it did not.
+    #[must_use]
+    pub fn failure(&self) -> &str {
+        self.0["folder"]["failure"].as_str().unwrap_or_default()
     }
 
     /// Returns the number of connected members.

@@ -30,8 +30,11 @@ use crate::tree::Installed;
 
 /// Setting: the evaluated group.
 pub(super) const GROUP: &str = "group";
-/// Setting: present while the folder has not been compared with a joined group's ledger.
-const JOINING: &str = "joining";
+/// Setting: present while the folder has not been compared with the group's ledger: after a join, or when another folder
+/// was taken for this state ([`COMPARE_NOW`]).
+pub const COMPARE: &str = "joining";
+/// The value of [`COMPARE`] when the ledger need not be completed first; otherwise it is empty.
+pub const COMPARE_NOW: &[u8] = &[1];
 /// Setting: devices that showed their way in before their Grant arrived, 32 bytes each.
 const PRESENTED: &str = "presented";
 /// Setting: addresses to keep dialling, one on a line.
@@ -69,6 +72,8 @@ pub(super) struct Joining {
     nonces: BTreeMap<DeviceId, [u8; 32]>,
     active: Option<ActiveJoin>,
     must_compare: bool,
+    /// The ledger is ours already.
+    compare_now: bool,
     dial: Vec<String>,
     /// Devices of the local network that would like to share, their groups, and when they were last heard of.
     lan: BTreeMap<DeviceId, (Option<GroupId>, BootInstant)>,
@@ -93,7 +98,8 @@ impl Joining {
         Self {
             presented: presented.unwrap_or_default(),
             dial: dial.unwrap_or_default(),
-            must_compare: settings.contains_key(JOINING),
+            must_compare: settings.contains_key(COMPARE),
+            compare_now: settings.get(COMPARE).is_some_and(|value| value == COMPARE_NOW),
             ..Self::default()
         }
     }
@@ -129,11 +135,11 @@ impl SyncEngine {
             self.recover_install(install, view);
         }
         self.enter_group();
-        if self.joining.must_compare {
+        if self.joining.must_compare && !self.joining.compare_now {
             self.phase = Phase::CatchingUp;
         } else {
             self.recover_needs(view);
-            self.scan(false);
+            self.scan(self.joining.must_compare);
         }
     }
 
@@ -504,7 +510,7 @@ impl SyncEngine {
     fn keep_join_settings(&mut self) {
         let Some(group) = &self.group else { return };
         self.pending.set_setting(GROUP, Some(group.to_bytes()));
-        self.pending.set_setting(JOINING, Some(Vec::new()));
+        self.pending.set_setting(COMPARE, Some(Vec::new()));
         let presented = self
             .joining
             .presented
@@ -528,7 +534,7 @@ impl SyncEngine {
     /// The folder has been compared.
     pub(super) fn forget_joining(&mut self) {
         self.joining.must_compare = false;
-        self.pending.set_setting(JOINING, None);
+        self.pending.set_setting(COMPARE, None);
         self.pending.set_setting(PRESENTED, None);
     }
 }

@@ -352,6 +352,34 @@ async fn refusals_carry_a_code_and_a_reason() {
 }
 
 #[tokio::test]
+async fn a_failed_folder_is_not_served_and_says_why_to_whoever_wants_something() {
+    let running = start(|_, _| true);
+    let mut health = tonic_health::pb::health_client::HealthClient::new(channel(&running.path).await);
+    let mut watch = health
+        .watch(tonic_health::pb::HealthCheckRequest::default())
+        .await
+        .unwrap()
+        .into_inner();
+    assert_eq!(watch.message().await.unwrap().unwrap().status, 1);
+    running
+        .status
+        .send_modify(|status| Arc::make_mut(status).failure = Some("The store failed".into()));
+    assert_eq!(watch.message().await.unwrap().unwrap().status, 2);
+    let request = v1::ConnectPeerRequest {
+        address: "/ip4/127.0.0.1/tcp/1".into(),
+    };
+    let refused = client(&running).await.connect_peer(request).await.unwrap_err();
+    assert_eq!(
+        (refused.code(), refused.message()),
+        (Code::FailedPrecondition, "The store failed")
+    );
+    running
+        .status
+        .send_modify(|status| Arc::make_mut(status).failure = None);
+    assert_eq!(watch.message().await.unwrap().unwrap().status, 1);
+}
+
+#[tokio::test]
 async fn a_foreign_caller_is_refused_by_every_service() {
     let running = start(|_, _| false);
     let refused = client(&running)

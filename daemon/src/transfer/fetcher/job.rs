@@ -261,11 +261,7 @@ impl Fetcher {
                         shared.tell(Inbox::Finished { content, result });
                     });
                 } else if chunks.unsaved_bytes >= SAVE_BYTES || chunks.saved_at.elapsed() >= SAVE_INTERVAL {
-                    let free = chunks.part.check_free();
                     job.save(&shared);
-                    if let Err(e) = free {
-                        self.fail(content, FetchFailure::Disk(e.text()));
-                    }
                 }
             }
             _ => {}
