@@ -138,6 +138,20 @@ Examples:
   syncctl journal
   syncctl journal --json | jq .open_installs")]
     Journal,
+    /// Publish deletions that are held, or bring the files back
+    #[command(
+        after_help = "Many entries that vanished while the daemon was not looking are not deleted on other devices before you
+say so. The folder is scanned once more; what is back by then is not deleted.
+
+Examples:
+  syncctl confirm-deletes
+  syncctl confirm-deletes --restore    (fetches the files from the other devices)"
+    )]
+    ConfirmDeletes {
+        /// Bring the files back
+        #[arg(long)]
+        restore: bool,
+    },
 }
 
 #[derive(Debug, Subcommand)]

@@ -1,5 +1,6 @@
 //! One module for each noun.
 
+pub(crate) mod guards;
 pub(crate) mod invite;
 pub(crate) mod join;
 pub(crate) mod journal;

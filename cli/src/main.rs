@@ -156,6 +156,7 @@ async fn dispatch(command: Option<Command>, session: &mut Session<'_>) -> Result
         }
         Some(Command::Rescan { path }) => cmds::rescan::run(session, path).await,
         Some(Command::Journal) => cmds::journal::run(session).await,
+        Some(Command::ConfirmDeletes { restore }) => cmds::guards::confirm_deletes(session, restore).await,
     }
 }
 

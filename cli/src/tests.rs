@@ -38,6 +38,7 @@ pub(crate) fn sample_status() -> v1::Status {
             files_needed: 2,
             bytes_needed: 1_572_864,
             conflicts: 1,
+            deletions_held: 0,
             ..Default::default()
         }),
         peers: Some(v1::PeerCounts {
@@ -190,6 +191,13 @@ impl ControlService for Fake {
         _: Request<v1::GetJournalRequest>,
     ) -> Result<Response<v1::GetJournalResponse>, Status> {
         Err(Status::permission_denied("no"))
+    }
+
+    async fn confirm_deletes(
+        &self,
+        _: Request<v1::ConfirmDeletesRequest>,
+    ) -> Result<Response<v1::ConfirmDeletesResponse>, Status> {
+        Err(refusal(Code::InvalidArgument, reason::INVALID_ARGUMENT))
     }
 }
 

@@ -43,6 +43,7 @@ struct FolderJson {
     bytes_needed: u64,
     conflicts: u64,
     join_held: u64,
+    deletions_held: u64,
     #[serde(serialize_with = "or_null_owned")]
     failure: String,
 }
@@ -111,6 +112,7 @@ impl From<v1::FolderStatus> for FolderJson {
             bytes_needed: folder.bytes_needed,
             conflicts: folder.conflicts,
             join_held: folder.join_held,
+            deletions_held: folder.deletions_held,
             failure: folder.failure,
         }
     }

@@ -70,6 +70,8 @@ pub struct Settings {
     pub folder: PathBuf,
     /// Which permission bits are kept.
     pub modes: Modes,
+    /// Whether many deletions that nobody saw happen are held until the user confirms them.
+    pub delete_guard: bool,
     /// Where key and store are; not made yet.
     pub state_dir: PathBuf,
     /// Where the control socket goes; a socket that systemd passes comes before it.
@@ -156,6 +158,7 @@ impl Settings {
             name: name(layer.daemon.name, environment)?,
             folder,
             modes: layer.folder.modes.unwrap_or_default(),
+            delete_guard: layer.folder.delete_guard.unwrap_or(true),
             state_dir,
             socket,
             group: layer.control.group.filter(|g| !g.is_empty()),
@@ -194,6 +197,7 @@ impl Settings {
             ("daemon.log", self.log.clone()),
             ("folder.path", self.folder.display().to_string()),
             ("folder.modes", self.modes.as_str().to_owned()),
+            ("folder.delete_guard", self.delete_guard.to_string()),
             ("control.socket", socket),
             ("control.group", self.group.clone().unwrap_or_default()),
             ("network.listen", self.listen.join(" ")),
@@ -203,7 +207,7 @@ impl Settings {
         ];
         let lines = lines
             .into_iter()
-            .map(|(key, value)| format!("{key:<18}{value}").trim_end().to_owned() + "\n");
+            .map(|(key, value)| format!("{key:<20}{value}").trim_end().to_owned() + "\n");
         lines.collect::<String>() + "OK\n"
     }
 }

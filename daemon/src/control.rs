@@ -78,6 +78,13 @@ pub enum ControlCommand {
         /// Done.
         reply: ReplyTo<()>,
     },
+    /// Publish the deletions that are held, or bring the files back; answered when it is under way.
+    ConfirmDeletes {
+        /// Whether to bring the files back.
+        restore: bool,
+        /// Done.
+        reply: ReplyTo<()>,
+    },
     /// Keep dialling an address; answered at once.
     ConnectPeer {
         /// A well-formed multiaddress.

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
-use p2p_sync_core::engine::{EngineConfig, Input, Notification, RecoveredInstall, SyncEngine};
+use p2p_sync_core::engine::{DELETE_GUARD, EngineConfig, Input, Notification, RecoveredInstall, SyncEngine};
 use p2p_sync_core::ids::{ContentHash, DeviceId};
 use p2p_sync_core::ticket::Ticket;
 use tokio::sync::{broadcast, mpsc, watch};
@@ -70,6 +70,8 @@ pub struct Options {
     pub trust_lan: bool,
     /// Which permission bits are kept.
     pub modes: Modes,
+    /// Whether many deletions that nobody saw happen are held until the user confirms them.
+    pub delete_guard: bool,
 }
 
 /// Why the daemon cannot run.
@@ -174,6 +176,7 @@ impl Daemon {
                 name: options.name.clone(),
                 seed: identity::random32()?,
                 trust_lan: options.trust_lan,
+                delete_guard: options.delete_guard.then_some(DELETE_GUARD),
             },
             opened.store.load()?,
         );

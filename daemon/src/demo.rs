@@ -234,6 +234,7 @@ fn options(name: &str, folder: &Path, place: &Path) -> Options {
         mdns: false,
         trust_lan: false,
         modes: Modes::Full,
+        delete_guard: true,
     }
 }
 

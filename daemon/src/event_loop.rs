@@ -325,7 +325,7 @@ impl EventLoop {
             }
             ScanEvent::Failed(reason) => {
                 self.failure = Some(reason);
-                Ok(())
+                self.input(Input::ScanFailed)
             }
         }
     }

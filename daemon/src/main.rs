@@ -127,6 +127,7 @@ fn options(settings: &Settings) -> Result<Options, libp2p::multiaddr::Error> {
         join: settings.join.clone(),
         mdns: settings.mdns,
         trust_lan: settings.trust_lan,
+        delete_guard: settings.delete_guard,
         modes: match settings.modes {
             p2p_sync_daemon::config::Modes::Full => p2p_sync_daemon::root_dir::Modes::Full,
             p2p_sync_daemon::config::Modes::Exec => p2p_sync_daemon::root_dir::Modes::Exec,

@@ -153,7 +153,7 @@ impl Looker {
             let again = self.again.take_due(Instant::now());
             self.paths(again, Below::Changed);
             if self.full_at <= Instant::now() {
-                self.full();
+                self.full(&BTreeSet::new());
             }
         }
     }
@@ -171,20 +171,21 @@ impl Looker {
             }
         }
         if full || paths.len() + hints.len() > MAX_PATHS {
-            self.full();
+            self.full(&hints);
         } else {
             self.paths(hints, Below::Changed);
             self.paths(paths, Below::All);
         }
     }
 
-    fn full(&mut self) {
+    /// Looks at everything; what lies at `hints` somebody saw change.
+    fn full(&mut self, hints: &BTreeSet<RelPath>) {
         self.full_at = Instant::now() + FULL_SCAN_INTERVAL;
         let started = Instant::now();
         let events = self.events.clone();
-        let result = self
-            .scanner
-            .scan_all(&self.stop, &mut |changes| send(&events, changes));
+        let result = self.scanner.scan_all(&self.stop, &mut |changes| {
+            send(&events, not_inferred(changes, hints))
+        });
         if let Some(report) = self.report(result) {
             info!(
                 files = report.0,
@@ -236,6 +237,17 @@ impl Looker {
     }
 }
 
+/// Marks changes that the watcher hinted at, there or above, as seen to happen.
+fn not_inferred(mut changes: Vec<LocalChange>, hints: &BTreeSet<RelPath>) -> Vec<LocalChange> {
+    if !hints.is_empty() {
+        for change in &mut changes {
+            let hinted = |path: &RelPath| hints.contains(path);
+            change.inferred = !hinted(&change.path) && !change.path.ancestors().any(|above| hinted(&above));
+        }
+    }
+    changes
+}
+
 fn send(events: &mpsc::Sender<ScanEvent>, changes: Vec<LocalChange>) {
     for change in &changes {
         trace!(path = %change.path, gone = change.after.is_none(), "Found a change");
@@ -246,7 +258,24 @@ fn send(events: &mpsc::Sender<ScanEvent>, changes: Vec<LocalChange>) {
 
 #[cfg(test)]
 mod tests {
+    use p2p_sync_core::time::BootInstant;
+
     use super::*;
+
+    #[test]
+    fn what_the_watcher_hinted_at_is_not_inferred_though_a_full_scan_finds_it() {
+        let rel = |s: &str| RelPath::parse(s).unwrap();
+        let found = |path| LocalChange {
+            path: rel(path),
+            seen_at: BootInstant::default(),
+            after: None,
+            inferred: true,
+        };
+        let changes: Vec<_> = ["a", "d/e/f", "other"].map(found).into();
+        let told = not_inferred(changes, &BTreeSet::from([rel("a"), rel("d")]));
+        let inferred: Vec<bool> = told.iter().map(|change| change.inferred).collect();
+        assert_eq!(inferred, [false, false, true]);
+    }
 
     #[test]
     fn a_file_that_never_rests_waits_longer_and_keeps_no_other_waiting() {

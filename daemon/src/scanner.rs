@@ -29,8 +29,9 @@ use self::walk::Walk;
 pub use crate::root_dir::Modes;
 use crate::root_dir::{PathError, RootDir};
 
-/// Deletions that are held back until the end of a scan; more are sent on the way.
-const HELD_MAX: usize = 16_384;
+/// Deletions that are held back until the end of a scan, about 100 bytes each: a renamed directory of so many files is
+/// told whole, additions first. More are sent on the way.
+const HELD_MAX: usize = 262_144;
 
 /// What is believed to stand on disk.
 pub trait InstalledIndex: Send + Sync {
@@ -129,7 +130,7 @@ impl Scanner {
         stop: &AtomicBool,
         emit: &mut dyn FnMut(Vec<LocalChange>),
     ) -> Result<ScanReport, ScanError> {
-        let mut walk = Walk::new(self, stop, emit)?;
+        let mut walk = Walk::new(self, true, stop, emit)?;
         walk.enter(None);
         walk.run(Below::All)?;
         walk.finish()
@@ -146,7 +147,7 @@ impl Scanner {
         stop: &AtomicBool,
         emit: &mut dyn FnMut(Vec<LocalChange>),
     ) -> Result<ScanReport, ScanError> {
-        let mut walk = Walk::new(self, stop, emit)?;
+        let mut walk = Walk::new(self, false, stop, emit)?;
         let mut starts = BTreeMap::new();
         for path in paths {
             let start = self.first_unknown(path);

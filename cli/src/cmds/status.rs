@@ -141,7 +141,7 @@ Warnings  1 conflict copies lie in the folder
     fn the_status_as_json() {
         assert_eq!(
             serde_json::to_string(&StatusJson::from(sample_status())).unwrap(),
-            r#"{"schema":"p2psync.status/1","version":"0.1.0","device":{"id":"0a0a0a0a0a0a","name":"atlas","peer_id":"12D3Koo"},"group":"0707070707","role":"owner","started_at":"1970-01-12T13:46:40Z","folder":{"path":"/srv/sync","path_hex":null,"state":"syncing","files_total":12480,"files_needed":2,"bytes_needed":1572864,"conflicts":1,"join_held":0,"failure":null},"peers":{"connected":1,"total":2},"listen_addresses":["/ip4/192.0.2.7/tcp/22010/p2p/12D3Koo"],"events":40,"bytes_in":5,"bytes_out":6,"warnings":[{"code":"CONFLICTS","message":"1 conflict copies lie in the folder"}]}"#
+            r#"{"schema":"p2psync.status/1","version":"0.1.0","device":{"id":"0a0a0a0a0a0a","name":"atlas","peer_id":"12D3Koo"},"group":"0707070707","role":"owner","started_at":"1970-01-12T13:46:40Z","folder":{"path":"/srv/sync","path_hex":null,"state":"syncing","files_total":12480,"files_needed":2,"bytes_needed":1572864,"conflicts":1,"join_held":0,"deletions_held":0,"failure":null},"peers":{"connected":1,"total":2},"listen_addresses":["/ip4/192.0.2.7/tcp/22010/p2p/12D3Koo"],"events":40,"bytes_in":5,"bytes_out":6,"warnings":[{"code":"CONFLICTS","message":"1 conflict copies lie in the folder"}]}"#
         );
     }
 

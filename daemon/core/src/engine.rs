@@ -27,6 +27,7 @@ pub use message::*;
 
 use crate::ids::{DeviceId, ShortId};
 use crate::ledger::LogState;
+use crate::rel_path::RelPath;
 use crate::time::{BootInstant, Now};
 use group::Group;
 use join::Joining;
@@ -108,7 +109,10 @@ impl SyncEngine {
             logs: recovered.logs,
             pending: Pending::new(),
             peers: Peers::default(),
-            local: Local::default(),
+            local: Local::new(
+                config.delete_guard,
+                recovered.settings.contains_key(local::DELETIONS_HELD),
+            ),
             work: Work::new(recovered.needs),
             joining: Joining::recover(&recovered.settings),
             installed_count: recovered.installed_count,
@@ -140,6 +144,12 @@ impl SyncEngine {
         self.work.is_installing()
     }
 
+    /// Returns the paths whose deletions are held until the user answers.
+    #[must_use]
+    pub const fn held_deletions(&self) -> &BTreeSet<RelPath> {
+        self.local.held_deletions()
+    }
+
     /// Returns how many events this device has made.
     #[must_use]
     pub fn own_seq(&self) -> u64 {
@@ -152,6 +162,7 @@ impl SyncEngine {
             Input::Start { installs } => self.start(installs, now, view),
             Input::LocalChanges(changes) => self.local_changes(changes, now, view),
             Input::ScanFinished => self.scan_finished(now, view),
+            Input::ScanFailed => self.scan_failed(),
             Input::Connected {
                 device,
                 address,
@@ -231,6 +242,7 @@ impl SyncEngine {
             events: self.logs.values().map(LogState::size).sum(),
             peers: self.peer_statuses(),
             join_held: self.local.held() as u64,
+            deletions_held: self.local.deletions_held() as u64,
             stuck,
         }
     }

@@ -90,6 +90,7 @@ impl Cli {
             folder: Folder {
                 path: self.sync_dir.clone(),
                 modes: None,
+                delete_guard: None,
             },
             control: Control {
                 socket: self.socket.clone(),

@@ -10,7 +10,7 @@ use crate::paths::Environment;
 /// The sections and their keys, as the file and the environment spell them.
 pub(super) const KEYS: [(&str, &[&str]); 4] = [
     ("daemon", &["name", "state_dir", "log"]),
-    ("folder", &["path", "modes"]),
+    ("folder", &["path", "modes", "delete_guard"]),
     ("control", &["socket", "group"]),
     ("network", &["listen", "mdns", "peers", "trust_lan"]),
 ];
@@ -56,6 +56,8 @@ pub struct Folder {
     pub path: Option<PathBuf>,
     /// Which permission bits are kept.
     pub modes: Option<Modes>,
+    /// Whether many deletions that nobody saw happen are held.
+    pub delete_guard: Option<bool>,
 }
 
 /// `[control]`.
@@ -117,6 +119,7 @@ impl Layer {
         fill(&mut self.daemon.log, lower.daemon.log);
         fill(&mut self.folder.path, lower.folder.path);
         fill(&mut self.folder.modes, lower.folder.modes);
+        fill(&mut self.folder.delete_guard, lower.folder.delete_guard);
         fill(&mut self.control.socket, lower.control.socket);
         fill(&mut self.control.group, lower.control.group);
         fill(&mut self.network.listen, lower.network.listen);
@@ -177,6 +180,7 @@ impl Layer {
                     _ => return Err(format!("expected full or exec, found {text:?}")),
                 });
             }
+            ("folder", "delete_guard") => self.folder.delete_guard = Some(boolean()?),
             ("control", "group") => self.control.group = Some(text.to_owned()),
             ("network", "listen") => self.network.listen = Some(list()),
             ("network", "mdns") => self.network.mdns = Some(boolean()?),

@@ -263,7 +263,7 @@ fn the_first_start_names_folder_device_socket_and_next_steps() {
 fn the_summary_ends_with_ok() {
     let text = Case::new().resolve("").unwrap().summary();
     assert!(
-        text.contains("folder.modes      full\n") && text.ends_with("OK\n"),
+        text.contains("folder.modes        full\n") && text.ends_with("OK\n"),
         "{text}"
     );
 }

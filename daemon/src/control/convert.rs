@@ -74,6 +74,7 @@ fn folder(snapshot: &StatusSnapshot) -> v1::FolderStatus {
         conflicts: engine.conflicts,
         join_held: engine.join_held,
         failure: snapshot.failure.clone().unwrap_or_default(),
+        deletions_held: engine.deletions_held,
     }
 }
 
@@ -86,6 +87,16 @@ fn warnings(snapshot: &StatusSnapshot) -> Vec<v1::Warning> {
         warn(
             "JOIN_HELD",
             format!("{held} files here differ from the group's and wait for a choice"),
+        );
+    }
+    if engine.deletions_held > 0 {
+        let held = engine.deletions_held;
+        warn(
+            "DELETIONS_HELD",
+            format!(
+                "{held} entries vanished while nobody looked; nothing is deleted on other devices until: syncctl \
+                 confirm-deletes, or, to bring the files back: syncctl confirm-deletes --restore"
+            ),
         );
     }
     if engine.conflicts > 0 {
@@ -420,6 +431,7 @@ mod tests {
         assert!(warnings(&snapshot).is_empty());
         snapshot.engine.conflicts = 2;
         snapshot.engine.join_held = 3;
+        snapshot.engine.deletions_held = 4;
         snapshot.engine.stuck = vec![(RelPath::parse("a").unwrap(), "too long".into())];
         snapshot.watcher_degraded = Some("limit reached".into());
         snapshot.warnings = vec![Warning {
@@ -429,7 +441,14 @@ mod tests {
         let codes: Vec<_> = warnings(&snapshot).into_iter().map(|w| w.code).collect();
         assert_eq!(
             codes,
-            ["JOIN_HELD", "CONFLICTS", "PATH_STUCK", "WATCHER_DEGRADED", "MORE"]
+            [
+                "JOIN_HELD",
+                "DELETIONS_HELD",
+                "CONFLICTS",
+                "PATH_STUCK",
+                "WATCHER_DEGRADED",
+                "MORE"
+            ]
         );
     }
 

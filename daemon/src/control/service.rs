@@ -140,6 +140,16 @@ impl ControlService for Rpcs {
         let summary = self.ask(|reply| ControlCommand::GetJournal { reply }).await?;
         Ok(Response::new(convert::journal(&summary)))
     }
+
+    async fn confirm_deletes(
+        &self,
+        request: Request<v1::ConfirmDeletesRequest>,
+    ) -> Result<Response<v1::ConfirmDeletesResponse>, Status> {
+        let restore = request.into_inner().restore;
+        self.ask(|reply| ControlCommand::ConfirmDeletes { restore, reply })
+            .await?;
+        Ok(Response::new(v1::ConfirmDeletesResponse {}))
+    }
 }
 
 impl Rpcs {

@@ -75,6 +75,9 @@ impl EventLoop {
                 (Command::ResolveJoin { choice }, Waiting::Done(reply))
             }
             ControlCommand::Rescan { path, reply } => (Command::Rescan { path }, Waiting::Done(reply)),
+            ControlCommand::ConfirmDeletes { restore, reply } => {
+                (Command::ConfirmDeletes { restore }, Waiting::Done(reply))
+            }
         };
         self.next_command += 1;
         let id = CommandId(self.next_command);

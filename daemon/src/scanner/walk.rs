@@ -46,6 +46,8 @@ enum Found {
 pub(super) struct Walk<'a> {
     scanner: &'a Scanner,
     stop: &'a AtomicBool,
+    /// Whether it is a full scan.
+    full: bool,
     emit: &'a mut dyn FnMut(Vec<LocalChange>),
     stack: Vec<Option<RelPath>>,
     found: Vec<Found>,
@@ -60,12 +62,14 @@ pub(super) struct Walk<'a> {
 impl<'a> Walk<'a> {
     pub(super) fn new(
         scanner: &'a Scanner,
+        full: bool,
         stop: &'a AtomicBool,
         emit: &'a mut dyn FnMut(Vec<LocalChange>),
     ) -> Result<Self, ScanError> {
         let walk = Self {
             scanner,
             stop,
+            full,
             emit,
             stack: Vec::new(),
             found: Vec::new(),
@@ -245,6 +249,7 @@ impl<'a> Walk<'a> {
                             path: path.clone(),
                             seen_at: self.seen_at,
                             after: Some(after),
+                            inferred: self.full,
                         }),
                         0,
                     );
@@ -288,6 +293,7 @@ impl<'a> Walk<'a> {
                         path,
                         seen_at: self.seen_at,
                         after: Some(after),
+                        inferred: self.full,
                     }),
                     0,
                 );
@@ -328,6 +334,7 @@ impl<'a> Walk<'a> {
                     path,
                     seen_at: self.seen_at,
                     after: None,
+                    inferred: self.full,
                 }),
                 0,
             );
@@ -367,6 +374,7 @@ impl<'a> Walk<'a> {
                     path,
                     seen_at: self.seen_at,
                     after: None,
+                    inferred: self.full,
                 }),
                 0,
             );
@@ -463,6 +471,7 @@ impl<'a> Walk<'a> {
                     path,
                     seen_at,
                     after: Some(after),
+                    inferred: self.full,
                 });
             }
             Hashed::Unstable => self.report.retry.push(path),

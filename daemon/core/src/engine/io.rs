@@ -40,8 +40,10 @@ pub enum Input {
     },
     /// The scanner found these paths different from what [`StateView::installed`] says, or wants to know nothing.
     LocalChanges(Vec<LocalChange>),
-    /// A full scan that [`Output::Scan`] asked for has sent its last [`Input::LocalChanges`].
+    /// A full scan has sent its last [`Input::LocalChanges`].
     ScanFinished,
+    /// A full scan came to no result: what it did not find may be there.
+    ScanFailed,
     /// A connection to a device is up; the first of possibly several.
     Connected {
         /// Who.
@@ -139,6 +141,8 @@ pub struct LocalChange {
     pub seen_at: BootInstant,
     /// What is there; `None`: proven absent (ENOENT with intact parents and the right root).
     pub after: Option<Observed>,
+    /// Whether a full scan found it: then nobody saw it happen.
+    pub inferred: bool,
 }
 
 /// What the scanner found at a path; stable while it was hashed.
@@ -370,6 +374,11 @@ pub enum Command {
         /// What.
         choice: JoinChoice,
     },
+    /// Publish the deletions that are held, or bring the files back.
+    ConfirmDeletes {
+        /// Whether to bring the files back.
+        restore: bool,
+    },
 }
 
 /// What to do with differing files when joining with many of them.
@@ -559,7 +568,13 @@ pub struct EngineConfig {
     pub seed: [u8; 32],
     /// Whether devices of the local network are admitted without asking.
     pub trust_lan: bool,
+    /// Deletions found by one scan that are published without asking, even if they are more than half of the folder's
+    /// entries; [`DELETE_GUARD`] for people's folders. `None`: all are.
+    pub delete_guard: Option<usize>,
 }
+
+/// Deletions found by one scan that are published without asking: fewer are soon undone by hand.
+pub const DELETE_GUARD: usize = 100;
 
 /// What the engine is doing, for people.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -600,6 +615,8 @@ pub struct Status {
     pub peers: Vec<PeerStatus>,
     /// Files of a joiner that are held until the user chooses; 0: none.
     pub join_held: u64,
+    /// Deletions that are held until the user confirms them or has the files restored; 0: none.
+    pub deletions_held: u64,
     /// Paths that cannot be brought into the wanted state, with the reason; at most 100.
     pub stuck: Vec<(RelPath, String)>,
 }

@@ -266,6 +266,7 @@ impl SyncEngine {
                 });
             }
             Command::ResolveJoin { choice } => self.resolve_join(id, choice, view),
+            Command::ConfirmDeletes { restore } => self.confirm_deletes(id, restore, now, view),
         }
     }
 

@@ -4,12 +4,15 @@
 //! many as fit become one event. What a change means is decided at that moment against what is believed to stand on
 //! disk, so a report that is outdated by then means nothing. Both ends of a rename go into one event (`moves`).
 
+mod guard;
 mod joiner;
 mod moves;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+pub(super) use self::guard::DELETIONS_HELD;
+use self::guard::Guard;
 use self::moves::Moves;
 use super::{BatchNo, LocalChange, Notification, Observed, Output, Phase, StateView, SyncEngine};
 use crate::ids::Dot;
@@ -30,6 +33,7 @@ pub(super) struct Local {
     moves: Moves,
     /// Files of unknown descent, until the scan is over or the user has chosen.
     held: BTreeMap<RelPath, Observed>,
+    guard: Guard,
     published_at: Option<BootInstant>,
     published_in: BatchNo,
 }
@@ -43,12 +47,21 @@ struct Change {
 }
 
 impl Local {
+    /// Makes it; `delete_guard` as in [`EngineConfig`](super::EngineConfig), `held` says whether deletions wait for an
+    /// answer since an earlier run.
+    pub(super) fn new(delete_guard: Option<usize>, held: bool) -> Self {
+        Self {
+            guard: Guard::new(delete_guard, held),
+            ..Self::default()
+        }
+    }
+
     pub(super) fn len(&self) -> usize {
         self.queue.len()
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.queue.is_empty() && self.moves.is_empty()
+        self.queue.is_empty() && self.moves.is_empty() && self.guard.is_empty()
     }
 
     pub(super) fn held(&self) -> usize {
@@ -73,7 +86,12 @@ impl Local {
     }
 
     pub(super) fn clear(&mut self) {
-        *self = Self::default();
+        let mut guard = std::mem::take(&mut self.guard);
+        guard.clear();
+        *self = Self {
+            guard,
+            ..Self::default()
+        };
     }
 }
 
@@ -132,7 +150,13 @@ impl SyncEngine {
             // The scan that follows sees it again.
             return;
         }
-        for LocalChange { path, seen_at, after } in changes {
+        for change in changes {
+            let LocalChange {
+                path,
+                seen_at,
+                after,
+                inferred,
+            } = change;
             // A joiner's file that waits to be published stays one when it is seen again.
             let import = self.local.queue.get(&path).is_some_and(|waiting| waiting.import);
             let seen_at = Some(seen_at);
@@ -140,6 +164,9 @@ impl SyncEngine {
                 after,
                 seen_at,
                 import,
+            };
+            let Some(change) = self.guarded(&path, change, inferred, view) else {
+                continue;
             };
             let from = self.moved_from(&path, &change, view);
             self.local.add(path, change, from, now.boot);

@@ -325,9 +325,13 @@ impl SyncEngine {
     /// Compares what should stand at a path with what does, and notes the difference as a need.
     pub(super) fn update_need(&mut self, path: &RelPath, view: &impl StateView) {
         let want = self.want(path, view);
+        if want.is_none() {
+            self.forget_held_deletion(path, view);
+        }
         let have = self.pending.installed(view, path);
         let need = match (want, have) {
             (None, None) => None,
+            (None, Some(_)) if self.local.holds_deletion(path) => None,
             (None, Some(have)) => Some(Need::Remove {
                 content: have.entry.node.content(),
             }),

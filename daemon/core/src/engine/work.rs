@@ -427,7 +427,7 @@ impl SyncEngine {
     fn schedule_puts(&mut self, view: &impl StateView) {
         let mut jobs = Vec::new();
         while let Some(path) = self.work.ready_puts.pop_first() {
-            if self.local.holds(&path) {
+            if self.local.holds(&path) || self.local.holds_deletion(&path) {
                 self.work.set_stage(&path, Stage::Parked);
                 continue;
             }

@@ -71,6 +71,9 @@ async fn event_loop(mut commands: mpsc::Receiver<ControlCommand>) {
                 assert_eq!(path, RelPath::parse("docs").ok());
                 let _ = reply.send(Ok(()));
             }
+            ControlCommand::ConfirmDeletes { reply, .. } => {
+                let _ = reply.send(Err(ControlError::Command(CommandError::Busy)));
+            }
             // Dropped, as when the daemon stops in between.
             ControlCommand::ConnectPeer { .. } => {}
             ControlCommand::GetJournal { reply } => {

@@ -119,7 +119,7 @@ impl World {
             Work::Look(paths) => {
                 let here = &self.devices[device];
                 let paths = scanner::around(&paths, &here.disk, here.store.durable());
-                self.look_and_tell(device, &paths);
+                self.look_and_tell(device, &paths, false);
                 Ok(())
             }
             Work::Report => self.next_report(device),

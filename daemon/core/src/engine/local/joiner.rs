@@ -71,8 +71,9 @@ impl SyncEngine {
         }
     }
 
-    /// The first scan is over.
+    /// A full scan is over.
     pub(in crate::engine) fn scan_finished(&mut self, now: Now, view: &impl StateView) {
+        self.judge_deletions(now, view);
         let Phase::Scanning { joining } = self.phase else {
             return;
         };
