@@ -10,3 +10,4 @@ pub(crate) mod rescan;
 pub(crate) mod status;
 pub(crate) mod wait;
 pub(crate) mod watch;
+pub(crate) mod why;

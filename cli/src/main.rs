@@ -157,6 +157,10 @@ async fn dispatch(command: Option<Command>, session: &mut Session<'_>) -> Result
         Some(Command::Rescan { path }) => cmds::rescan::run(session, path).await,
         Some(Command::Journal) => cmds::journal::run(session).await,
         Some(Command::ConfirmDeletes { restore }) => cmds::guards::confirm_deletes(session, restore).await,
+        Some(Command::Why { path }) => cmds::why::run(session, path).await,
+        Some(Command::Pause) => cmds::guards::pause(session).await,
+        Some(Command::Resume) => cmds::guards::resume(session).await,
+        Some(Command::Leave { yes }) => cmds::guards::leave(session, yes).await,
     }
 }
 

@@ -182,6 +182,7 @@ impl ControlService for Fake {
                 group_id: "0707070707".into(),
                 role: v1::Role::Editor.into(),
                 addresses: Vec::new(),
+                ..Default::default()
             })),
         }
     }
@@ -198,6 +199,24 @@ impl ControlService for Fake {
         _: Request<v1::ConfirmDeletesRequest>,
     ) -> Result<Response<v1::ConfirmDeletesResponse>, Status> {
         Err(refusal(Code::InvalidArgument, reason::INVALID_ARGUMENT))
+    }
+
+    async fn why(&self, _: Request<v1::WhyRequest>) -> Result<Response<v1::WhyResponse>, Status> {
+        Ok(Response::new(v1::WhyResponse::default()))
+    }
+
+    async fn pause(&self, _: Request<v1::PauseRequest>) -> Result<Response<v1::PauseResponse>, Status> {
+        Ok(Response::new(v1::PauseResponse {}))
+    }
+
+    async fn resume(&self, _: Request<v1::ResumeRequest>) -> Result<Response<v1::ResumeResponse>, Status> {
+        Ok(Response::new(v1::ResumeResponse {}))
+    }
+
+    async fn leave(&self, _: Request<v1::LeaveRequest>) -> Result<Response<v1::LeaveResponse>, Status> {
+        Ok(Response::new(v1::LeaveResponse {
+            group_id: "0909090909".into(),
+        }))
     }
 }
 

@@ -5,6 +5,7 @@
 //! again. Nothing here waits for a service; services wait for this task.
 
 mod commands;
+mod why;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
@@ -15,7 +16,7 @@ use std::time::{Duration, SystemTime};
 use p2p_sync_core::engine::{
     BatchNo, CommandId, FolderState, Input, JoinChoice, Notification, Output, SyncEngine,
 };
-use p2p_sync_core::ids::{ContentHash, DeviceId};
+use p2p_sync_core::ids::{ContentHash, DeviceId, GroupId};
 use p2p_sync_core::rel_path::RelPath;
 use p2p_sync_core::ticket::Ticket;
 use p2p_sync_core::time::Now;
@@ -23,7 +24,7 @@ use tokio::sync::{broadcast, mpsc, watch};
 use tracing::{debug, error, info, trace, warn};
 
 use crate::clock;
-use crate::control::{ControlCommand, Joined, ReplyTo, StatusSnapshot, Warning};
+use crate::control::{ControlCommand, Joined, ReplyTo, StatusSnapshot, WhyAnswer};
 use crate::install_task::{DiskCommand, DiskEvent};
 use crate::journal::JournalService;
 use crate::network::{NetworkCommand, NetworkEvent};
@@ -37,6 +38,8 @@ use crate::worktree::InstallToken;
 const MAX_LOCAL_BACKLOG: usize = 8192;
 /// Between two snapshots for `status`.
 const STATUS_INTERVAL: Duration = Duration::from_millis(100);
+/// Paths that could not be looked at which a snapshot names.
+const MAX_UNREADABLE: usize = 100;
 /// Own events between two notes of their number in the journal.
 const OWN_SEQ_INTERVAL: u64 = 64;
 
@@ -91,6 +94,8 @@ enum Waiting {
     Invite(ReplyTo<Ticket>),
     Join(ReplyTo<Joined>, Option<JoinChoice>),
     Done(ReplyTo<()>),
+    Why(ReplyTo<WhyAnswer>),
+    Leave(ReplyTo<GroupId>),
 }
 
 /// See the module.
@@ -236,6 +241,7 @@ impl EventLoop {
             Output::Members(members) => self.send(NetworkCommand::Members(members)),
             Output::Announce { group } => self.send(NetworkCommand::Announce { group }),
             Output::Dial { address } => self.send(NetworkCommand::Dial { address }),
+            Output::Undial { address } => self.send(NetworkCommand::Forget { address }),
             Output::Fetch(jobs) => self.services.fetcher.fetch(jobs),
             Output::DropContent(contents) => self.drop_content(contents),
             Output::Install(jobs) => self.to_disk(DiskCommand::Install(jobs)),
@@ -322,6 +328,10 @@ impl EventLoop {
                 self.scan_problems = problems;
                 self.input(Input::ScanFinished)?;
                 self.choose_held()
+            }
+            ScanEvent::Problems(problems) => {
+                self.scan_problems = problems;
+                Ok(())
             }
             ScanEvent::Failed(reason) => {
                 self.failure = Some(reason);
@@ -417,19 +427,14 @@ impl EventLoop {
             info!(state = ?engine.state, files, needed, conflicts, "Folder");
             crate::service_manager::status(&format!("{:?}: {files} files, {needed} to go", engine.state));
         }
-        let mut warnings = Vec::new();
-        for (path, reason) in self.scan_problems.iter().take(20) {
-            warnings.push(Warning {
-                code: "UNREADABLE",
-                message: format!("{path}: {reason}"),
-            });
-        }
+        let unreadable = self.scan_problems.iter().take(MAX_UNREADABLE).cloned().collect();
         let next = StatusSnapshot {
             engine,
             listen: self.listen.clone(),
             watcher_degraded: (self.services.degraded)(),
             failure: self.failure.clone(),
-            warnings,
+            unreadable,
+            unreadable_count: self.scan_problems.len() as u64,
             bytes_in: self.services.stats.bytes_in(),
             bytes_out: self.services.stats.bytes_out(),
             ..StatusSnapshot::clone(&self.services.status.borrow())

@@ -20,6 +20,8 @@ use crate::scanner::{Below, ScanError, ScanReport, Scanner};
 pub(crate) const CHANGE_BATCHES: usize = 4;
 /// Between two full scans that nobody asked for.
 const FULL_SCAN_INTERVAL: Duration = Duration::from_secs(3600);
+/// Between two looks at the folder itself: a scan would tell, but when nothing happens there is none.
+const ROOT_INTERVAL: Duration = Duration::from_secs(30);
 /// Until a file that changed while it was read, or just before, is looked at again; doubles while it goes on.
 const RETRY_AFTER: Duration = Duration::from_millis(60);
 /// Longest wait for a file that changes all the time.
@@ -48,6 +50,8 @@ pub(crate) enum ScanEvent {
         /// Paths that could not be looked at, with the reason.
         problems: Vec<(RelPath, String)>,
     },
+    /// What could not be read changed, though nobody asked for a full scan.
+    Problems(Vec<(RelPath, String)>),
     /// The folder itself cannot be scanned.
     Failed(String),
 }
@@ -73,6 +77,9 @@ pub(crate) fn spawn(scanner: Scanner, events: mpsc::Sender<ScanEvent>) -> std::i
         stop: stop.clone(),
         again: Again::default(),
         full_at: Instant::now() + FULL_SCAN_INTERVAL,
+        root_at: Instant::now() + ROOT_INTERVAL,
+        root_lost: false,
+        problems: BTreeMap::new(),
     };
     let thread = std::thread::Builder::new()
         .name("scan".to_owned())
@@ -90,6 +97,11 @@ struct Looker {
     stop: Arc<AtomicBool>,
     again: Again,
     full_at: Instant,
+    /// When to see whether the folder is still there.
+    root_at: Instant,
+    root_lost: bool,
+    /// What could not be read when it was looked at last.
+    problems: BTreeMap<RelPath, String>,
 }
 
 /// Files to look at again. Each waits longer the more often it was found unfit, and none waits for another.
@@ -144,7 +156,8 @@ impl Looker {
     fn run(mut self, inbox: &Receiver<ScanCommand>) {
         while !self.stop.load(Ordering::Relaxed) {
             let now = Instant::now();
-            let due = self.again.next().map_or(self.full_at, |at| at.min(self.full_at));
+            let due = self.full_at.min(self.root_at);
+            let due = self.again.next().map_or(due, |at| at.min(due));
             match inbox.recv_timeout(due.saturating_duration_since(now)) {
                 Ok(command) => self.take(command, inbox),
                 Err(RecvTimeoutError::Disconnected) => return,
@@ -152,10 +165,30 @@ impl Looker {
             }
             let again = self.again.take_due(Instant::now());
             self.paths(again, Below::Changed);
+            if self.root_at <= Instant::now() {
+                self.check_root();
+            }
             if self.full_at <= Instant::now() {
                 self.full(&BTreeSet::new());
             }
         }
+    }
+
+    /// Says so when the folder is gone; when it is back, all of it is looked at.
+    fn check_root(&mut self) {
+        self.root_at = Instant::now() + ROOT_INTERVAL;
+        match self.scanner.check_root() {
+            Ok(()) if self.root_lost => self.full_at = Instant::now(),
+            Err(error) if !self.root_lost => self.failed(&error),
+            Ok(()) | Err(_) => {}
+        }
+    }
+
+    fn failed(&mut self, error: &ScanError) {
+        self.root_lost = matches!(error, ScanError::RootChanged);
+        let text = crate::error_chain(error);
+        error!(error = %text, "Cannot scan the folder");
+        let _ = self.events.blocking_send(ScanEvent::Failed(text));
     }
 
     /// Takes a command and whatever else waits, so that many hints become one look.
@@ -184,9 +217,11 @@ impl Looker {
         let started = Instant::now();
         let events = self.events.clone();
         let result = self.scanner.scan_all(&self.stop, &mut |changes| {
-            send(&events, not_inferred(changes, hints))
+            send(&events, not_inferred(changes, hints));
         });
         if let Some(report) = self.report(result) {
+            self.root_lost = false;
+            self.problems = report.1.iter().cloned().collect();
             info!(
                 files = report.0,
                 ms = started.elapsed().as_millis(),
@@ -211,7 +246,24 @@ impl Looker {
         let result = self
             .scanner
             .scan_paths(&paths, below, &self.stop, &mut |changes| send(&events, changes));
-        self.report(result);
+        if let Some((_, found)) = self.report(result) {
+            self.note_problems(&paths, found);
+        }
+    }
+
+    /// Replaces what was known of these paths and what lies below them.
+    fn note_problems(&mut self, looked: &[RelPath], found: Vec<(RelPath, String)>) {
+        if self.problems.is_empty() && found.is_empty() {
+            return;
+        }
+        let before = self.problems.clone();
+        let seen = |path: &RelPath| looked.iter().any(|at| at == path || path.is_below(at));
+        self.problems.retain(|path, _| !seen(path));
+        self.problems.extend(found);
+        if self.problems != before {
+            let all = self.problems.clone().into_iter().collect();
+            let _ = self.events.blocking_send(ScanEvent::Problems(all));
+        }
     }
 
     fn report(&mut self, result: Result<ScanReport, ScanError>) -> Option<(u64, Vec<(RelPath, String)>)> {
@@ -228,9 +280,7 @@ impl Looker {
                 Some((report.files, report.problems))
             }
             Err(error) => {
-                let text = crate::error_chain(&error);
-                error!(error = %text, "Cannot scan the folder");
-                let _ = self.events.blocking_send(ScanEvent::Failed(text));
+                self.failed(&error);
                 None
             }
         }

@@ -25,6 +25,7 @@ use p2p_sync_core::engine::LocalChange;
 use p2p_sync_core::rel_path::RelPath;
 use p2p_sync_core::tree::Installed;
 
+pub(crate) use self::ignore::is_ignored;
 use self::walk::Walk;
 pub use crate::root_dir::Modes;
 use crate::root_dir::{PathError, RootDir};
@@ -56,7 +57,10 @@ pub enum ScanError {
     #[error(transparent)]
     Io(#[from] PathError),
     /// The folder is not the one that was opened, or not where it was: nothing found in it means anything.
-    #[error("The folder was moved, replaced or unmounted")]
+    #[error(
+        "The folder was moved, replaced or unmounted; put it back, then: syncctl rescan; if it was mounted anew, restart \
+         the daemon"
+    )]
     RootChanged,
 }
 
@@ -119,6 +123,18 @@ impl Scanner {
             modes,
             watch,
         })
+    }
+
+    /// Sees whether the folder is the one that was opened, and where it was.
+    ///
+    /// # Errors
+    /// [`ScanError::RootChanged`] if not.
+    pub fn check_root(&self) -> Result<(), ScanError> {
+        if self.root.is_root(&self.root_id) {
+            Ok(())
+        } else {
+            Err(ScanError::RootChanged)
+        }
     }
 
     /// Looks at the whole folder; hands over changes in portions, parents before what lies in them. Blocks.

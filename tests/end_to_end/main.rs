@@ -4,6 +4,7 @@
 mod changes;
 mod command_line;
 mod crash;
+mod guards;
 mod joining;
 mod malicious;
 mod offline;

@@ -62,6 +62,10 @@ pub(crate) struct Desk {
     next: u64,
     pub(crate) loses_question: LosesQuestion,
     pub(crate) loses_answer: LosesAnswer,
+    /// While set, nothing that is asked for is fetched.
+    pub(crate) holds_fetches: bool,
+    /// While set, this comes of every install.
+    pub(crate) refuses: Option<InstallOutcome>,
 }
 
 impl Desk {
@@ -77,6 +81,8 @@ impl Desk {
             next: 0,
             loses_question: Box::new(|_, _, _| false),
             loses_answer: Box::new(|_, _| false),
+            holds_fetches: false,
+            refuses: None,
         };
         for index in 0..desk.seats.len() {
             desk.tell(index, Input::Start { installs: vec![] });
@@ -268,6 +274,16 @@ impl Desk {
                     self.inbox.push_back((asker, answer));
                 }
             }
+            Output::Fetch(_) if self.holds_fetches => {}
+            Output::Install(jobs) if self.refuses.is_some() => {
+                let outcome = self.refuses.clone().into_iter().cycle();
+                let results = jobs.into_iter().zip(outcome);
+                let results = results.map(|(job, outcome)| InstallResult {
+                    path: job.path,
+                    outcome,
+                });
+                self.inbox.push_back((index, Input::Installed(results.collect())));
+            }
             Output::Fetch(jobs) => {
                 seat.fetched += jobs.len();
                 let contents = jobs.iter().map(|job| job.content).collect();
@@ -296,6 +312,7 @@ impl Desk {
             Output::Gossip(_)
             | Output::Members(_)
             | Output::Dial { .. }
+            | Output::Undial { .. }
             | Output::DropContent(_)
             | Output::Rescan(_)
             | Output::Notify(_) => {}

@@ -2,9 +2,12 @@
 //! the same trace.
 
 mod desk;
+mod explaining;
 mod guarding;
 mod invariants;
 mod joining;
+mod leaving;
+mod pausing;
 mod publishing;
 
 use p2p_sync_tests::sim::trace::Sink;

@@ -1,6 +1,6 @@
 //! `syncctl rescan`.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
@@ -21,11 +21,7 @@ struct Json {
 
 pub(crate) async fn run(session: &mut Session<'_>, path: Option<OsString>) -> Result<(), Stop> {
     let path = match path {
-        Some(path) if path.as_bytes().starts_with(b"/") => {
-            let folder = status::fetch(session).await?.folder.unwrap_or_default().path;
-            below(&folder, &unescape(path.as_bytes()))?
-        }
-        Some(path) => clean(&unescape(path.as_bytes())),
+        Some(path) => in_folder(session, &path).await?,
         None => Vec::new(),
     };
     let request = v1::RescanRequest { path: path.clone() };
@@ -47,6 +43,15 @@ pub(crate) async fn run(session: &mut Session<'_>, path: Option<OsString>) -> Re
     })
 }
 
+/// Returns a path as it was typed as one below the folder.
+pub(crate) async fn in_folder(session: &Session<'_>, path: &OsStr) -> Result<Vec<u8>, Failure> {
+    if path.as_bytes().starts_with(b"/") {
+        let folder = status::fetch(session).await?.folder.unwrap_or_default().path;
+        return below(&folder, &unescape(path.as_bytes()));
+    }
+    Ok(clean(&unescape(path.as_bytes())))
+}
+
 /// Takes `./` and slashes away where a shell's completion puts them; `.` is the whole folder.
 fn clean(path: &[u8]) -> Vec<u8> {
     let mut path = path;
@@ -61,7 +66,6 @@ fn clean(path: &[u8]) -> Vec<u8> {
 
 /// Returns the part of an absolute path below the folder.
 fn below(folder: &[u8], path: &[u8]) -> Result<Vec<u8>, Failure> {
-    use std::ffi::OsStr;
     let (folder, path) = (
         Path::new(OsStr::from_bytes(folder)),
         Path::new(OsStr::from_bytes(path)),

@@ -15,6 +15,7 @@ mod message;
 mod paths;
 mod pending;
 mod sync;
+mod why;
 mod work;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -48,6 +49,7 @@ pub struct SyncEngine {
     key: SigningKey,
     name: String,
     trust_lan: bool,
+    paused: bool,
     random: Random,
     phase: Phase,
     group: Option<Group>,
@@ -67,6 +69,9 @@ pub struct SyncEngine {
     gated: VecDeque<(BatchNo, Output)>,
     out: VecDeque<Output>,
 }
+
+/// Setting: present while the user has the folder paused.
+const PAUSED: &str = "paused";
 
 /// How far the engine is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -100,6 +105,7 @@ impl SyncEngine {
             key,
             name,
             trust_lan: config.trust_lan,
+            paused: recovered.settings.contains_key(PAUSED),
             random: Random {
                 seed: config.seed,
                 counter: 0,
@@ -112,6 +118,7 @@ impl SyncEngine {
             local: Local::new(
                 config.delete_guard,
                 recovered.settings.contains_key(local::DELETIONS_HELD),
+                recovered.settings.get(local::JOIN_COUNTS),
             ),
             work: Work::new(recovered.needs),
             joining: Joining::recover(&recovered.settings),
@@ -221,7 +228,7 @@ impl SyncEngine {
             self.peers.deadline(),
             self.joining.deadline(),
             self.work.deadline(),
-            self.local.deadline(self.may_publish()),
+            self.local.deadline(self.may_publish() && !self.paused),
         ];
         deadlines.into_iter().flatten().min()
     }
@@ -229,7 +236,6 @@ impl SyncEngine {
     /// Returns a snapshot for people.
     #[must_use]
     pub fn status(&self) -> Status {
-        let stuck = self.work.stuck();
         Status {
             device: Some(self.me),
             group: self.group.as_ref().map(|group| group.id),
@@ -243,18 +249,34 @@ impl SyncEngine {
             peers: self.peer_statuses(),
             join_held: self.local.held() as u64,
             deletions_held: self.local.deletions_held() as u64,
-            stuck,
+            stuck: self.work.stuck(),
+            stuck_count: self.work.stuck_count(),
+            join: self.local.join_counts(),
         }
     }
 
     fn folder_state(&self) -> FolderState {
         match self.phase {
             Phase::NoGroup | Phase::CatchingUp => FolderState::Starting,
+            _ if self.paused => FolderState::Paused,
             Phase::Scanning { .. } => FolderState::Scanning,
             Phase::Running if self.work.is_empty() && self.local.is_empty() && !self.peers.is_pulling() => {
                 FolderState::InSync
             }
             Phase::Running => FolderState::Syncing,
+        }
+    }
+
+    /// Stops or resumes all changes of the folder and of the ledger that come from it.
+    fn set_paused(&mut self, paused: bool) {
+        if self.paused == paused {
+            return;
+        }
+        self.paused = paused;
+        self.pending.set_setting(PAUSED, paused.then(Vec::new));
+        // What the scan found while paused was not compared.
+        if !paused && self.phase == (Phase::Scanning { joining: true }) {
+            self.emit(Output::Scan);
         }
     }
 

@@ -15,7 +15,7 @@ use p2p_sync_proto::{reason, v1};
 use tonic::Status;
 
 use super::status::invalid;
-use super::{JournalSummary, MAX_INVITE_USES, StatusSnapshot, Warning};
+use super::{JournalSummary, MAX_INVITE_USES, StatusSnapshot, Warning, guards};
 
 /// Paths in one journal answer; at 4 KiB each they stay below tonic's message limit of 4 MiB.
 const MAX_JOURNAL_PATHS: usize = 1_000;
@@ -64,7 +64,9 @@ fn folder(snapshot: &StatusSnapshot) -> v1::FolderStatus {
         (None, FolderState::Scanning) => v1::FolderState::Scanning,
         (None, FolderState::Syncing) => v1::FolderState::Syncing,
         (None, FolderState::InSync) => v1::FolderState::InSync,
+        (None, FolderState::Paused) => v1::FolderState::Paused,
     };
+    let (stuck, stuck_total) = guards::stuck(snapshot);
     v1::FolderStatus {
         path: path_bytes(&snapshot.folder),
         state: state.into(),
@@ -75,6 +77,9 @@ fn folder(snapshot: &StatusSnapshot) -> v1::FolderStatus {
         join_held: engine.join_held,
         failure: snapshot.failure.clone().unwrap_or_default(),
         deletions_held: engine.deletions_held,
+        stuck,
+        stuck_total,
+        join: engine.join.map(guards::join_counts),
     }
 }
 
@@ -105,8 +110,9 @@ fn warnings(snapshot: &StatusSnapshot) -> Vec<v1::Warning> {
             format!("{} conflict copies lie in the folder", engine.conflicts),
         );
     }
-    for (path, why) in &engine.stuck {
-        warn("PATH_STUCK", format!("{path}: {why}"));
+    let stuck = engine.stuck_count + snapshot.unreadable_count;
+    if stuck > 0 {
+        warn("PATH_STUCK", format!("{stuck} paths are stuck"));
     }
     if let Some(why) = &snapshot.watcher_degraded {
         warn(
@@ -157,7 +163,7 @@ fn peer(peer: &PeerStatus) -> v1::Peer {
     }
 }
 
-fn device(id: DeviceId, name: &str) -> v1::Device {
+pub(super) fn device(id: DeviceId, name: &str) -> v1::Device {
     v1::Device {
         id: id.to_hex(),
         name: name.to_owned(),
@@ -432,7 +438,7 @@ mod tests {
         snapshot.engine.conflicts = 2;
         snapshot.engine.join_held = 3;
         snapshot.engine.deletions_held = 4;
-        snapshot.engine.stuck = vec![(RelPath::parse("a").unwrap(), "too long".into())];
+        snapshot.engine.stuck_count = 1;
         snapshot.watcher_degraded = Some("limit reached".into());
         snapshot.warnings = vec![Warning {
             code: "MORE",

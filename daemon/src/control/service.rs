@@ -10,7 +10,7 @@ use tokio_stream::Stream;
 use tonic::{Request, Response, Status};
 
 use super::status::{from_error, invalid};
-use super::{Backend, ControlCommand, ControlError, ReplyTo, convert, watch};
+use super::{Backend, ControlCommand, ControlError, ReplyTo, convert, guards, watch};
 
 /// How long a command may take. A join dials every address of the ticket; nothing else takes more than moments.
 const REPLY_TIMEOUT: Duration = Duration::from_secs(120);
@@ -95,6 +95,9 @@ impl ControlService for Rpcs {
     async fn join(&self, request: Request<v1::JoinRequest>) -> Result<Response<v1::JoinResponse>, Status> {
         let request = request.into_inner();
         let choice = convert::join_choice(request.choice)?;
+        if request.ticket.trim().is_empty() && request.dry_run {
+            return self.counted();
+        }
         if request.ticket.trim().is_empty() {
             let Some(choice) = choice else {
                 return Err(invalid(
@@ -102,10 +105,8 @@ impl ControlService for Rpcs {
                     "There is neither a ticket nor a choice",
                 ));
             };
-            if !request.dry_run {
-                self.ask(|reply| ControlCommand::ResolveJoin { choice, reply })
-                    .await?;
-            }
+            self.ask(|reply| ControlCommand::ResolveJoin { choice, reply })
+                .await?;
             return Ok(Response::new(v1::JoinResponse::default()));
         }
         let ticket = convert::ticket(&request.ticket)?;
@@ -130,6 +131,7 @@ impl ControlService for Rpcs {
             group_id: joined.group.to_hex(),
             role,
             addresses,
+            ..Default::default()
         }))
     }
 
@@ -150,9 +152,52 @@ impl ControlService for Rpcs {
             .await?;
         Ok(Response::new(v1::ConfirmDeletesResponse {}))
     }
+
+    async fn why(&self, request: Request<v1::WhyRequest>) -> Result<Response<v1::WhyResponse>, Status> {
+        let path = convert::rel_path(request.into_inner().path)?;
+        let Some(path) = path else {
+            return Err(invalid(reason::BAD_PATH, "There is no path"));
+        };
+        let answer = self.ask(|reply| ControlCommand::Why { path, reply }).await?;
+        let response = guards::why(answer, &self.backend.status.borrow());
+        Ok(Response::new(response))
+    }
+
+    async fn pause(&self, _: Request<v1::PauseRequest>) -> Result<Response<v1::PauseResponse>, Status> {
+        let paused = true;
+        self.ask(|reply| ControlCommand::SetPaused { paused, reply })
+            .await?;
+        Ok(Response::new(v1::PauseResponse {}))
+    }
+
+    async fn resume(&self, _: Request<v1::ResumeRequest>) -> Result<Response<v1::ResumeResponse>, Status> {
+        let paused = false;
+        self.ask(|reply| ControlCommand::SetPaused { paused, reply })
+            .await?;
+        Ok(Response::new(v1::ResumeResponse {}))
+    }
+
+    async fn leave(&self, _: Request<v1::LeaveRequest>) -> Result<Response<v1::LeaveResponse>, Status> {
+        let group = self.ask(|reply| ControlCommand::Leave { reply }).await?;
+        let group_id = group.to_hex();
+        Ok(Response::new(v1::LeaveResponse { group_id }))
+    }
 }
 
 impl Rpcs {
+    /// Says what the files turned out to be that a join found.
+    fn counted(&self) -> Result<Response<v1::JoinResponse>, Status> {
+        let counts = self.backend.status.borrow().engine.join;
+        let Some(counts) = counts.map(guards::join_counts) else {
+            let text = "No files wait for a choice; what a join will find is known once the group is joined";
+            return Err(invalid(reason::INVALID_ARGUMENT, text));
+        };
+        Ok(Response::new(v1::JoinResponse {
+            counts: Some(counts),
+            ..Default::default()
+        }))
+    }
+
     /// Hands a command over and waits for its answer.
     async fn ask<T>(&self, command: impl FnOnce(ReplyTo<T>) -> ControlCommand + Send) -> Result<T, Status>
     where

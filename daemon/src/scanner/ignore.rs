@@ -12,7 +12,7 @@ use p2p_sync_core::rel_path::RelPath;
 /// * `.goutputstream-*`: GLib's saves
 /// * `*.part`, `*.crdownload`: downloads of Firefox and Chromium
 /// * `.git/**/*.lock`: git's locks
-pub(super) fn is_ignored(path: &RelPath) -> bool {
+pub(crate) fn is_ignored(path: &RelPath) -> bool {
     let name = path.file_name();
     let swap = [&b".swp"[..], b".swo", b".swx"]
         .iter()

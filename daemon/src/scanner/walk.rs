@@ -147,11 +147,7 @@ impl<'a> Walk<'a> {
     }
 
     fn check_root(&self) -> Result<(), ScanError> {
-        if self.scanner.root.is_root(&self.scanner.root_id) {
-            Ok(())
-        } else {
-            Err(ScanError::RootChanged)
-        }
+        self.scanner.check_root()
     }
 
     fn watch(&self, dir: Option<&RelPath>, ino: u64) -> bool {

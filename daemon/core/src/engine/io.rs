@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::message::{GossipMessage, Request, Response};
 use crate::access::Role;
@@ -192,6 +193,11 @@ pub enum Output {
         /// A multiaddress.
         address: String,
     },
+    /// Do not dial this address any more.
+    Undial {
+        /// A multiaddress.
+        address: String,
+    },
     /// Get these contents into the temporary directory: from this device's own files, else from the named peers in
     /// turn. Each is answered once, by [`Input::Fetched`] or [`Input::FetchFailed`].
     Fetch(Vec<FetchJob>),
@@ -379,6 +385,87 @@ pub enum Command {
         /// Whether to bring the files back.
         restore: bool,
     },
+    /// Say what blocks or holds a path.
+    Why {
+        /// Which.
+        path: RelPath,
+    },
+    /// Change nothing in the folder and publish nothing, or go on.
+    SetPaused {
+        /// Which of both.
+        paused: bool,
+    },
+    /// Leave the group and found one of this device alone. The files stay as they are.
+    Leave,
+}
+
+/// What stands between a path and what the group wants there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Cause {
+    /// Neither the ledger nor the folder, as far as it was looked at, has it.
+    Unknown,
+    /// The ledger says that it was deleted, and it is not here.
+    Deleted,
+    /// It is as the group wants it.
+    InSync,
+    /// There is no group yet, or its ledger is not complete.
+    Starting,
+    /// A change made here is about to be published.
+    Publishing,
+    /// It waits for its turn.
+    Waiting,
+    /// Its content is being had.
+    Fetching {
+        /// Bytes of it.
+        size: u64,
+        /// Connected members that are asked, best first.
+        from: Vec<DeviceId>,
+    },
+    /// No connected member has its content.
+    NoSource {
+        /// Bytes of it.
+        size: u64,
+        /// Until they are asked again.
+        retry_in: Option<Duration>,
+    },
+    /// Its content is here; it waits for the installs before it.
+    Queued,
+    /// It is being installed.
+    Installing,
+    /// The disk refused it, or it changed meanwhile.
+    Parked {
+        /// Why, once it failed often enough to tell.
+        reason: Option<String>,
+        /// Until it is tried again.
+        retry_in: Option<Duration>,
+    },
+    /// It vanished while nobody looked, with many others; the user is to say whether that was meant.
+    DeletionHeld,
+    /// It was here before the group was joined and differs from the group's; the user is to choose.
+    JoinHeld,
+}
+
+/// What is known about a path, for `syncctl why`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WhyReport {
+    /// Where.
+    pub path: RelPath,
+    /// What stands between it and what the group wants.
+    pub cause: Cause,
+    /// Whether it is to be taken away.
+    pub removal: bool,
+    /// Whether something is believed to stand there.
+    pub present: bool,
+    /// Whether the folder is paused.
+    pub paused: bool,
+    /// The member that wrote the version which is wanted.
+    pub author: Option<DeviceId>,
+    /// Names of its conflict copies.
+    pub copies: Vec<RelPath>,
+    /// The path that this is a conflict copy of.
+    pub copy_of: Option<RelPath>,
+    /// Connected members that did not say that they hold all that is known here.
+    pub behind: Vec<DeviceId>,
 }
 
 /// What to do with differing files when joining with many of them.
@@ -408,6 +495,13 @@ pub enum Reply {
         group: GroupId,
         /// This device's role in it.
         role: Role,
+    },
+    /// What is known about a path.
+    Why(Box<WhyReport>),
+    /// The group was left.
+    Left {
+        /// The group that this device is alone in.
+        group: GroupId,
     },
 }
 
@@ -588,6 +682,8 @@ pub enum FolderState {
     Syncing,
     /// Nothing is to be done.
     InSync,
+    /// The user had it paused.
+    Paused,
 }
 
 /// A snapshot for `status` and `peers`.
@@ -619,6 +715,23 @@ pub struct Status {
     pub deletions_held: u64,
     /// Paths that cannot be brought into the wanted state, with the reason; at most 100.
     pub stuck: Vec<(RelPath, String)>,
+    /// How many such paths there are.
+    pub stuck_count: u64,
+    /// What a joiner's files turned out to be; `None` unless some are held.
+    pub join: Option<JoinCounts>,
+}
+
+/// What the files that a joiner brought along turned out to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct JoinCounts {
+    /// As the group has them.
+    pub same: u64,
+    /// As the group had them once; replaced.
+    pub old: u64,
+    /// At paths that the group never had; published.
+    pub new: u64,
+    /// Other than the group ever had them; held.
+    pub differing: u64,
 }
 
 /// One device in [`Status::peers`].

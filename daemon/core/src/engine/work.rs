@@ -3,6 +3,9 @@
 //! A path with a need is in exactly one stage. What is wanted is looked up anew at each step, so a need never acts on
 //! an outdated wish. One group of installs is under way at a time; fetching goes on meanwhile.
 
+mod explain;
+
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
@@ -33,8 +36,6 @@ const SOURCE_RETRY: Duration = Duration::from_secs(10);
 /// Installs whose end is remembered one by one: those of the last groups. What was seen before older ones is looked at
 /// again wherever it is.
 const MAX_DONE: usize = 16_384;
-/// Stuck paths that `status` names.
-const MAX_STUCK: usize = 100;
 /// Tries after which a path counts as stuck.
 const STUCK_AFTER: u32 = 3;
 
@@ -116,7 +117,7 @@ pub(super) struct Work {
     done_before: Option<BootInstant>,
     retry: BTreeSet<(BootInstant, RelPath)>,
     unsourced: BTreeSet<RelPath>,
-    reasons: BTreeMap<RelPath, String>,
+    reasons: BTreeMap<RelPath, Cow<'static, str>>,
     /// Paths of an earlier run whose needs are to be looked up once the engine runs.
     recovered: Vec<RelPath>,
 }
@@ -139,14 +140,6 @@ impl Work {
 
     pub(super) const fn bytes(&self) -> u64 {
         self.bytes
-    }
-
-    pub(super) fn stuck(&self) -> Vec<(RelPath, String)> {
-        self.reasons
-            .iter()
-            .take(MAX_STUCK)
-            .map(|(path, reason)| (path.clone(), reason.clone()))
-            .collect()
     }
 
     pub(super) fn deadline(&self) -> Option<(BootInstant, &'static str)> {
@@ -275,7 +268,7 @@ impl Work {
         if let Some(reason) = reason
             && state.attempts >= STUCK_AFTER
         {
-            self.reasons.insert(path.clone(), reason);
+            self.reasons.insert(path.clone(), reason.into());
         }
         self.retry.insert((now.boot.after(wait), path.clone()));
     }
@@ -393,7 +386,7 @@ impl SyncEngine {
 
     /// Starts what can be started.
     pub(super) fn schedule(&mut self, view: &impl StateView) {
-        if self.phase != Phase::Running {
+        if self.phase != Phase::Running || self.paused {
             return;
         }
         self.work.unblock();
@@ -427,8 +420,8 @@ impl SyncEngine {
     fn schedule_puts(&mut self, view: &impl StateView) {
         let mut jobs = Vec::new();
         while let Some(path) = self.work.ready_puts.pop_first() {
-            if self.local.holds(&path) || self.local.holds_deletion(&path) {
-                self.work.set_stage(&path, Stage::Parked);
+            if let Some(reason) = self.waits_for_answer(&path) {
+                self.work.wait_for_answer(path, reason);
                 continue;
             }
             let Some(want) = self.want(&path, view) else {
@@ -495,7 +488,7 @@ impl SyncEngine {
     }
 
     /// Returns the connected members to ask for a content: its author first, then those that hold all.
-    fn sources(&self, want: &Want) -> Vec<DeviceId> {
+    pub(super) fn sources(&self, want: &Want) -> Vec<DeviceId> {
         let author = Self::author_of(want.dot)
             .and_then(|short| self.group.as_ref().and_then(|group| group.device(short)));
         let mut peers: Vec<(bool, bool, DeviceId)> = self
@@ -817,6 +810,7 @@ impl SyncEngine {
             for path in takers {
                 if self.want(&path, view).and_then(|want| want.content()) == Some(*content) {
                     count += 1;
+                    self.work.reasons.remove(&path);
                     self.work.enqueue(Queued {
                         path,
                         fetched: Some(*content),
@@ -859,8 +853,7 @@ impl SyncEngine {
             }
             match &reason {
                 FetchFailure::NoSource => {
-                    self.work.set_stage(&path, Stage::Parked);
-                    self.work.unsourced.insert(path.clone());
+                    self.work.has_no_source(&path);
                     self.work.retry.insert((now.boot.after(SOURCE_RETRY), path));
                 }
                 FetchFailure::Disk(text) => {

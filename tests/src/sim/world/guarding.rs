@@ -52,7 +52,10 @@ impl World {
             rows.filter_map(|row| row.entry.node.content().filter(|_| row.entry.node.size() > 0));
         contents.all(|content| {
             let mut others = self.devices.iter().filter(|other| other.index != device);
-            others.any(|other| other.disk.bytes_of(&content).is_some())
+            others.any(|other| {
+                let mut files = other.disk.tree().values();
+                files.any(|file| file.entry().node.content() == Some(content))
+            })
         })
     }
 }

@@ -43,6 +43,10 @@ impl Moves {
         (!self.waiting.is_empty()).then(|| quiet.min(self.waiting_since.after(WAIT_MAX)))
     }
 
+    pub(super) fn is_waiting(&self, path: &RelPath) -> bool {
+        self.waiting.contains_key(path)
+    }
+
     /// Returns where a file that is moved away from a path goes.
     pub(super) fn target(&self, from: &RelPath) -> Option<&RelPath> {
         self.to_of.get(from)
