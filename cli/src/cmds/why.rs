@@ -257,7 +257,7 @@ a b: no connected device has its content, 1.5 KiB
         let json = serde_json::to_string(&Json::from(v1::WhyResponse::default())).unwrap();
         assert_eq!(
             json,
-            r#"{"schema":"p2psync.why/1","path":"","path_hex":null,"cause":"unknown","settled":true,"reason":null,"removal":false,"present":false,"paused":false,"author":null,"from":[],"bytes_needed":0,"retry_in_ms":null,"copies":[],"copy_of":null,"blockers":[],"behind":[]}"#
+            r#"{"schema":"p2psync.why/1","path":"","path_hex":null,"cause":"unknown","settled":false,"reason":null,"removal":false,"present":false,"paused":false,"author":null,"from":[],"bytes_needed":0,"retry_in_ms":null,"copies":[],"copy_of":null,"blockers":[],"behind":[]}"#
         );
     }
 }

@@ -3,6 +3,7 @@
 use p2p_sync_core::engine::Command;
 
 use super::{Event, World};
+use crate::sim::device::Device;
 
 impl World {
     /// A user removes everything while the daemon is down.
@@ -44,18 +45,21 @@ impl World {
             .map(drop)
     }
 
+    /// Says whether each held file stands at its path on another device: if its bytes only happen to be elsewhere, they may
+    /// be gone before they are fetched.
     fn others_have_all(&self, device: usize) -> bool {
         let here = &self.devices[device];
-        let held = here.engine.iter().flat_map(|engine| engine.held_deletions());
-        let rows = held.filter_map(|path| here.store.durable().installed.get(path));
-        let mut contents =
-            rows.filter_map(|row| row.entry.node.content().filter(|_| row.entry.node.size() > 0));
-        contents.all(|content| {
+        let mut held = here.engine.iter().flat_map(|engine| engine.held_deletions());
+        held.all(|path| {
+            let Some(row) = here.store.durable().installed.get(path) else {
+                return false;
+            };
+            let same = |other: &Device| {
+                let there = other.disk.lstat(path);
+                there.is_some_and(|inode| inode.entry().node == row.entry.node)
+            };
             let mut others = self.devices.iter().filter(|other| other.index != device);
-            others.any(|other| {
-                let mut files = other.disk.tree().values();
-                files.any(|file| file.entry().node.content() == Some(content))
-            })
+            others.any(same)
         })
     }
 }
