@@ -36,8 +36,8 @@ enum Mark {
 impl Mark {
     fn of(entry: &Entry, print: &Fingerprint) -> Self {
         match &entry.node {
-            Node::Dir | Node::File { size: 0, .. } => Self::Inode(print.ino),
-            node => Self::Node(node.clone()),
+            Node::Dir | Node::Link { .. } | Node::File { size: 0, .. } => Self::Inode(print.ino),
+            node @ Node::File { .. } => Self::Node(node.clone()),
         }
     }
 }
