@@ -110,11 +110,12 @@ Examples:
 Examples:
   syncctl join p2ps1…
   syncctl join p2ps1… --keep-both
+  syncctl join --dry-run               (counts the files once they are held)
   syncctl join --prefer-group          (decides about files that are held)"
     )]
     Join {
         /// The ticket that `syncctl invite create` printed
-        #[arg(required_unless_present_any = ["keep_both", "prefer_group"])]
+        #[arg(required_unless_present_any = ["keep_both", "prefer_group", "dry_run"])]
         ticket: Option<String>,
         /// Keep files here that differ, as conflict copies
         #[arg(long, conflicts_with = "prefer_group")]
@@ -122,8 +123,8 @@ Examples:
         /// Let the group's files replace files here that differ
         #[arg(long)]
         prefer_group: bool,
-        /// Only read the ticket and say what it names
-        #[arg(long, requires = "ticket")]
+        /// Only read the ticket and say what it names; without a ticket: count the files that are held
+        #[arg(long)]
         dry_run: bool,
     },
     /// Look for changes in the folder, or below a path of it
@@ -189,6 +190,53 @@ Examples:
   syncctl journal
   syncctl journal --json | jq .open_installs")]
     Journal,
+    /// Publish deletions that are held, or bring the files back
+    #[command(
+        after_help = "Many entries that vanished while the daemon was not looking are not deleted on other devices before you
+say so. The folder is scanned once more; what is back by then is not deleted.
+
+Examples:
+  syncctl confirm-deletes
+  syncctl confirm-deletes --restore    (fetches the files from the other devices)"
+    )]
+    ConfirmDeletes {
+        /// Bring the files back
+        #[arg(long)]
+        restore: bool,
+    },
+    /// Say why a path is not in sync, or whether it is
+    #[command(after_help = "PATH is below the folder, or absolute.
+
+Examples:
+  syncctl why photos/2024/a.jpg
+  syncctl why a.jpg --json | jq -r .cause")]
+    Why {
+        /// What to ask about
+        path: OsString,
+    },
+    /// Change nothing in the folder and publish nothing from it, until resumed
+    #[command(after_help = "It stays paused when the daemon is restarted.
+
+Example:
+  syncctl pause")]
+    Pause,
+    /// Go on after a pause
+    #[command(after_help = "Example:
+  syncctl resume && syncctl wait --for in-sync")]
+    Resume,
+    /// Leave the group; the files here stay
+    #[command(
+        after_help = "The device forgets the group's history and members and founds a group of its own. The others keep what they
+have, and keep this device on their lists.
+
+Example:
+  syncctl leave --yes"
+    )]
+    Leave {
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+    },
 }
 
 #[derive(Debug, Subcommand)]

@@ -1,5 +1,6 @@
 //! One module for each noun.
 
+pub(crate) mod guards;
 pub(crate) mod history;
 pub(crate) mod invite;
 pub(crate) mod join;
@@ -12,3 +13,4 @@ pub(crate) mod restore;
 pub(crate) mod status;
 pub(crate) mod wait;
 pub(crate) mod watch;
+pub(crate) mod why;

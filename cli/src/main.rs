@@ -166,6 +166,11 @@ async fn dispatch(command: Option<Command>, session: &mut Session<'_>) -> Result
             let wanted = cmds::restore::Wanted { version, before };
             cmds::restore::run(session, path, wanted, output).await
         }
+        Some(Command::ConfirmDeletes { restore }) => cmds::guards::confirm_deletes(session, restore).await,
+        Some(Command::Why { path }) => cmds::why::run(session, path).await,
+        Some(Command::Pause) => cmds::guards::pause(session).await,
+        Some(Command::Resume) => cmds::guards::resume(session).await,
+        Some(Command::Leave { yes }) => cmds::guards::leave(session, yes).await,
     }
 }
 

@@ -38,6 +38,7 @@ pub(crate) fn sample_status() -> v1::Status {
             files_needed: 2,
             bytes_needed: 1_572_864,
             conflicts: 1,
+            deletions_held: 0,
             ..Default::default()
         }),
         peers: Some(v1::PeerCounts {
@@ -257,6 +258,7 @@ impl ControlService for Fake {
                 group_id: "0707070707".into(),
                 role: v1::Role::Editor.into(),
                 addresses: Vec::new(),
+                ..Default::default()
             })),
         }
     }
@@ -266,6 +268,31 @@ impl ControlService for Fake {
         _: Request<v1::GetJournalRequest>,
     ) -> Result<Response<v1::GetJournalResponse>, Status> {
         Err(Status::permission_denied("no"))
+    }
+
+    async fn confirm_deletes(
+        &self,
+        _: Request<v1::ConfirmDeletesRequest>,
+    ) -> Result<Response<v1::ConfirmDeletesResponse>, Status> {
+        Err(refusal(Code::InvalidArgument, reason::INVALID_ARGUMENT))
+    }
+
+    async fn why(&self, _: Request<v1::WhyRequest>) -> Result<Response<v1::WhyResponse>, Status> {
+        Ok(Response::new(v1::WhyResponse::default()))
+    }
+
+    async fn pause(&self, _: Request<v1::PauseRequest>) -> Result<Response<v1::PauseResponse>, Status> {
+        Ok(Response::new(v1::PauseResponse {}))
+    }
+
+    async fn resume(&self, _: Request<v1::ResumeRequest>) -> Result<Response<v1::ResumeResponse>, Status> {
+        Ok(Response::new(v1::ResumeResponse {}))
+    }
+
+    async fn leave(&self, _: Request<v1::LeaveRequest>) -> Result<Response<v1::LeaveResponse>, Status> {
+        Ok(Response::new(v1::LeaveResponse {
+            group_id: "0909090909".into(),
+        }))
     }
 }
 

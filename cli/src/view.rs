@@ -43,8 +43,28 @@ struct FolderJson {
     bytes_needed: u64,
     conflicts: u64,
     join_held: u64,
+    deletions_held: u64,
+    stuck: Vec<StuckJson>,
+    stuck_total: u64,
+    join: Option<JoinCountsJson>,
     #[serde(serialize_with = "or_null_owned")]
     failure: String,
+}
+
+#[derive(Debug, Serialize)]
+struct StuckJson {
+    #[serde(flatten)]
+    path: JsonPath,
+    reason: String,
+}
+
+/// What a joiner's files turned out to be.
+#[derive(Debug, Serialize)]
+pub(crate) struct JoinCountsJson {
+    same: u64,
+    old: u64,
+    new: u64,
+    differing: u64,
 }
 
 #[derive(Debug, Serialize)]
@@ -101,6 +121,26 @@ impl From<v1::Device> for DeviceJson {
     }
 }
 
+impl From<v1::StuckPath> for StuckJson {
+    fn from(stuck: v1::StuckPath) -> Self {
+        Self {
+            path: JsonPath::new(&stuck.path),
+            reason: stuck.reason,
+        }
+    }
+}
+
+impl From<v1::JoinCounts> for JoinCountsJson {
+    fn from(counts: v1::JoinCounts) -> Self {
+        Self {
+            same: counts.same,
+            old: counts.old,
+            new: counts.new,
+            differing: counts.differing,
+        }
+    }
+}
+
 impl From<v1::FolderStatus> for FolderJson {
     fn from(folder: v1::FolderStatus) -> Self {
         Self {
@@ -111,6 +151,10 @@ impl From<v1::FolderStatus> for FolderJson {
             bytes_needed: folder.bytes_needed,
             conflicts: folder.conflicts,
             join_held: folder.join_held,
+            deletions_held: folder.deletions_held,
+            stuck: folder.stuck.into_iter().map(StuckJson::from).collect(),
+            stuck_total: folder.stuck_total,
+            join: folder.join.map(JoinCountsJson::from),
             failure: folder.failure,
         }
     }

@@ -81,6 +81,8 @@ pub struct Settings {
     pub ignore: Vec<String>,
     /// What is left free on the file system, whatever is fetched.
     pub min_free: Reserve,
+    /// Whether many deletions that nobody saw happen are held until the user confirms them.
+    pub delete_guard: bool,
     /// Where key and store are; not made yet.
     pub state_dir: PathBuf,
     /// Where the control socket goes; a socket that systemd passes comes before it.
@@ -174,6 +176,7 @@ impl Settings {
             default_ignores: layer.folder.default_ignores.unwrap_or(true),
             ignore: patterns(layer.folder.ignore.unwrap_or_default())?,
             min_free: min_free(layer.folder.min_free.as_deref())?,
+            delete_guard: layer.folder.delete_guard.unwrap_or(true),
             state_dir,
             socket,
             group: layer.control.group.filter(|g| !g.is_empty()),
@@ -217,6 +220,7 @@ impl Settings {
             ("folder.default_ignores", self.default_ignores.to_string()),
             ("folder.ignore", self.ignore.join(" ")),
             ("folder.min_free", self.min_free.to_string()),
+            ("folder.delete_guard", self.delete_guard.to_string()),
             ("control.socket", socket),
             ("control.group", self.group.clone().unwrap_or_default()),
             ("network.listen", self.listen.join(" ")),

@@ -12,6 +12,7 @@
 mod authority;
 mod caller;
 mod convert;
+mod guards;
 mod history;
 mod server;
 mod service;
@@ -24,7 +25,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use p2p_sync_core::access::Role;
-use p2p_sync_core::engine::{CommandError, JoinChoice, Notification, Status};
+use p2p_sync_core::engine::{CommandError, JoinChoice, Notification, Status, WhyReport};
 use p2p_sync_core::ids::GroupId;
 use p2p_sync_core::rel_path::RelPath;
 use p2p_sync_core::ticket::Ticket;
@@ -80,6 +81,32 @@ pub enum ControlCommand {
         /// Done.
         reply: ReplyTo<()>,
     },
+    /// Publish the deletions that are held, or bring the files back; answered when it is under way.
+    ConfirmDeletes {
+        /// Whether to bring the files back.
+        restore: bool,
+        /// Done.
+        reply: ReplyTo<()>,
+    },
+    /// Say what blocks or holds a path.
+    Why {
+        /// Which.
+        path: RelPath,
+        /// What is known.
+        reply: ReplyTo<WhyAnswer>,
+    },
+    /// Change nothing in the folder and publish nothing, or go on.
+    SetPaused {
+        /// Which of both.
+        paused: bool,
+        /// Done.
+        reply: ReplyTo<()>,
+    },
+    /// Leave the group.
+    Leave {
+        /// The group that this device is alone in.
+        reply: ReplyTo<GroupId>,
+    },
     /// Keep dialling an address; answered at once.
     ConnectPeer {
         /// A well-formed multiaddress.
@@ -133,6 +160,26 @@ pub struct Joined {
     pub group: GroupId,
     /// This device's role in it.
     pub role: Role,
+}
+
+/// What is known about a path: the engine's word, and the scanner's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WhyAnswer {
+    /// The engine's.
+    pub report: WhyReport,
+    /// Why the scanner does not look at it; comes before what the engine says.
+    pub obstacle: Option<Obstacle>,
+    /// What still lies in a directory that is to be taken away.
+    pub blockers: Vec<RelPath>,
+}
+
+/// Why the scanner does not look at a path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Obstacle {
+    /// It is left out by its name or a pattern.
+    Ignored,
+    /// It cannot be read, or is nothing that can be synced.
+    Unreadable(String),
 }
 
 /// What the crash journal holds.
@@ -214,6 +261,10 @@ pub struct StatusSnapshot {
     pub started_at: SystemTime,
     /// Why changes are found by rescans only; `None` while the watcher works.
     pub watcher_degraded: Option<String>,
+    /// Paths that the last scan could not look at, with the reason; at most 100.
+    pub unreadable: Vec<(RelPath, String)>,
+    /// How many such paths there are.
+    pub unreadable_count: u64,
     /// Why the folder cannot be kept; `None` while it can.
     pub failure: Option<String>,
     /// More that a person should look at. Conflicts, held files, stuck paths and the watcher are added to it when it
@@ -237,6 +288,8 @@ impl StatusSnapshot {
             listen: Vec::new(),
             started_at,
             watcher_degraded: None,
+            unreadable: Vec::new(),
+            unreadable_count: 0,
             failure: None,
             warnings: Vec::new(),
             bytes_in: 0,

@@ -16,7 +16,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
-use p2p_sync_core::engine::{EngineConfig, Input, Notification, RecoveredInstall, SyncEngine};
+use p2p_sync_core::engine::{DELETE_GUARD, EngineConfig, Input, Notification, RecoveredInstall, SyncEngine};
 use p2p_sync_core::ids::{ContentHash, DeviceId};
 use p2p_sync_core::ticket::Ticket;
 use tokio::sync::{broadcast, mpsc, watch};
@@ -84,6 +84,8 @@ pub struct Options {
     pub rebind: bool,
     /// What is left free on the folder's file system.
     pub min_free: Reserve,
+    /// Whether many deletions that nobody saw happen are held until the user confirms them.
+    pub delete_guard: bool,
 }
 
 /// Why the daemon cannot run.
@@ -192,6 +194,7 @@ impl Daemon {
                 name: options.name.clone(),
                 seed: identity::random32()?,
                 trust_lan: options.trust_lan,
+                delete_guard: options.delete_guard.then_some(DELETE_GUARD),
             },
             opened.store.load()?,
         );

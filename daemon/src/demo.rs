@@ -240,6 +240,7 @@ fn options(name: &str, folder: &Path, place: &Path) -> Options {
         retention: Retention::default(),
         rebind: false,
         min_free: crate::free_space::Reserve::Bytes(0),
+        delete_guard: true,
     }
 }
 

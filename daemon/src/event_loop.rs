@@ -7,6 +7,7 @@
 mod commands;
 mod failed;
 mod history;
+mod why;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
@@ -17,7 +18,7 @@ use std::time::{Duration, SystemTime};
 use p2p_sync_core::engine::{
     BatchNo, CommandId, FolderState, Input, JoinChoice, Notification, Output, SyncEngine,
 };
-use p2p_sync_core::ids::{ContentHash, DeviceId};
+use p2p_sync_core::ids::{ContentHash, DeviceId, GroupId};
 use p2p_sync_core::rel_path::RelPath;
 use p2p_sync_core::ticket::Ticket;
 use p2p_sync_core::time::Now;
@@ -25,7 +26,7 @@ use tokio::sync::{broadcast, mpsc, watch};
 use tracing::{debug, error, info, trace, warn};
 
 use crate::clock;
-use crate::control::{ControlCommand, Joined, ReplyTo, StatusSnapshot, Warning};
+use crate::control::{ControlCommand, Joined, ReplyTo, StatusSnapshot, Warning, WhyAnswer};
 use crate::history::{Ask, History, Wanted};
 use crate::ignore_rules::Rules;
 use crate::install_task::{DiskCommand, DiskEvent};
@@ -41,6 +42,8 @@ use crate::worktree::InstallToken;
 const MAX_LOCAL_BACKLOG: usize = 8192;
 /// Between two snapshots for `status`.
 const STATUS_INTERVAL: Duration = Duration::from_millis(100);
+/// Paths that could not be looked at which a snapshot names.
+const MAX_UNREADABLE: usize = 100;
 /// Own events between two notes of their number in the journal.
 const OWN_SEQ_INTERVAL: u64 = 64;
 
@@ -100,6 +103,8 @@ enum Waiting {
     Invite(ReplyTo<Ticket>),
     Join(ReplyTo<Joined>, Option<JoinChoice>),
     Done(ReplyTo<()>),
+    Why(ReplyTo<WhyAnswer>),
+    Leave(ReplyTo<GroupId>),
 }
 
 /// See the module.
@@ -120,6 +125,8 @@ pub(crate) struct EventLoop {
     rule_problems: Vec<String>,
     /// Why the ignore patterns could not be read again.
     rules_failed: Option<String>,
+    /// The ignore patterns that hold.
+    rules: Option<Arc<Rules>>,
     failure: Option<String>,
     /// Why nothing goes on until the next start.
     fatal: Option<String>,
@@ -147,6 +154,7 @@ impl EventLoop {
             scan_problems: Vec::new(),
             rule_problems: Vec::new(),
             rules_failed: None,
+            rules: None,
             failure: None,
             fatal: None,
             own_seq_noted: 0,
@@ -264,6 +272,7 @@ impl EventLoop {
             Output::Members(members) => self.send(NetworkCommand::Members(members)),
             Output::Announce { group } => self.send(NetworkCommand::Announce { group }),
             Output::Dial { address } => self.send(NetworkCommand::Dial { address }),
+            Output::Undial { address } => self.send(NetworkCommand::Forget { address }),
             Output::Fetch(jobs) => self.services.fetcher.fetch(jobs),
             Output::DropContent(contents) => self.drop_content(contents),
             Output::Install(jobs) => self.to_disk(DiskCommand::Install(jobs)),
@@ -350,6 +359,7 @@ impl EventLoop {
             }
             ScanEvent::Rules(rules) => {
                 self.rule_problems = rules.problems().to_vec();
+                self.rules = Some(rules.clone());
                 self.input(Input::IgnoreRules(rules))
             }
             ScanEvent::RulesFailed(reason) => {
@@ -368,7 +378,7 @@ impl EventLoop {
             }
             ScanEvent::Failed(reason) => {
                 self.failure = Some(reason);
-                Ok(())
+                self.input(Input::ScanFailed)
             }
         }
     }
@@ -466,20 +476,16 @@ impl EventLoop {
             info!(state = ?engine.state, files, needed, conflicts, "Folder");
             crate::service_manager::status(&format!("{:?}: {files} files, {needed} to go", engine.state));
         }
-        let mut warnings = Vec::new();
-        for (path, reason) in self.scan_problems.iter().take(20) {
-            warnings.push(Warning {
-                code: "UNREADABLE",
-                message: format!("{path}: {reason}"),
-            });
-        }
-        warnings.extend(self.rule_warnings());
+        let unreadable = self.scan_problems.iter().take(MAX_UNREADABLE).cloned().collect();
+        let warnings = self.rule_warnings().collect();
         let next = StatusSnapshot {
             engine,
             listen: self.listen.clone(),
             watcher_degraded: (self.services.degraded)(),
             failure: self.fatal.as_ref().or(self.failure.as_ref()).cloned(),
             warnings,
+            unreadable,
+            unreadable_count: self.scan_problems.len() as u64,
             bytes_in: self.services.stats.bytes_in(),
             bytes_out: self.services.stats.bytes_out(),
             ..StatusSnapshot::clone(&self.services.status.borrow())

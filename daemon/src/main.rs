@@ -146,6 +146,7 @@ fn options(settings: &Settings, rebind: bool) -> Result<Options, libp2p::multiad
         },
         min_free: settings.min_free,
         rebind,
+        delete_guard: settings.delete_guard,
         modes: match settings.modes {
             p2p_sync_daemon::config::Modes::Full => p2p_sync_daemon::root_dir::Modes::Full,
             p2p_sync_daemon::config::Modes::Exec => p2p_sync_daemon::root_dir::Modes::Exec,

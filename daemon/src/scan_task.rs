@@ -24,6 +24,8 @@ pub(crate) const CHANGE_BATCHES: usize = 4;
 const FULL_SCAN_INTERVAL: Duration = Duration::from_secs(3600);
 /// Until a folder that could not be scanned is tried again: it may be mounted again by then.
 const FAILED_SCAN_INTERVAL: Duration = Duration::from_secs(5);
+/// Between two looks at the folder itself: a scan would tell, but when nothing happens there is none.
+const ROOT_INTERVAL: Duration = Duration::from_secs(30);
 /// Until a file that changed while it was read, or just before, is looked at again; doubles while it goes on.
 const RETRY_AFTER: Duration = Duration::from_millis(60);
 /// Longest wait for a file that changes all the time.
@@ -94,9 +96,11 @@ pub(crate) fn spawn(
         events,
         stop: stop.clone(),
         again: Again::default(),
-        problems: BTreeMap::new(),
         failed: false,
         full_at: Instant::now() + FULL_SCAN_INTERVAL,
+        root_at: Instant::now() + ROOT_INTERVAL,
+        root_lost: false,
+        problems: BTreeMap::new(),
     };
     let thread = std::thread::Builder::new()
         .name("scan".to_owned())
@@ -116,11 +120,14 @@ struct Looker {
     events: mpsc::Sender<ScanEvent>,
     stop: Arc<AtomicBool>,
     again: Again,
-    /// Paths that could not be looked at; bounded by what scans report.
-    problems: BTreeMap<RelPath, String>,
     /// The last look came to nothing.
     failed: bool,
     full_at: Instant,
+    /// When to see whether the folder is still there.
+    root_at: Instant,
+    root_lost: bool,
+    /// What could not be read when it was looked at last.
+    problems: BTreeMap<RelPath, String>,
 }
 
 /// Files to look at again. Each waits longer the more often it was found unfit, and none waits for another.
@@ -175,7 +182,8 @@ impl Looker {
     fn run(mut self, inbox: &Receiver<ScanCommand>) {
         while !self.stop.load(Ordering::Relaxed) {
             let now = Instant::now();
-            let due = self.again.next().map_or(self.full_at, |at| at.min(self.full_at));
+            let due = self.full_at.min(self.root_at);
+            let due = self.again.next().map_or(due, |at| at.min(due));
             match inbox.recv_timeout(due.saturating_duration_since(now)) {
                 Ok(command) => self.take(command, inbox),
                 Err(RecvTimeoutError::Disconnected) => return,
@@ -183,10 +191,37 @@ impl Looker {
             }
             let again = self.again.take_due(Instant::now());
             self.paths(again, Below::Changed);
+            if self.root_at <= Instant::now() {
+                self.check_root();
+            }
             if self.full_at <= Instant::now() {
-                self.full();
+                self.full(&BTreeSet::new());
             }
         }
+    }
+
+    /// Says so when the folder is gone; when it is back, all of it is looked at.
+    fn check_root(&mut self) {
+        self.root_at = Instant::now() + ROOT_INTERVAL;
+        match self.scanner.check_root() {
+            Ok(()) if self.root_lost => self.full_at = Instant::now(),
+            Err(error) if !self.root_lost => self.failed(&error),
+            Ok(()) | Err(_) => {}
+        }
+    }
+
+    /// Says that the folder cannot be scanned, once, and tries again soon: it may be mounted again by then.
+    fn failed(&mut self, error: &ScanError) {
+        self.root_lost = matches!(error, ScanError::RootChanged);
+        let text = crate::error_chain(error);
+        if self.failed {
+            debug!(error = %text, "Still cannot scan the folder");
+        } else {
+            error!(error = %text, "Cannot scan the folder");
+        }
+        self.failed = true;
+        self.full_at = Instant::now() + FAILED_SCAN_INTERVAL;
+        let _ = self.events.blocking_send(ScanEvent::Failed(text));
     }
 
     /// Takes a command and whatever else waits, so that many hints become one look.
@@ -202,7 +237,7 @@ impl Looker {
             }
         }
         if full || paths.len() + hints.len() > MAX_PATHS {
-            self.full();
+            self.full(&hints);
         } else {
             self.paths(hints, Below::Changed);
             self.paths(paths, Below::All);
@@ -228,15 +263,18 @@ impl Looker {
         }
     }
 
-    fn full(&mut self) {
+    /// Looks at everything; what lies at `hints` somebody saw change.
+    fn full(&mut self, hints: &BTreeSet<RelPath>) {
         self.refresh_rules();
         self.full_at = Instant::now() + FULL_SCAN_INTERVAL;
         let started = Instant::now();
         let events = self.events.clone();
-        let result = self
-            .scanner
-            .scan_all(&self.stop, &mut |changes| send(&events, changes));
+        let result = self.scanner.scan_all(&self.stop, &mut |changes| {
+            send(&events, not_inferred(changes, hints));
+        });
         if let Some(report) = self.report(result) {
+            self.root_lost = false;
+            self.problems = report.1.iter().cloned().collect();
             info!(
                 files = report.0,
                 ms = started.elapsed().as_millis(),
@@ -285,15 +323,7 @@ impl Looker {
                 Some((report.files, report.problems))
             }
             Err(error) => {
-                let text = crate::error_chain(&error);
-                if self.failed {
-                    debug!(error = %text, "Still cannot scan the folder");
-                } else {
-                    error!(error = %text, "Cannot scan the folder");
-                }
-                self.failed = true;
-                self.full_at = Instant::now() + FAILED_SCAN_INTERVAL;
-                let _ = self.events.blocking_send(ScanEvent::Failed(text));
+                self.failed(&error);
                 None
             }
         }
@@ -320,6 +350,17 @@ fn note_problems(
     *known != before
 }
 
+/// Marks changes that the watcher hinted at, there or above, as seen to happen.
+fn not_inferred(mut changes: Vec<LocalChange>, hints: &BTreeSet<RelPath>) -> Vec<LocalChange> {
+    if !hints.is_empty() {
+        for change in &mut changes {
+            let hinted = |path: &RelPath| hints.contains(path);
+            change.inferred = !hinted(&change.path) && !change.path.ancestors().any(|above| hinted(&above));
+        }
+    }
+    changes
+}
+
 fn send(events: &mpsc::Sender<ScanEvent>, changes: Vec<LocalChange>) {
     for change in &changes {
         trace!(path = %change.path, gone = change.after.is_none(), "Found a change");
@@ -330,7 +371,24 @@ fn send(events: &mpsc::Sender<ScanEvent>, changes: Vec<LocalChange>) {
 
 #[cfg(test)]
 mod tests {
+    use p2p_sync_core::time::BootInstant;
+
     use super::*;
+
+    #[test]
+    fn what_the_watcher_hinted_at_is_not_inferred_though_a_full_scan_finds_it() {
+        let rel = |s: &str| RelPath::parse(s).unwrap();
+        let found = |path| LocalChange {
+            path: rel(path),
+            seen_at: BootInstant::default(),
+            after: None,
+            inferred: true,
+        };
+        let changes: Vec<_> = ["a", "d/e/f", "other"].map(found).into();
+        let told = not_inferred(changes, &BTreeSet::from([rel("a"), rel("d")]));
+        let inferred: Vec<bool> = told.iter().map(|change| change.inferred).collect();
+        assert_eq!(inferred, [false, false, true]);
+    }
 
     #[test]
     fn a_file_that_never_rests_waits_longer_and_keeps_no_other_waiting() {

@@ -32,8 +32,9 @@ use crate::ignore_rules::Rules;
 pub use crate::root_dir::Modes;
 use crate::root_dir::{PathError, RootDir};
 
-/// Deletions that are held back until the end of a scan; more are sent on the way.
-const HELD_MAX: usize = 16_384;
+/// Deletions that are held back until the end of a scan, about 100 bytes each: a renamed directory of so many files is
+/// told whole, additions first. More are sent on the way.
+const HELD_MAX: usize = 262_144;
 
 /// What is believed to stand on disk.
 pub trait InstalledIndex: Send + Sync {
@@ -60,7 +61,10 @@ pub enum ScanError {
     #[error(transparent)]
     Io(#[from] PathError),
     /// The folder is not the one that was opened, or not where it was: nothing found in it means anything.
-    #[error("The folder was moved, replaced or unmounted")]
+    #[error(
+        "The folder was moved, replaced or unmounted; put it back, then: syncctl rescan; if it was mounted anew, restart \
+         the daemon"
+    )]
     RootChanged,
 }
 
@@ -133,6 +137,18 @@ impl Scanner {
         self.rules = rules;
     }
 
+    /// Sees whether the folder is the one that was opened, and where it was.
+    ///
+    /// # Errors
+    /// [`ScanError::RootChanged`] if not.
+    pub fn check_root(&self) -> Result<(), ScanError> {
+        if self.root.is_root(&self.root_id) {
+            Ok(())
+        } else {
+            Err(ScanError::RootChanged)
+        }
+    }
+
     /// Looks at the whole folder; hands over changes in portions, parents before what lies in them. Blocks.
     ///
     /// # Errors
@@ -142,7 +158,7 @@ impl Scanner {
         stop: &AtomicBool,
         emit: &mut dyn FnMut(Vec<LocalChange>),
     ) -> Result<ScanReport, ScanError> {
-        let mut walk = Walk::new(self, stop, emit)?;
+        let mut walk = Walk::new(self, true, stop, emit)?;
         walk.enter(None);
         walk.run(Below::All)?;
         walk.hidden_copies()?;
@@ -160,7 +176,7 @@ impl Scanner {
         stop: &AtomicBool,
         emit: &mut dyn FnMut(Vec<LocalChange>),
     ) -> Result<ScanReport, ScanError> {
-        let mut walk = Walk::new(self, stop, emit)?;
+        let mut walk = Walk::new(self, false, stop, emit)?;
         let mut starts = BTreeMap::new();
         for path in paths {
             let start = if path.is_own() {

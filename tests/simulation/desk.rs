@@ -8,9 +8,9 @@ use std::rc::Rc;
 
 use p2p_sync_core::access::Role;
 use p2p_sync_core::engine::{
-    Command, CommandError, CommandId, EngineConfig, InboundId, Input, InstallAction, InstallJob,
-    InstallOutcome, InstallResult, LocalChange, Observed, Output, Recovered, Reply, Request, RequestFailed,
-    RequestId, Response, SyncEngine,
+    Command, CommandError, CommandId, DELETE_GUARD, EngineConfig, InboundId, Input, InstallAction,
+    InstallJob, InstallOutcome, InstallResult, LocalChange, Observed, Output, Recovered, Reply, Request,
+    RequestFailed, RequestId, Response, SyncEngine,
 };
 use p2p_sync_core::ids::{ContentHash, DeviceId, GroupId};
 use p2p_sync_core::rel_path::RelPath;
@@ -39,6 +39,8 @@ pub(crate) struct Seat {
     pub(crate) replies: Vec<Result<Reply, CommandError>>,
     /// What it tells the local network.
     pub(crate) announced: Option<Option<GroupId>>,
+    /// What the next full scan that it asks for finds.
+    pub(crate) next_scan: Vec<(RelPath, Option<File>)>,
 }
 
 impl Seat {
@@ -60,6 +62,10 @@ pub(crate) struct Desk {
     next: u64,
     pub(crate) loses_question: LosesQuestion,
     pub(crate) loses_answer: LosesAnswer,
+    /// While set, nothing that is asked for is fetched.
+    pub(crate) holds_fetches: bool,
+    /// While set, this comes of every install.
+    pub(crate) refuses: Option<InstallOutcome>,
 }
 
 impl Desk {
@@ -75,6 +81,8 @@ impl Desk {
             next: 0,
             loses_question: Box::new(|_, _, _| false),
             loses_answer: Box::new(|_, _| false),
+            holds_fetches: false,
+            refuses: None,
         };
         for index in 0..desk.seats.len() {
             desk.tell(index, Input::Start { installs: vec![] });
@@ -181,8 +189,13 @@ impl Desk {
 
     /// Two connected members of one group.
     pub(crate) fn pair() -> Self {
+        Self::pair_as(Role::Editor)
+    }
+
+    /// Two connected members of one group, the second in this role.
+    pub(crate) fn pair_as(role: Role) -> Self {
         let mut desk = Self::new(2, false);
-        let ticket = desk.invite(0, Role::Editor);
+        let ticket = desk.invite(0, role);
         desk.connect(0, 1);
         desk.command(1, Command::Join { ticket });
         desk.pass(10_000);
@@ -192,14 +205,32 @@ impl Desk {
 
     /// Tells an engine what its scanner found now.
     pub(crate) fn report(&mut self, index: usize, found: &[(RelPath, Option<File>)]) {
+        let changes = self.changes(found, false);
+        self.tell(index, Input::LocalChanges(changes));
+    }
+
+    /// Tells an engine what a full scan found now.
+    pub(crate) fn scan(&mut self, index: usize, found: &[(RelPath, Option<File>)]) {
+        let changes = self.changes(found, true);
+        self.tell(index, Input::LocalChanges(changes));
+        self.tell(index, Input::ScanFinished);
+    }
+
+    /// Tells an engine what a full scan found that goes on.
+    pub(crate) fn part_of_scan(&mut self, index: usize, found: &[(RelPath, Option<File>)]) {
+        let changes = self.changes(found, true);
+        self.tell(index, Input::LocalChanges(changes));
+    }
+
+    fn changes(&self, found: &[(RelPath, Option<File>)], inferred: bool) -> Vec<LocalChange> {
         let seen_at = self.now().boot;
-        let changes = found.iter().map(|(path, file)| LocalChange {
+        let change = |(path, file): &(RelPath, Option<File>)| LocalChange {
             path: path.clone(),
             seen_at,
             after: file.map(File::observed),
-        });
-        let changes = changes.collect();
-        self.tell(index, Input::LocalChanges(changes));
+            inferred,
+        };
+        found.iter().map(change).collect()
     }
 
     fn now(&self) -> Now {
@@ -243,6 +274,16 @@ impl Desk {
                     self.inbox.push_back((asker, answer));
                 }
             }
+            Output::Fetch(_) if self.holds_fetches => {}
+            Output::Install(jobs) if self.refuses.is_some() => {
+                let outcome = self.refuses.clone().into_iter().cycle();
+                let results = jobs.into_iter().zip(outcome);
+                let results = results.map(|(job, outcome)| InstallResult {
+                    path: job.path,
+                    outcome,
+                });
+                self.inbox.push_back((index, Input::Installed(results.collect())));
+            }
             Output::Fetch(jobs) => {
                 seat.fetched += jobs.len();
                 let contents = jobs.iter().map(|job| job.content).collect();
@@ -260,12 +301,18 @@ impl Desk {
                 seat.installs.extend(jobs);
                 self.inbox.push_back((index, Input::Installed(results)));
             }
-            Output::Scan => self.inbox.push_back((index, Input::ScanFinished)),
+            Output::Scan => {
+                let found = std::mem::take(&mut seat.next_scan);
+                let changes = self.changes(&found, true);
+                self.inbox.push_back((index, Input::LocalChanges(changes)));
+                self.inbox.push_back((index, Input::ScanFinished));
+            }
             Output::Reply { reply, .. } => seat.replies.push(reply),
             Output::Announce { group } => seat.announced = Some(group),
             Output::Gossip(_)
             | Output::Members(_)
             | Output::Dial { .. }
+            | Output::Undial { .. }
             | Output::DropContent(_)
             | Output::Rescan(_)
             | Output::Notify(_) => {}
@@ -344,6 +391,7 @@ fn seat(seed: u8, trust_lan: bool) -> Seat {
         name: format!("device {seed}"),
         seed: [seed; 32],
         trust_lan,
+        delete_guard: Some(DELETE_GUARD),
     };
     Seat {
         engine: SyncEngine::new(config.clone(), Recovered::default()),
@@ -353,5 +401,6 @@ fn seat(seed: u8, trust_lan: bool) -> Seat {
         fetched: 0,
         replies: Vec::new(),
         announced: None,
+        next_scan: Vec::new(),
     }
 }

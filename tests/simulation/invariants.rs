@@ -14,6 +14,7 @@
 //! | 19 an idle group is silent | `silence` |
 //! | all who were invited are in, and every question is answered | `answered` |
 //! | strangers learn nothing | `strangers` |
+//! | many deletions that nobody saw are not published unasked | `guarded` |
 //! | no byte of a user's is lost | `users_bytes` |
 
 mod answered;
@@ -24,6 +25,7 @@ mod equal_heads;
 mod equal_states;
 mod equal_trees;
 mod forward;
+mod guarded;
 mod idempotent;
 mod nothing_vanishes;
 mod silence;
@@ -31,7 +33,7 @@ mod strangers;
 mod users_bytes;
 
 use p2p_sync_tests::sim::trace::Sink;
-use p2p_sync_tests::sim::world::World;
+use p2p_sync_tests::sim::world::{Observer, World};
 
 type Check = fn(&World) -> Result<(), String>;
 
@@ -49,12 +51,16 @@ const AT_REST: [(&str, Check); 10] = [
     ("strangers", strangers::check),
 ];
 
+fn observers() -> Vec<Box<dyn Observer>> {
+    vec![Box::new(durable_first::DurableFirst), Box::new(guarded::Guarded)]
+}
+
 /// Runs a seed and checks everything.
 ///
 /// # Errors
 /// The first property that does not hold, in words.
 pub(crate) fn run(seed: u64, sink: Sink) -> Result<World, String> {
-    let mut world = World::new(seed, sink, vec![Box::new(durable_first::DurableFirst)]);
+    let mut world = World::new(seed, sink, observers());
     world.run()?;
     for (name, check) in AT_REST {
         check(&world).map_err(|reason| format!("{name}: {reason}"))?;

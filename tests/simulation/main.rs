@@ -2,9 +2,13 @@
 //! the same trace.
 
 mod desk;
+mod explaining;
+mod guarding;
 mod ignoring;
 mod invariants;
 mod joining;
+mod leaving;
+mod pausing;
 mod publishing;
 
 use p2p_sync_tests::sim::trace::Sink;
@@ -14,7 +18,8 @@ const SEEDS_PER_TEST: u64 = 250;
 
 /// Seeds that once failed, with what they showed. A change of the simulation gives a seed another meaning; then it is one
 /// more seed like any other.
-const KEPT: [u64; 6] = [
+const KEPT: [u64; 7] = [
+    7_771,   // the deletion of a conflict copy was held, and forgotten when its version was wanted elsewhere
     20_467,  // an edited conflict copy of a `.git` path stood in the way of the same copy
     101_725, // a source of a move that was not made was never let go
     103_378, // as 20467, and nobody looked at it

@@ -3,8 +3,8 @@
 use p2p_sync_proto::v1;
 use serde::Serialize;
 
-use crate::output::{Stop, escape, or_null, short};
-use crate::view::role;
+use crate::output::{Stop, escape, number, or_null, short};
+use crate::view::{JoinCountsJson, role};
 use crate::{Client, JOIN_TIMEOUT, Session};
 
 #[derive(Debug, Serialize)]
@@ -15,6 +15,7 @@ struct Json<'a> {
     role: Option<&'static str>,
     dry_run: bool,
     addresses: &'a [String],
+    counts: Option<JoinCountsJson>,
 }
 
 /// Returns the choice that the flags make; clap lets at most one through.
@@ -48,21 +49,41 @@ pub(crate) async fn run(
         role: role(joined.role()),
         dry_run,
         addresses: &joined.addresses,
+        counts: joined.counts.map(JoinCountsJson::from),
     };
     session.out.answer(&json, || words(&joined, dry_run))
 }
 
 fn words(joined: &v1::JoinResponse, dry_run: bool) -> String {
     let group = escape(short(&joined.group_id).as_bytes());
+    if let Some(counts) = joined.counts {
+        return count_words(counts);
+    }
     if dry_run {
         let mut text = format!("The ticket is for group {group}; its devices are at:\n");
         for address in &joined.addresses {
             text.push_str(&format!("  {}\n", escape(address.as_bytes())));
         }
+        text.push_str("How the files here compare with the group's is known once it is joined\n");
         return text;
     }
     match role(joined.role()) {
         Some(role) => format!("Joined group {group} as {role}; see: syncctl status"),
         None => "Decided; see: syncctl status".to_owned(),
     }
+}
+
+fn count_words(counts: v1::JoinCounts) -> String {
+    format!(
+        "\
+{:>10}  as the group has them
+{:>10}  as the group had them once; replaced, their bytes kept as old versions
+{:>10}  new; published
+{:>10}  differing; held until: syncctl join --keep-both, or syncctl join --prefer-group
+",
+        number(counts.same),
+        number(counts.old),
+        number(counts.new),
+        number(counts.differing)
+    )
 }

@@ -69,6 +69,22 @@ fn words(status: &v1::Status, now: SystemTime) -> String {
     for (i, warning) in status.warnings.iter().enumerate() {
         line(if i == 0 { "Warnings" } else { "" }, warning_words(warning));
     }
+    text.push_str(&stuck_words(&folder));
+    text
+}
+
+/// Returns the stuck paths with their reasons.
+fn stuck_words(folder: &v1::FolderStatus) -> String {
+    let mut text = String::new();
+    for (i, stuck) in folder.stuck.iter().enumerate() {
+        let name = if i == 0 { "Stuck" } else { "" };
+        let (path, reason) = (escape(&stuck.path), escape(stuck.reason.as_bytes()));
+        let _ = writeln!(text, "{name:<10}{path}: {reason}");
+    }
+    let more = folder.stuck_total.saturating_sub(folder.stuck.len() as u64);
+    if more > 0 {
+        let _ = writeln!(text, "{:<10}and {} more", "", number(more));
+    }
     text
 }
 
@@ -105,6 +121,7 @@ fn warning_words(warning: &v1::Warning) -> String {
     let message = escape(warning.message.as_bytes());
     match warning.code.as_str() {
         "JOIN_HELD" => format!("{message}; choose: syncctl join --keep-both, or syncctl join --prefer-group"),
+        "PATH_STUCK" => format!("{message}; ask about one: syncctl why PATH"),
         _ => message,
     }
 }
@@ -141,7 +158,28 @@ Warnings  1 conflict copies lie in the folder
     fn the_status_as_json() {
         assert_eq!(
             serde_json::to_string(&StatusJson::from(sample_status())).unwrap(),
-            r#"{"schema":"p2psync.status/1","version":"0.1.0","device":{"id":"0a0a0a0a0a0a","name":"atlas","peer_id":"12D3Koo"},"group":"0707070707","role":"owner","started_at":"1970-01-12T13:46:40Z","folder":{"path":"/srv/sync","path_hex":null,"state":"syncing","files_total":12480,"files_needed":2,"bytes_needed":1572864,"conflicts":1,"join_held":0,"failure":null},"peers":{"connected":1,"total":2},"listen_addresses":["/ip4/192.0.2.7/tcp/22010/p2p/12D3Koo"],"events":40,"bytes_in":5,"bytes_out":6,"warnings":[{"code":"CONFLICTS","message":"1 conflict copies lie in the folder"}]}"#
+            r#"{"schema":"p2psync.status/1","version":"0.1.0","device":{"id":"0a0a0a0a0a0a","name":"atlas","peer_id":"12D3Koo"},"group":"0707070707","role":"owner","started_at":"1970-01-12T13:46:40Z","folder":{"path":"/srv/sync","path_hex":null,"state":"syncing","files_total":12480,"files_needed":2,"bytes_needed":1572864,"conflicts":1,"join_held":0,"deletions_held":0,"stuck":[],"stuck_total":0,"join":null,"failure":null},"peers":{"connected":1,"total":2},"listen_addresses":["/ip4/192.0.2.7/tcp/22010/p2p/12D3Koo"],"events":40,"bytes_in":5,"bytes_out":6,"warnings":[{"code":"CONFLICTS","message":"1 conflict copies lie in the folder"}]}"#
+        );
+    }
+
+    #[test]
+    fn stuck_paths_are_named_with_their_reasons_and_the_others_counted() {
+        let stuck = |path: &str| v1::StuckPath {
+            path: path.into(),
+            reason: "no connected device has its content".into(),
+        };
+        let folder = v1::FolderStatus {
+            stuck: vec![stuck("a"), stuck("b")],
+            stuck_total: 1_002,
+            ..Default::default()
+        };
+        assert_eq!(
+            stuck_words(&folder),
+            "\
+Stuck     a: no connected device has its content
+          b: no connected device has its content
+          and 1,000 more
+"
         );
     }
 

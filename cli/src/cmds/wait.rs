@@ -89,6 +89,10 @@ async fn watch(
             let text = format!("The folder failed: {}", folder.failure);
             return Err(Failure::new(Exit::No, "FOLDER_FAILED", text).hint("see: syncctl status"));
         }
+        if folder.state() == v1::FolderState::Paused && condition == Condition::InSync {
+            let failure = Failure::new(Exit::No, "PAUSED", "The folder is paused");
+            return Err(failure.hint("go on: syncctl resume"));
+        }
         if is_met(condition, &status) {
             return Ok(());
         }

@@ -16,6 +16,7 @@ mod message;
 mod paths;
 mod pending;
 mod sync;
+mod why;
 mod work;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -29,6 +30,7 @@ pub use message::*;
 
 use crate::ids::{ContentHash, DeviceId, ShortId};
 use crate::ledger::LogState;
+use crate::rel_path::RelPath;
 use crate::time::{BootInstant, Now};
 use group::Group;
 use ignoring::Ignoring;
@@ -50,6 +52,7 @@ pub struct SyncEngine {
     key: SigningKey,
     name: String,
     trust_lan: bool,
+    paused: bool,
     random: Random,
     phase: Phase,
     group: Option<Group>,
@@ -70,6 +73,9 @@ pub struct SyncEngine {
     gated: VecDeque<(BatchNo, Output)>,
     out: VecDeque<Output>,
 }
+
+/// Setting: present while the user has the folder paused.
+const PAUSED: &str = "paused";
 
 /// How far the engine is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -103,6 +109,7 @@ impl SyncEngine {
             key,
             name,
             trust_lan: config.trust_lan,
+            paused: recovered.settings.contains_key(PAUSED),
             random: Random {
                 seed: config.seed,
                 counter: 0,
@@ -112,7 +119,11 @@ impl SyncEngine {
             logs: recovered.logs,
             pending: Pending::new(),
             peers: Peers::default(),
-            local: Local::default(),
+            local: Local::new(
+                config.delete_guard,
+                recovered.settings.contains_key(local::DELETIONS_HELD),
+                recovered.settings.get(local::JOIN_COUNTS),
+            ),
             work: Work::new(recovered.needs),
             ignoring: Ignoring::new(recovered.settings.get(ignoring::IGNORED_BY)),
             joining: Joining::recover(&recovered.settings),
@@ -157,6 +168,12 @@ impl SyncEngine {
         self.work.is_fetching(content) || self.work.is_holding(content)
     }
 
+    /// Returns the paths whose deletions are held until the user answers.
+    #[must_use]
+    pub const fn held_deletions(&self) -> &BTreeSet<RelPath> {
+        self.local.held_deletions()
+    }
+
     /// Returns how many events this device has made.
     #[must_use]
     pub fn own_seq(&self) -> u64 {
@@ -170,6 +187,7 @@ impl SyncEngine {
             Input::Start { installs } => self.start(installs, now, view),
             Input::LocalChanges(changes) => self.local_changes(changes, now, view),
             Input::ScanFinished => self.scan_finished(now, view),
+            Input::ScanFailed => self.scan_failed(),
             Input::Connected {
                 device,
                 address,
@@ -230,7 +248,7 @@ impl SyncEngine {
             self.joining.deadline(),
             self.work.deadline(),
             self.ignoring_deadline(),
-            self.local.deadline(self.may_publish()),
+            self.local.deadline(self.may_publish() && !self.paused),
         ];
         deadlines.into_iter().flatten().min()
     }
@@ -238,7 +256,6 @@ impl SyncEngine {
     /// Returns a snapshot for people.
     #[must_use]
     pub fn status(&self) -> Status {
-        let stuck = self.work.stuck();
         Status {
             device: Some(self.me),
             group: self.group.as_ref().map(|group| group.id),
@@ -251,18 +268,35 @@ impl SyncEngine {
             events: self.logs.values().map(LogState::size).sum(),
             peers: self.peer_statuses(),
             join_held: self.local.held() as u64,
-            stuck,
+            deletions_held: self.local.deletions_held() as u64,
+            stuck: self.work.stuck(),
+            stuck_count: self.work.stuck_count(),
+            join: self.local.join_counts(),
         }
     }
 
     fn folder_state(&self) -> FolderState {
         match self.phase {
             Phase::NoGroup | Phase::CatchingUp => FolderState::Starting,
+            _ if self.paused => FolderState::Paused,
             Phase::Scanning { .. } => FolderState::Scanning,
             Phase::Running if self.work.is_empty() && self.local.is_empty() && !self.peers.is_pulling() => {
                 FolderState::InSync
             }
             Phase::Running => FolderState::Syncing,
+        }
+    }
+
+    /// Stops or resumes all changes of the folder and of the ledger that come from it.
+    fn set_paused(&mut self, paused: bool) {
+        if self.paused == paused {
+            return;
+        }
+        self.paused = paused;
+        self.pending.set_setting(PAUSED, paused.then(Vec::new));
+        // What the scan found while paused was not compared.
+        if !paused && self.phase == (Phase::Scanning { joining: true }) {
+            self.emit(Output::Scan);
         }
     }
 

@@ -97,6 +97,7 @@ impl Cli {
                 default_ignores: None,
                 ignore: None,
                 min_free: None,
+                delete_guard: None,
             },
             control: Control {
                 socket: self.socket.clone(),

@@ -12,7 +12,14 @@ pub(super) const KEYS: [(&str, &[&str]); 5] = [
     ("daemon", &["name", "state_dir", "log"]),
     (
         "folder",
-        &["path", "modes", "default_ignores", "ignore", "min_free"],
+        &[
+            "path",
+            "modes",
+            "default_ignores",
+            "ignore",
+            "min_free",
+            "delete_guard",
+        ],
     ),
     ("control", &["socket", "group"]),
     ("network", &["listen", "mdns", "peers", "trust_lan"]),
@@ -68,6 +75,8 @@ pub struct Folder {
     pub ignore: Option<Vec<String>>,
     /// What is left free on the file system.
     pub min_free: Option<String>,
+    /// Whether many deletions that nobody saw happen are held.
+    pub delete_guard: Option<bool>,
 }
 
 /// `[control]`.
@@ -142,6 +151,7 @@ impl Layer {
         fill(&mut self.folder.default_ignores, lower.folder.default_ignores);
         fill(&mut self.folder.ignore, lower.folder.ignore);
         fill(&mut self.folder.min_free, lower.folder.min_free);
+        fill(&mut self.folder.delete_guard, lower.folder.delete_guard);
         fill(&mut self.control.socket, lower.control.socket);
         fill(&mut self.control.group, lower.control.group);
         fill(&mut self.network.listen, lower.network.listen);
@@ -207,6 +217,7 @@ impl Layer {
             }
             ("folder", "default_ignores") => self.folder.default_ignores = Some(boolean()?),
             ("folder", "ignore") => self.folder.ignore = Some(list()),
+            ("folder", "delete_guard") => self.folder.delete_guard = Some(boolean()?),
             ("control", "group") => self.control.group = Some(text.to_owned()),
             ("network", "listen") => self.network.listen = Some(list()),
             ("network", "mdns") => self.network.mdns = Some(boolean()?),

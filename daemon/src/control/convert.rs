@@ -15,7 +15,7 @@ use p2p_sync_proto::{reason, v1};
 use tonic::Status;
 
 use super::status::invalid;
-use super::{JournalSummary, MAX_INVITE_USES, StatusSnapshot, Warning};
+use super::{JournalSummary, MAX_INVITE_USES, StatusSnapshot, Warning, guards};
 
 /// Paths in one journal answer; at 4 KiB each they stay below tonic's message limit of 4 MiB.
 const MAX_JOURNAL_PATHS: usize = 1_000;
@@ -64,7 +64,9 @@ fn folder(snapshot: &StatusSnapshot) -> v1::FolderStatus {
         (None, FolderState::Scanning) => v1::FolderState::Scanning,
         (None, FolderState::Syncing) => v1::FolderState::Syncing,
         (None, FolderState::InSync) => v1::FolderState::InSync,
+        (None, FolderState::Paused) => v1::FolderState::Paused,
     };
+    let (stuck, stuck_total) = guards::stuck(snapshot);
     v1::FolderStatus {
         path: path_bytes(&snapshot.folder),
         state: state.into(),
@@ -74,6 +76,10 @@ fn folder(snapshot: &StatusSnapshot) -> v1::FolderStatus {
         conflicts: engine.conflicts,
         join_held: engine.join_held,
         failure: snapshot.failure.clone().unwrap_or_default(),
+        deletions_held: engine.deletions_held,
+        stuck,
+        stuck_total,
+        join: engine.join.map(guards::join_counts),
     }
 }
 
@@ -88,14 +94,25 @@ fn warnings(snapshot: &StatusSnapshot) -> Vec<v1::Warning> {
             format!("{held} files here differ from the group's and wait for a choice"),
         );
     }
+    if engine.deletions_held > 0 {
+        let held = engine.deletions_held;
+        warn(
+            "DELETIONS_HELD",
+            format!(
+                "{held} entries vanished while nobody looked; nothing is deleted on other devices until: syncctl \
+                 confirm-deletes, or, to bring the files back: syncctl confirm-deletes --restore"
+            ),
+        );
+    }
     if engine.conflicts > 0 {
         warn(
             "CONFLICTS",
             format!("{} conflict copies lie in the folder", engine.conflicts),
         );
     }
-    for (path, why) in &engine.stuck {
-        warn("PATH_STUCK", format!("{path}: {why}"));
+    let stuck = engine.stuck_count + snapshot.unreadable_count;
+    if stuck > 0 {
+        warn("PATH_STUCK", format!("{stuck} paths are stuck"));
     }
     if let Some(why) = &snapshot.watcher_degraded {
         warn(
@@ -421,7 +438,8 @@ mod tests {
         assert!(warnings(&snapshot).is_empty());
         snapshot.engine.conflicts = 2;
         snapshot.engine.join_held = 3;
-        snapshot.engine.stuck = vec![(RelPath::parse("a").unwrap(), "too long".into())];
+        snapshot.engine.deletions_held = 4;
+        snapshot.engine.stuck_count = 1;
         snapshot.watcher_degraded = Some("limit reached".into());
         snapshot.warnings = vec![Warning {
             code: "MORE",
@@ -430,7 +448,14 @@ mod tests {
         let codes: Vec<_> = warnings(&snapshot).into_iter().map(|w| w.code).collect();
         assert_eq!(
             codes,
-            ["JOIN_HELD", "CONFLICTS", "PATH_STUCK", "WATCHER_DEGRADED", "MORE"]
+            [
+                "JOIN_HELD",
+                "DELETIONS_HELD",
+                "CONFLICTS",
+                "PATH_STUCK",
+                "WATCHER_DEGRADED",
+                "MORE"
+            ]
         );
     }
 

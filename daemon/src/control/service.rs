@@ -10,7 +10,7 @@ use tokio_stream::Stream;
 use tonic::{Request, Response, Status};
 
 use super::status::{from_error, invalid};
-use super::{Backend, ControlCommand, ControlError, ReplyTo, convert, history, watch};
+use super::{Backend, ControlCommand, ControlError, ReplyTo, convert, guards, history, watch};
 
 /// How long a command may take. A join dials every address of the ticket; nothing else takes more than moments.
 const REPLY_TIMEOUT: Duration = Duration::from_secs(120);
@@ -97,6 +97,9 @@ impl ControlService for Rpcs {
     async fn join(&self, request: Request<v1::JoinRequest>) -> Result<Response<v1::JoinResponse>, Status> {
         let request = request.into_inner();
         let choice = convert::join_choice(request.choice)?;
+        if request.ticket.trim().is_empty() && request.dry_run {
+            return self.counted();
+        }
         if request.ticket.trim().is_empty() {
             let Some(choice) = choice else {
                 return Err(invalid(
@@ -104,10 +107,8 @@ impl ControlService for Rpcs {
                     "There is neither a ticket nor a choice",
                 ));
             };
-            if !request.dry_run {
-                self.ask(|reply| ControlCommand::ResolveJoin { choice, reply })
-                    .await?;
-            }
+            self.ask(|reply| ControlCommand::ResolveJoin { choice, reply })
+                .await?;
             return Ok(Response::new(v1::JoinResponse::default()));
         }
         let ticket = convert::ticket(&request.ticket)?;
@@ -132,6 +133,7 @@ impl ControlService for Rpcs {
             group_id: joined.group.to_hex(),
             role,
             addresses,
+            ..Default::default()
         }))
     }
 
@@ -209,6 +211,46 @@ impl ControlService for Rpcs {
         let stream = history::stream(inbox, move |step| history::step(step, &names));
         Ok(Response::new(stream))
     }
+
+    async fn confirm_deletes(
+        &self,
+        request: Request<v1::ConfirmDeletesRequest>,
+    ) -> Result<Response<v1::ConfirmDeletesResponse>, Status> {
+        let restore = request.into_inner().restore;
+        self.ask(|reply| ControlCommand::ConfirmDeletes { restore, reply })
+            .await?;
+        Ok(Response::new(v1::ConfirmDeletesResponse {}))
+    }
+
+    async fn why(&self, request: Request<v1::WhyRequest>) -> Result<Response<v1::WhyResponse>, Status> {
+        let path = convert::rel_path(request.into_inner().path)?;
+        let Some(path) = path else {
+            return Err(invalid(reason::BAD_PATH, "There is no path"));
+        };
+        let answer = self.ask(|reply| ControlCommand::Why { path, reply }).await?;
+        let response = guards::why(answer, &self.backend.status.borrow());
+        Ok(Response::new(response))
+    }
+
+    async fn pause(&self, _: Request<v1::PauseRequest>) -> Result<Response<v1::PauseResponse>, Status> {
+        let paused = true;
+        self.ask(|reply| ControlCommand::SetPaused { paused, reply })
+            .await?;
+        Ok(Response::new(v1::PauseResponse {}))
+    }
+
+    async fn resume(&self, _: Request<v1::ResumeRequest>) -> Result<Response<v1::ResumeResponse>, Status> {
+        let paused = false;
+        self.ask(|reply| ControlCommand::SetPaused { paused, reply })
+            .await?;
+        Ok(Response::new(v1::ResumeResponse {}))
+    }
+
+    async fn leave(&self, _: Request<v1::LeaveRequest>) -> Result<Response<v1::LeaveResponse>, Status> {
+        let group = self.ask(|reply| ControlCommand::Leave { reply }).await?;
+        let group_id = group.to_hex();
+        Ok(Response::new(v1::LeaveResponse { group_id }))
+    }
 }
 
 impl Rpcs {
@@ -216,6 +258,19 @@ impl Rpcs {
     async fn tell(&self, command: ControlCommand) -> Result<(), Status> {
         let sent = self.backend.commands.send(command).await;
         sent.map_err(|_| from_error(&ControlError::Stopping))
+    }
+
+    /// Says what the files turned out to be that a join found.
+    fn counted(&self) -> Result<Response<v1::JoinResponse>, Status> {
+        let counts = self.backend.status.borrow().engine.join;
+        let Some(counts) = counts.map(guards::join_counts) else {
+            let text = "No files wait for a choice; what a join will find is known once the group is joined";
+            return Err(invalid(reason::INVALID_ARGUMENT, text));
+        };
+        Ok(Response::new(v1::JoinResponse {
+            counts: Some(counts),
+            ..Default::default()
+        }))
     }
 
     /// Hands a command over and waits for its answer.

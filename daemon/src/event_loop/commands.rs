@@ -96,6 +96,17 @@ impl EventLoop {
                 (Command::ResolveJoin { choice }, Waiting::Done(reply))
             }
             ControlCommand::Rescan { path, reply } => (Command::Rescan { path }, Waiting::Done(reply)),
+            ControlCommand::Why { path, reply } => (Command::Why { path }, Waiting::Why(reply)),
+            ControlCommand::SetPaused { paused, reply } => {
+                (Command::SetPaused { paused }, Waiting::Done(reply))
+            }
+            ControlCommand::Leave { reply } => {
+                self.join_choice = None;
+                (Command::Leave, Waiting::Leave(reply))
+            }
+            ControlCommand::ConfirmDeletes { restore, reply } => {
+                (Command::ConfirmDeletes { restore }, Waiting::Done(reply))
+            }
         };
         self.next_command += 1;
         let id = CommandId(self.next_command);
@@ -135,6 +146,14 @@ impl EventLoop {
                 });
             }
             Some(Waiting::Done(to)) => drop(to.send(reply.map(|_| ()).map_err(ControlError::from))),
+            Some(Waiting::Why(to)) => self.answer_why(to, reply),
+            Some(Waiting::Leave(to)) => {
+                let _ = to.send(match reply {
+                    Ok(Reply::Left { group }) => Ok(group),
+                    Ok(_) => Err(ControlError::TimedOut),
+                    Err(error) => Err(error.into()),
+                });
+            }
             None => {}
         }
     }

@@ -46,6 +46,8 @@ enum Found {
 pub(super) struct Walk<'a> {
     scanner: &'a Scanner,
     stop: &'a AtomicBool,
+    /// Whether it is a full scan.
+    full: bool,
     emit: &'a mut dyn FnMut(Vec<LocalChange>),
     stack: Vec<Option<RelPath>>,
     found: Vec<Found>,
@@ -60,12 +62,14 @@ pub(super) struct Walk<'a> {
 impl<'a> Walk<'a> {
     pub(super) fn new(
         scanner: &'a Scanner,
+        full: bool,
         stop: &'a AtomicBool,
         emit: &'a mut dyn FnMut(Vec<LocalChange>),
     ) -> Result<Self, ScanError> {
         let walk = Self {
             scanner,
             stop,
+            full,
             emit,
             stack: Vec::new(),
             found: Vec::new(),
@@ -144,11 +148,7 @@ impl<'a> Walk<'a> {
     }
 
     fn check_root(&self) -> Result<(), ScanError> {
-        if self.scanner.root.is_root(&self.scanner.root_id) {
-            Ok(())
-        } else {
-            Err(ScanError::RootChanged)
-        }
+        self.scanner.check_root()
     }
 
     fn watch(&self, dir: Option<&RelPath>, ino: u64) -> bool {
@@ -263,6 +263,7 @@ impl<'a> Walk<'a> {
                         let change = LocalChange {
                             path: path.clone(),
                             seen_at: self.seen_at,
+                            inferred: self.full,
                             after: Some(after),
                         };
                         self.push(Found::Ready(change), 0);
@@ -294,6 +295,7 @@ impl<'a> Walk<'a> {
                             path: path.clone(),
                             seen_at: self.seen_at,
                             after: Some(after),
+                            inferred: self.full,
                         }),
                         0,
                     );
@@ -337,6 +339,7 @@ impl<'a> Walk<'a> {
                         path,
                         seen_at: self.seen_at,
                         after: Some(after),
+                        inferred: self.full,
                     }),
                     0,
                 );
@@ -377,6 +380,7 @@ impl<'a> Walk<'a> {
                     path,
                     seen_at: self.seen_at,
                     after: None,
+                    inferred: self.full,
                 }),
                 0,
             );
@@ -419,6 +423,7 @@ impl<'a> Walk<'a> {
                     path,
                     seen_at: self.seen_at,
                     after: None,
+                    inferred: self.full,
                 }),
                 0,
             );
@@ -515,6 +520,7 @@ impl<'a> Walk<'a> {
                     path,
                     seen_at,
                     after: Some(after),
+                    inferred: self.full,
                 });
             }
             Hashed::Unstable => self.report.retry.push(path),

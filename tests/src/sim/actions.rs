@@ -268,6 +268,19 @@ impl Hand<'_> {
         done(format!("rm -r {path}"), vec![path.clone()])
     }
 
+    /// Removes all that the user sees.
+    pub fn empty(&mut self) -> Option<Action> {
+        let all = self.paths(|_| true);
+        let top: Vec<RelPath> = all
+            .into_iter()
+            .filter(|path| path.ancestors().next().is_none())
+            .collect();
+        for path in &top {
+            self.remove(path);
+        }
+        done("rm -r *".to_owned(), top)
+    }
+
     fn make_parents(&mut self, path: &RelPath) -> bool {
         let above: Vec<RelPath> = path.ancestors().collect();
         let blocked = |dir: &RelPath| self.disk.lstat(dir).is_some_and(|inode| inode.kind != Kind::Dir);

@@ -1,6 +1,6 @@
 //! One device: its daemon's engine, if it runs, with its disk and store, and what its services are busy with.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use ed25519_dalek::SigningKey;
@@ -12,12 +12,14 @@ use p2p_sync_core::ids::{DeviceId, GroupId};
 use p2p_sync_core::ignore::{IgnoreNothing, IgnoreRules};
 use p2p_sync_core::rel_path::RelPath;
 use p2p_sync_core::time::{BootInstant, Now};
-use p2p_sync_core::tree::Fingerprint;
+use p2p_sync_core::tree::{Fingerprint, Installed};
 
 use super::disk::{FakeDisk, Inode};
 use super::rng::Rng;
 use super::store::MemoryStore;
 
+/// Deletions of one scan that are published without asking; folders are small here.
+const DELETE_GUARD: usize = 2;
 /// Milliseconds since 1970 at the start of each run; any date would do.
 const EPOCH_MS: i64 = 1_750_000_000_000;
 
@@ -58,6 +60,8 @@ pub struct Device {
     pub last_batch: BatchNo,
     /// Its clock's error in milliseconds.
     pub skew_ms: i64,
+    /// What stood at paths whose deletion was held, as long as they are gone and the user has not answered.
+    pub guarded: BTreeMap<RelPath, Installed>,
     boot_offset_ms: u64,
 }
 
@@ -103,6 +107,7 @@ impl Device {
             reports: VecDeque::new(),
             last_batch: BatchNo(0),
             skew_ms,
+            guarded: BTreeMap::new(),
             boot_offset_ms: rng.below(1_000_000),
         }
     }
@@ -132,6 +137,7 @@ impl Device {
             name: format!("device {}", self.index),
             seed: rng.bytes32(),
             trust_lan: self.trust_lan,
+            delete_guard: Some(DELETE_GUARD),
         };
         self.engine = Some(SyncEngine::new(config, self.store.recover()));
         let journal = std::mem::take(&mut self.journal);
@@ -198,6 +204,24 @@ impl Device {
             now,
         };
         self.journal.push(JournalEntry { install, told: None });
+    }
+
+    /// Notes whose deletion is held.
+    pub fn note_held(&mut self) {
+        let held = self.engine.iter().flat_map(SyncEngine::held_deletions);
+        let rows = held.filter_map(|path| {
+            let row = self.store.durable().installed.get(path)?;
+            Some((path.clone(), row.clone()))
+        });
+        self.guarded.extend(rows);
+        // The engine has not heard yet of what is back.
+        self.note_what_is_back();
+    }
+
+    /// Drops the notes of paths that hold something again.
+    pub fn note_what_is_back(&mut self) {
+        let disk = &self.disk;
+        self.guarded.retain(|path, _| disk.lstat(path).is_none());
     }
 
     /// Returns the engine's own words about itself; the default while it is down.

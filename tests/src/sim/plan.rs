@@ -35,6 +35,8 @@ pub struct Plan {
     pub cuts: Vec<(u64, u64, usize, usize)>,
     /// Who dies: when, until when.
     pub crashes: Vec<(u64, u64, usize)>,
+    /// Who empties his folder: when. Nothing happens while his daemon runs.
+    pub emptied: Vec<(u64, usize)>,
     /// Whose clock jumps: when, by how many milliseconds.
     pub jumps: Vec<(u64, usize, i64)>,
     /// Messages lost, of a hundred.
@@ -90,6 +92,7 @@ impl Plan {
             cuts: Vec::new(),
             crashes: Vec::new(),
             jumps: Vec::new(),
+            emptied: Vec::new(),
             loss: 0,
             duplicates: 0,
             missed_hints: 0,
@@ -120,6 +123,7 @@ impl Plan {
             actions: Vec::new(),
             cuts: Vec::new(),
             crashes: Vec::new(),
+            emptied: Vec::new(),
             jumps: Vec::new(),
             loss: if calm { 0 } else { rng.below(15) },
             duplicates: rng.below(20),
@@ -169,7 +173,11 @@ impl Plan {
         for _ in 0..rng.below(6) {
             let from = rng.between(earliest, self.span_ms);
             let until = from + rng.below(MINUTE_MS / 2);
-            self.crashes.push((from, until, rng_index(rng.below(last))));
+            let device = rng_index(rng.below(last));
+            self.crashes.push((from, until, device));
+            if rng.percent(30) {
+                self.emptied.push((rng.between(from, until + 1), device));
+            }
         }
         if rng.percent(30) {
             let jump = i64::try_from(rng.below(2 * JUMP_MAX_MS)).unwrap_or(0);

@@ -50,9 +50,15 @@ pub fn is_ignored(path: &RelPath, disk: &FakeDisk, tables: &Tables, rules: &dyn 
     !path.is_own() && rules.is_ignored(path, dir)
 }
 
-/// Looks at one path; `None` if all is as believed.
+/// Looks at one path; `None` if all is as believed. `inferred` says whether that is part of a full scan.
 #[must_use]
-pub fn look(path: &RelPath, disk: &FakeDisk, tables: &Tables, seen_at: BootInstant) -> Option<LocalChange> {
+pub fn look(
+    path: &RelPath,
+    disk: &FakeDisk,
+    tables: &Tables,
+    seen_at: BootInstant,
+    inferred: bool,
+) -> Option<LocalChange> {
     let after = disk.lstat(path).map(|inode| Observed {
         entry: inode.entry(),
         print: inode.print(),
@@ -64,6 +70,7 @@ pub fn look(path: &RelPath, disk: &FakeDisk, tables: &Tables, seen_at: BootInsta
         path: path.clone(),
         seen_at,
         after,
+        inferred,
     })
 }
 
@@ -97,7 +104,7 @@ mod tests {
         disk.write(&path("edited"), b"!".to_vec(), 0);
         let changes: Vec<_> = all_paths(&disk, &tables)
             .iter()
-            .filter_map(|path| look(path, &disk, &tables, BootInstant::default()))
+            .filter_map(|path| look(path, &disk, &tables, BootInstant::default(), true))
             .collect();
         let names: Vec<_> = changes
             .iter()

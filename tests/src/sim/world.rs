@@ -1,6 +1,7 @@
 //! The queue of things to come, and the loop that lets them happen.
 
 mod daemon;
+mod guarding;
 mod links;
 mod pairing;
 mod services;
@@ -40,6 +41,8 @@ enum Event {
     Cut(usize, usize),
     Mend(usize, usize),
     User(usize),
+    Empty(usize),
+    AnswerHeld(usize),
     Pair(usize),
     Redeem(usize),
     Connect(usize, usize),
@@ -260,6 +263,9 @@ impl World {
             self.at(from, Event::Crash(device));
             self.at(until, Event::Start(device));
         }
+        for (at, device) in self.plan.emptied.clone() {
+            self.at(at, Event::Empty(device));
+        }
         for (at, device, by) in self.plan.jumps.clone() {
             self.at(at, Event::Jump(device, by));
         }
@@ -324,6 +330,11 @@ impl World {
                 self.act(device);
                 Ok(())
             }
+            Event::Empty(device) => {
+                self.empty(device);
+                Ok(())
+            }
+            Event::AnswerHeld(device) => self.answer_held(device),
             Event::Pair(device) => self.pair(device),
             Event::Redeem(device) => self.redeem(device),
             Event::Connect(a, b) => self.connect(a, b),
@@ -379,6 +390,7 @@ impl World {
         self.trace
             .line(format_args!("{:>8} {device} user: {action}", self.time_ms));
         self.last_activity_ms = self.time_ms;
+        self.devices[device].note_what_is_back();
         if !self.rng.percent(self.plan.missed_hints) {
             let delay = self.rng.between(1, 2_000);
             self.later(device, delay, Work::Look(action.paths));

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::message::{GossipMessage, Request, Response};
 use crate::access::Role;
@@ -44,8 +45,10 @@ pub enum Input {
     IgnoreRules(Arc<dyn IgnoreRules>),
     /// The scanner found these paths different from what [`StateView::installed`] says, or wants to know nothing.
     LocalChanges(Vec<LocalChange>),
-    /// A full scan that [`Output::Scan`] asked for has sent its last [`Input::LocalChanges`].
+    /// A full scan has sent its last [`Input::LocalChanges`].
     ScanFinished,
+    /// A full scan came to no result: what it did not find may be there.
+    ScanFailed,
     /// A connection to a device is up; the first of possibly several.
     Connected {
         /// Who.
@@ -143,6 +146,8 @@ pub struct LocalChange {
     pub seen_at: BootInstant,
     /// What is there; `None`: proven absent (ENOENT with intact parents and the right root).
     pub after: Option<Observed>,
+    /// Whether a full scan found it: then nobody saw it happen.
+    pub inferred: bool,
 }
 
 /// What the scanner found at a path; stable while it was hashed.
@@ -189,6 +194,11 @@ pub enum Output {
     },
     /// Keep dialling this address (from a ticket or a command).
     Dial {
+        /// A multiaddress.
+        address: String,
+    },
+    /// Do not dial this address any more.
+    Undial {
         /// A multiaddress.
         address: String,
     },
@@ -374,6 +384,92 @@ pub enum Command {
         /// What.
         choice: JoinChoice,
     },
+    /// Publish the deletions that are held, or bring the files back.
+    ConfirmDeletes {
+        /// Whether to bring the files back.
+        restore: bool,
+    },
+    /// Say what blocks or holds a path.
+    Why {
+        /// Which.
+        path: RelPath,
+    },
+    /// Change nothing in the folder and publish nothing, or go on.
+    SetPaused {
+        /// Which of both.
+        paused: bool,
+    },
+    /// Leave the group and found one of this device alone. The files stay as they are.
+    Leave,
+}
+
+/// What stands between a path and what the group wants there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Cause {
+    /// Neither the ledger nor the folder, as far as it was looked at, has it.
+    Unknown,
+    /// The ledger says that it was deleted, and it is not here.
+    Deleted,
+    /// It is as the group wants it.
+    InSync,
+    /// There is no group yet, or its ledger is not complete.
+    Starting,
+    /// A change made here is about to be published.
+    Publishing,
+    /// It waits for its turn.
+    Waiting,
+    /// Its content is being had.
+    Fetching {
+        /// Bytes of it.
+        size: u64,
+        /// Connected members that are asked, best first.
+        from: Vec<DeviceId>,
+    },
+    /// No connected member has its content.
+    NoSource {
+        /// Bytes of it.
+        size: u64,
+        /// Until they are asked again.
+        retry_in: Option<Duration>,
+    },
+    /// Its content is here; it waits for the installs before it.
+    Queued,
+    /// It is being installed.
+    Installing,
+    /// The disk refused it, or it changed meanwhile.
+    Parked {
+        /// Why, once it failed often enough to tell.
+        reason: Option<String>,
+        /// Until it is tried again.
+        retry_in: Option<Duration>,
+    },
+    /// It vanished while nobody looked, with many others; the user is to say whether that was meant.
+    DeletionHeld,
+    /// It was here before the group was joined and differs from the group's; the user is to choose.
+    JoinHeld,
+}
+
+/// What is known about a path, for `syncctl why`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WhyReport {
+    /// Where.
+    pub path: RelPath,
+    /// What stands between it and what the group wants.
+    pub cause: Cause,
+    /// Whether it is to be taken away.
+    pub removal: bool,
+    /// Whether something is believed to stand there.
+    pub present: bool,
+    /// Whether the folder is paused.
+    pub paused: bool,
+    /// The member that wrote the version which is wanted.
+    pub author: Option<DeviceId>,
+    /// Names of its conflict copies.
+    pub copies: Vec<RelPath>,
+    /// The path that this is a conflict copy of.
+    pub copy_of: Option<RelPath>,
+    /// Connected members that did not say that they hold all that is known here.
+    pub behind: Vec<DeviceId>,
 }
 
 /// What to do with differing files when joining with many of them.
@@ -403,6 +499,13 @@ pub enum Reply {
         group: GroupId,
         /// This device's role in it.
         role: Role,
+    },
+    /// What is known about a path.
+    Why(Box<WhyReport>),
+    /// The group was left.
+    Left {
+        /// The group that this device is alone in.
+        group: GroupId,
     },
 }
 
@@ -563,7 +666,13 @@ pub struct EngineConfig {
     pub seed: [u8; 32],
     /// Whether devices of the local network are admitted without asking.
     pub trust_lan: bool,
+    /// Deletions found by one scan that are published without asking, even if they are more than half of the folder's
+    /// entries; [`DELETE_GUARD`] for people's folders. `None`: all are.
+    pub delete_guard: Option<usize>,
 }
+
+/// Deletions found by one scan that are published without asking: fewer are soon undone by hand.
+pub const DELETE_GUARD: usize = 100;
 
 /// What the engine is doing, for people.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -577,6 +686,8 @@ pub enum FolderState {
     Syncing,
     /// Nothing is to be done.
     InSync,
+    /// The user had it paused.
+    Paused,
 }
 
 /// A snapshot for `status` and `peers`.
@@ -604,8 +715,27 @@ pub struct Status {
     pub peers: Vec<PeerStatus>,
     /// Files of a joiner that are held until the user chooses; 0: none.
     pub join_held: u64,
+    /// Deletions that are held until the user confirms them or has the files restored; 0: none.
+    pub deletions_held: u64,
     /// Paths that cannot be brought into the wanted state, with the reason; at most 100.
     pub stuck: Vec<(RelPath, String)>,
+    /// How many such paths there are.
+    pub stuck_count: u64,
+    /// What a joiner's files turned out to be; `None` unless some are held.
+    pub join: Option<JoinCounts>,
+}
+
+/// What the files that a joiner brought along turned out to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct JoinCounts {
+    /// As the group has them.
+    pub same: u64,
+    /// As the group had them once; replaced.
+    pub old: u64,
+    /// At paths that the group never had; published.
+    pub new: u64,
+    /// Other than the group ever had them; held.
+    pub differing: u64,
 }
 
 /// One device in [`Status::peers`].

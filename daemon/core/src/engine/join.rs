@@ -5,6 +5,7 @@
 
 mod admit;
 mod lan;
+mod leave;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -14,10 +15,11 @@ use ed25519_dalek::{Signer, SigningKey};
 use self::admit::read_chain;
 use self::lan::LAN_QUIET;
 use super::group::{Group, grant_message, nonce_message};
+use super::local::JOIN_COUNTS;
 use super::sync::Asked;
 use super::{
-    Command, CommandError, CommandId, Notification, Output, Phase, RecoveredInstall, Redeem, RefuseReason,
-    Reply, Request, RequestFailed, Response, StateView, SyncEngine, member_set,
+    Command, CommandError, CommandId, Notification, Output, PAUSED, Phase, RecoveredInstall, Redeem,
+    RefuseReason, Reply, Request, RequestFailed, Response, StateView, SyncEngine, member_set,
 };
 use crate::access::Role;
 use crate::ids::{DeviceId, GroupId};
@@ -41,6 +43,9 @@ const PRESENTED: &str = "presented";
 const DIAL: &str = "dial";
 /// Setting: the secret half of the recovery key, until its words have been shown.
 const RECOVERY: &str = "recovery";
+
+/// Setting: the group that this device was made to leave.
+const LEFT: &str = "left";
 
 /// How long a join may take before its command fails.
 const JOIN_TIMEOUT: Duration = Duration::from_secs(60);
@@ -79,6 +84,8 @@ pub(super) struct Joining {
     lan: BTreeMap<DeviceId, (Option<GroupId>, BootInstant)>,
     lan_found_at: Option<BootInstant>,
     lan_asked: bool,
+    /// The group that this device was made to leave: it is not drawn into it again unasked.
+    left: Option<GroupId>,
 }
 
 impl Joining {
@@ -100,6 +107,10 @@ impl Joining {
             dial: dial.unwrap_or_default(),
             must_compare: settings.contains_key(COMPARE),
             compare_now: settings.get(COMPARE).is_some_and(|value| value == COMPARE_NOW),
+            left: settings
+                .get(LEFT)
+                .and_then(|bytes| <[u8; 32]>::try_from(&bytes[..]).ok())
+                .map(GroupId::new),
             ..Self::default()
         }
     }
@@ -274,6 +285,17 @@ impl SyncEngine {
                 });
             }
             Command::ResolveJoin { choice } => self.resolve_join(id, choice, view),
+            Command::ConfirmDeletes { restore } => self.confirm_deletes(id, restore, now, view),
+            Command::Why { path } => self.explain(id, path, now, view),
+            Command::SetPaused { paused } => {
+                self.set_paused(paused);
+                let reply = Ok(Reply::Done);
+                self.emit(Output::Reply { id, reply });
+            }
+            Command::Leave => {
+                let reply = self.leave(now, view);
+                self.emit(Output::Reply { id, reply });
+            }
         }
     }
 
@@ -407,6 +429,7 @@ impl SyncEngine {
             }
             (Asked::Redeem, Ok(Response::Refused(reason))) => self.join_refused(reason, now),
             (Asked::TrustLan, result) => self.lan_answered(from, result, now),
+            (Asked::Present, Ok(Response::Refused(RefuseReason::NotMember))) => self.not_wanted_by(from, now),
             (Asked::Present, Ok(Response::Accepted { .. })) => {
                 self.peers
                     .ask_at(&from, now.boot.after(Duration::from_millis(200)));
@@ -478,6 +501,7 @@ impl SyncEngine {
         self.group = Some(Group::new(ticket.group));
         self.joining.presented = members;
         self.joining.must_compare = true;
+        self.joining.left = None;
         self.joining.lan_found_at = None;
         self.joining.dial = ticket.addresses.iter().take(MAX_DIAL).cloned().collect();
         self.keep_join_settings();
@@ -505,6 +529,9 @@ impl SyncEngine {
         self.installed_count = 0;
         self.copies_count = 0;
         self.ignoring_left_group();
+        if self.paused {
+            self.pending.set_setting(PAUSED, Some(Vec::new()));
+        }
     }
 
     fn keep_join_settings(&mut self) {
@@ -535,6 +562,7 @@ impl SyncEngine {
     pub(super) fn forget_joining(&mut self) {
         self.joining.must_compare = false;
         self.pending.set_setting(COMPARE, None);
+        self.pending.set_setting(JOIN_COUNTS, None);
         self.pending.set_setting(PRESENTED, None);
     }
 }

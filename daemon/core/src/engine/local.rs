@@ -4,14 +4,18 @@
 //! many as fit become one event. What a change means is decided at that moment against what is believed to stand on
 //! disk, so a report that is outdated by then means nothing. Both ends of a rename go into one event (`moves`).
 
+mod guard;
 mod joiner;
 mod moves;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+pub(super) use self::guard::DELETIONS_HELD;
+use self::guard::Guard;
+pub(super) use self::joiner::JOIN_COUNTS;
 use self::moves::Moves;
-use super::{BatchNo, LocalChange, Notification, Observed, Output, Phase, StateView, SyncEngine};
+use super::{BatchNo, JoinCounts, LocalChange, Notification, Observed, Output, Phase, StateView, SyncEngine};
 use crate::ids::Dot;
 use crate::ledger::{EventKind, Item, MAX_DOTS, MAX_ITEMS, Put, PutFlags};
 use crate::rel_path::RelPath;
@@ -30,6 +34,9 @@ pub(super) struct Local {
     moves: Moves,
     /// Files of unknown descent, until the scan is over or the user has chosen.
     held: BTreeMap<RelPath, Observed>,
+    guard: Guard,
+    /// What a joiner's files turned out to be; those that differ are `held`.
+    counts: JoinCounts,
     published_at: Option<BootInstant>,
     published_in: BatchNo,
 }
@@ -43,12 +50,22 @@ struct Change {
 }
 
 impl Local {
+    /// Makes it; `delete_guard` as in [`EngineConfig`](super::EngineConfig), `held` says whether deletions wait for an
+    /// answer since an earlier run, `counts` what was counted in it.
+    pub(super) fn new(delete_guard: Option<usize>, held: bool, counts: Option<&Vec<u8>>) -> Self {
+        Self {
+            counts: counts.map(|bytes| joiner::read_counts(bytes)).unwrap_or_default(),
+            guard: Guard::new(delete_guard, held),
+            ..Self::default()
+        }
+    }
+
     pub(super) fn len(&self) -> usize {
         self.queue.len()
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.queue.is_empty() && self.moves.is_empty()
+        self.queue.is_empty() && self.moves.is_empty() && self.guard.is_empty()
     }
 
     pub(super) fn held(&self) -> usize {
@@ -57,6 +74,11 @@ impl Local {
 
     pub(super) fn holds(&self, path: &RelPath) -> bool {
         self.held.contains_key(path)
+    }
+
+    /// Says whether a change at a path waits to be published.
+    pub(super) fn is_waiting(&self, path: &RelPath) -> bool {
+        self.queue.contains_key(path) || self.moves.is_waiting(path)
     }
 
     pub(super) fn deadline(&self, may_publish: bool) -> Option<(BootInstant, &'static str)> {
@@ -73,7 +95,12 @@ impl Local {
     }
 
     pub(super) fn clear(&mut self) {
-        *self = Self::default();
+        let mut guard = std::mem::take(&mut self.guard);
+        guard.clear();
+        *self = Self {
+            guard,
+            ..Self::default()
+        };
     }
 }
 
@@ -132,7 +159,13 @@ impl SyncEngine {
             // The scan that follows sees it again.
             return;
         }
-        for LocalChange { path, seen_at, after } in changes {
+        for change in changes {
+            let LocalChange {
+                path,
+                seen_at,
+                after,
+                inferred,
+            } = change;
             // A joiner's file that waits to be published stays one when it is seen again.
             let import = self.local.queue.get(&path).is_some_and(|waiting| waiting.import);
             let seen_at = Some(seen_at);
@@ -140,6 +173,9 @@ impl SyncEngine {
                 after,
                 seen_at,
                 import,
+            };
+            let Some(change) = self.guarded(&path, change, inferred, view) else {
+                continue;
             };
             let from = self.moved_from(&path, &change, view);
             self.local.add(path, change, from, now.boot);
@@ -154,7 +190,11 @@ impl SyncEngine {
     /// Turns waiting changes into an event, if it is time.
     pub(super) fn publish_local(&mut self, now: Now, view: &impl StateView) {
         self.local.give_up_waiting(now.boot);
-        if self.local.queue.is_empty() || !self.may_publish() || now.boot < self.local.next_at() {
+        if self.paused
+            || self.local.queue.is_empty()
+            || !self.may_publish()
+            || now.boot < self.local.next_at()
+        {
             return;
         }
         let mut draft = Draft {
@@ -163,6 +203,7 @@ impl SyncEngine {
         };
         let mut adopted = Vec::new();
         let mut outdated = Vec::new();
+        let counts = self.local.counts;
         self.find_moves(&mut draft, view);
         while !draft.is_full() {
             let Some((path, change)) = self.local.queue.pop_first() else {
@@ -185,6 +226,9 @@ impl SyncEngine {
         }
         for path in adopted {
             self.update_need(&path, view);
+        }
+        if counts != self.local.counts {
+            self.keep_join_counts();
         }
         if !outdated.is_empty() {
             self.emit_now(Output::Rescan(outdated));
@@ -258,11 +302,14 @@ impl SyncEngine {
             self.held_changed(path, change.after, adopted);
             return;
         }
+        let joining = self.phase == Phase::Scanning { joining: true };
+        let brought = |after: &Observed| joining && have.is_none() && !after.entry.node.is_dir();
+        let brought = !change.import && change.after.as_ref().is_some_and(brought);
         if self.is_known(&path, &change, have.as_ref(), draft, view) {
+            self.local.counts.same += u64::from(brought);
             adopted.push(path);
             return;
         }
-        let joining = self.phase == Phase::Scanning { joining: true };
         match change.after {
             Some(after) if path.is_own() => {
                 self.hidden_copy_changed(&path, have, after, draft, adopted, view);

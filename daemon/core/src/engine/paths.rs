@@ -325,6 +325,9 @@ impl SyncEngine {
     /// Compares what should stand at a path with what does, and notes the difference as a need.
     pub(super) fn update_need(&mut self, path: &RelPath, view: &impl StateView) {
         let want = self.want(path, view);
+        if want.is_none() {
+            self.forget_held_deletion(path, view);
+        }
         let have = self.pending.installed(view, path);
         let ignored = self.is_ignored(path, want.as_ref(), have.as_ref());
         let need = match (want, have) {
@@ -335,6 +338,7 @@ impl SyncEngine {
                 None
             }
             (None, None) => None,
+            (None, Some(_)) if self.local.holds_deletion(path) => None,
             (None, Some(have)) => Some(Need::Remove {
                 content: have.entry.node.content(),
             }),

@@ -29,6 +29,8 @@ const QUIET: Duration = Duration::from_secs(5);
 const GOSSIP_GRACE: Duration = Duration::from_millis(500);
 /// Until a peer that did not answer is asked again.
 const ASK_AGAIN: Duration = Duration::from_secs(2);
+/// Refusals of a peer to take us for a member after which it is asked rarely.
+const REFUSALS: u32 = 5;
 /// Until a peer that sent nothing usable is asked again.
 const PENALTY: Duration = Duration::from_secs(60);
 /// Pushes to one peer that wait for their acknowledgement; beyond it the peer pulls.
@@ -48,6 +50,8 @@ pub(super) struct Peer {
     pub(super) in_sync: bool,
     ask_at: Option<BootInstant>,
     pub(super) caught_up: bool,
+    /// How often it said that it does not take us for a member.
+    refusals: u32,
 }
 
 /// What a request of ours was about.
@@ -93,6 +97,11 @@ impl Peers {
         self.map.get(device)
     }
 
+    /// Says whether a connected peer said that it holds all that our heads name.
+    pub(super) fn holds_all(&self, peer: &Peer) -> bool {
+        peer.said.is_some() && peer.said == self.digest
+    }
+
     pub(super) fn is_pulling(&self) -> bool {
         self.map.values().any(|peer| peer.pulling)
     }
@@ -110,6 +119,32 @@ impl Peers {
     /// Has the digest computed again.
     pub(super) fn heads_moved(&mut self) {
         self.digest = None;
+    }
+
+    /// Has a peer that does not want us, and said so often, asked again after a long while only.
+    pub(super) fn leave_alone(&mut self, device: &DeviceId, now: Now) {
+        if let Some(peer) = self.map.get_mut(device) {
+            peer.refusals = peer.refusals.saturating_add(1);
+            if peer.refusals <= REFUSALS {
+                return;
+            }
+            peer.ask_at = Some(now.boot.after(PENALTY));
+        }
+    }
+
+    /// Forgets what was said about a group that is left; the connections stay until the network drops them.
+    pub(super) fn forget_group(&mut self) {
+        self.requests.clear();
+        for peer in self.map.values_mut() {
+            peer.pulling = false;
+            peer.pushes = 0;
+            peer.told = None;
+            peer.said = None;
+            peer.in_sync = false;
+            peer.ask_at = None;
+            peer.caught_up = false;
+        }
+        self.heads_moved();
     }
 
     pub(super) fn ask_at(&mut self, device: &DeviceId, at: BootInstant) {
@@ -150,6 +185,7 @@ impl SyncEngine {
             in_sync: false,
             ask_at: None,
             caught_up: false,
+            refusals: 0,
         };
         self.peers.map.insert(device, peer);
         self.peers.round.get_or_insert(now.boot.after(ROUND));
@@ -298,7 +334,10 @@ impl SyncEngine {
                 if result != Ok(Response::Ack)
                     && let Some(peer) = self.peers.map.get_mut(&from)
                 {
+                    // It is told again when it has answered something else: told at once, it would refuse at once.
                     peer.told = None;
+                    peer.caught_up = false;
+                    self.peers.ask_at(&from, now.boot.after(ASK_AGAIN));
                 }
             }
             Asked::Hello | Asked::Redeem | Asked::TrustLan | Asked::Present => {
@@ -503,7 +542,7 @@ impl SyncEngine {
             });
             status.connected = true;
             status.address = Some(peer.address.clone());
-            status.in_sync = peer.said.is_some() && peer.said == self.peers.digest;
+            status.in_sync = self.peers.holds_all(peer);
         }
         all.into_values().collect()
     }

@@ -3,9 +3,11 @@
 //! A path with a need is in exactly one stage. What is wanted is looked up anew at each step, so a need never acts on
 //! an outdated wish. One group of installs is under way at a time; fetching goes on meanwhile.
 
+mod explain;
 mod fetch;
 mod install;
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
@@ -32,8 +34,6 @@ const SOURCE_RETRY: Duration = Duration::from_secs(10);
 /// Installs whose end is remembered one by one: those of the last groups. What was seen before older ones is looked at
 /// again wherever it is.
 const MAX_DONE: usize = 16_384;
-/// Stuck paths that `status` names.
-const MAX_STUCK: usize = 100;
 /// Tries after which a path counts as stuck.
 const STUCK_AFTER: u32 = 3;
 
@@ -115,7 +115,7 @@ pub(super) struct Work {
     done_before: Option<BootInstant>,
     retry: BTreeSet<(BootInstant, RelPath)>,
     unsourced: BTreeSet<RelPath>,
-    reasons: BTreeMap<RelPath, String>,
+    reasons: BTreeMap<RelPath, Cow<'static, str>>,
     /// Paths of an earlier run whose needs are to be looked up once the engine runs.
     recovered: Vec<RelPath>,
 }
@@ -143,14 +143,6 @@ impl Work {
 
     pub(super) const fn bytes(&self) -> u64 {
         self.bytes
-    }
-
-    pub(super) fn stuck(&self) -> Vec<(RelPath, String)> {
-        self.reasons
-            .iter()
-            .take(MAX_STUCK)
-            .map(|(path, reason)| (path.clone(), reason.clone()))
-            .collect()
     }
 
     pub(super) fn deadline(&self) -> Option<(BootInstant, &'static str)> {
@@ -288,7 +280,7 @@ impl Work {
         if let Some(reason) = reason
             && state.attempts >= STUCK_AFTER
         {
-            self.reasons.insert(path.clone(), reason);
+            self.reasons.insert(path.clone(), reason.into());
         }
         self.retry.insert((now.boot.after(wait), path.clone()));
     }
@@ -416,7 +408,7 @@ impl SyncEngine {
 
     /// Starts what can be started.
     pub(super) fn schedule(&mut self, view: &impl StateView) {
-        if self.phase != Phase::Running {
+        if self.phase != Phase::Running || self.paused {
             return;
         }
         self.work.unblock();
@@ -450,8 +442,12 @@ impl SyncEngine {
     fn schedule_puts(&mut self, view: &impl StateView) {
         let mut jobs = Vec::new();
         while let Some(path) = self.work.ready_puts.pop_first() {
-            if self.local.holds(&path) || self.ignoring.holds(&path) {
+            if self.ignoring.holds(&path) {
                 self.work.set_stage(&path, Stage::Parked);
+                continue;
+            }
+            if let Some(reason) = self.waits_for_answer(&path) {
+                self.work.wait_for_answer(path, reason);
                 continue;
             }
             let Some(want) = self.want(&path, view) else {

@@ -87,6 +87,18 @@ async fn event_loop(mut commands: mpsc::Receiver<ControlCommand>) {
                 assert_eq!(path, RelPath::parse("docs").ok());
                 let _ = reply.send(Ok(()));
             }
+            ControlCommand::ConfirmDeletes { reply, .. } => {
+                let _ = reply.send(Err(ControlError::Command(CommandError::Busy)));
+            }
+            ControlCommand::SetPaused { reply, .. } => {
+                let _ = reply.send(Ok(()));
+            }
+            ControlCommand::Leave { reply } => {
+                let _ = reply.send(Ok(GroupId::new([9; 32])));
+            }
+            ControlCommand::Why { reply, .. } => {
+                let _ = reply.send(Err(ControlError::TimedOut));
+            }
             // Dropped, as when the daemon stops in between.
             ControlCommand::ConnectPeer { .. } => {}
             ControlCommand::GetJournal { reply } => {

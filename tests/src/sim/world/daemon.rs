@@ -115,6 +115,11 @@ impl World {
                     self.schedule_connect(device, to);
                 }
             }
+            Output::Undial { address } => {
+                if let Some(to) = ticket::resolve(&address) {
+                    self.devices[device].dials.remove(&to);
+                }
+            }
             Output::Fetch(jobs) => {
                 for job in jobs {
                     let delay = self.rng.between(1, 2 + self.plan.delay_max_ms);
@@ -144,7 +149,7 @@ impl World {
             Work::Look(paths) => {
                 let here = &self.devices[device];
                 let paths = scanner::around(&paths, &here.disk, here.store.durable());
-                self.look_and_tell(device, &paths);
+                self.look_and_tell(device, &paths, false);
                 Ok(())
             }
             Work::Report => self.next_report(device),
@@ -200,7 +205,11 @@ fn is_activity(output: &Output) -> bool {
         | Output::Install(_)
         | Output::Rescan(_)
         | Output::Gossip(_) => true,
-        Output::Members(_) | Output::Announce { .. } | Output::Dial { .. } | Output::Reply { .. } => true,
+        Output::Members(_)
+        | Output::Announce { .. }
+        | Output::Dial { .. }
+        | Output::Undial { .. }
+        | Output::Reply { .. } => true,
         Output::Request { request, .. } => !matches!(request, Request::Heads { .. } | Request::InSync { .. }),
         Output::Respond { response, .. } => !matches!(response, Response::Same | Response::Ack),
         Output::Scan | Output::Notify(_) | Output::DropContent(_) => false,

@@ -60,7 +60,7 @@ impl World {
             Err(CommandError::Refused(_) | CommandError::BadTicket) => {
                 self.tickets.remove(&device);
             }
-            Ok(Reply::Done | Reply::Joined { .. }) | Err(_) => {}
+            Ok(Reply::Done | Reply::Joined { .. } | Reply::Why(_) | Reply::Left { .. }) | Err(_) => {}
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The fakes of a device's store, scanner, transfer, worktree and local discovery at work.
 
 use p2p_sync_core::engine::{
-    Batch, FetchFailure, FetchJob, Input, InstallAction, InstallJob, InstallOutcome, InstallResult,
+    Batch, FetchFailure, FetchJob, Input, InstallAction, InstallJob, InstallOutcome, InstallResult, Write,
 };
 use p2p_sync_core::ids::GroupId;
 use p2p_sync_core::rel_path::RelPath;
@@ -17,6 +17,9 @@ impl World {
     pub(super) fn persist(&mut self, device: usize, batch: Batch) {
         let here = &mut self.devices[device];
         here.last_batch = batch.no;
+        if batch.writes.contains(&Write::Forget) {
+            here.guarded.clear();
+        }
         here.store.push(batch);
         let delay = self.rng.between(1, 2 + self.plan.commit_max_ms);
         self.later(device, delay, Work::Commit);
@@ -43,7 +46,10 @@ impl World {
         let here = &mut self.devices[device];
         let paths = scanner::all_paths(&here.disk, here.store.durable());
         let running = here.scan.replace(paths.into()).is_some();
-        if !running {
+        if running {
+            // It begins anew.
+            self.report(device, Input::ScanFailed);
+        } else {
             let delay = self.rng.between(1, 300);
             self.later(device, delay, Work::ScanStep);
         }
@@ -60,7 +66,7 @@ impl World {
             let delay = self.rng.between(1, 300);
             self.later(device, delay, Work::ScanStep);
         }
-        self.look_and_tell(device, &batch);
+        self.look_and_tell(device, &batch, true);
         if finished {
             self.report(device, Input::ScanFinished);
         }
@@ -76,18 +82,27 @@ impl World {
 
     pub(super) fn next_report(&mut self, device: usize) -> Result<(), String> {
         match self.devices[device].reports.pop_front() {
-            Some(input) => self.tell(device, input),
+            Some(input) => {
+                let finished = matches!(input, Input::ScanFinished);
+                self.tell(device, input)?;
+                if finished {
+                    self.see_what_is_held(device);
+                }
+                Ok(())
+            }
             None => Ok(()),
         }
     }
 
-    pub(super) fn look_and_tell(&mut self, device: usize, paths: &[RelPath]) {
+    pub(super) fn look_and_tell(&mut self, device: usize, paths: &[RelPath], inferred: bool) {
         let here = &self.devices[device];
         let tables = here.store.durable();
         let looked = paths
             .iter()
             .filter(|path| !scanner::is_ignored(path, &here.disk, tables, &*here.rules))
-            .filter_map(|path| scanner::look(path, &here.disk, tables, here.now(self.time_ms).boot));
+            .filter_map(|path| {
+                scanner::look(path, &here.disk, tables, here.now(self.time_ms).boot, inferred)
+            });
         let changes: Vec<_> = looked.collect();
         if !changes.is_empty() {
             self.report(device, Input::LocalChanges(changes));
@@ -167,6 +182,7 @@ impl World {
             touched.insert(0, from.clone());
         }
         let here = &mut self.devices[device];
+        here.note_what_is_back();
         if matches!(outcome, InstallOutcome::Done(_)) {
             for path in &touched {
                 here.journal_path(path);

@@ -180,7 +180,7 @@ impl SyncEngine {
     ) {
         let Some(group) = &self.group else {
             self.respond(id, Response::Refused(RefuseReason::Busy));
-            self.shown_other_group(from);
+            self.shown_other_group(from, events);
             return;
         };
         if self.is_member(&from) {
@@ -191,7 +191,7 @@ impl SyncEngine {
         if !shown || self.joining.presented.len() >= MAX_PRESENTED {
             self.respond(id, Response::Refused(RefuseReason::NotMember));
             if !shown {
-                self.shown_other_group(from);
+                self.shown_other_group(from, events);
             }
             return;
         }

@@ -61,7 +61,10 @@ impl SyncEngine {
 
     /// A member of a group that is not ours shows its way in: it takes us for a member, since it admitted us and we did
     /// not get the answer. A device that has nobody else in its group asks once more.
-    pub(super) fn shown_other_group(&mut self, from: DeviceId) {
+    pub(super) fn shown_other_group(&mut self, from: DeviceId, events: &[SignedEvent]) {
+        if self.joining.left.is_some() && founded_by(events) == self.joining.left {
+            return;
+        }
         let local = self.peers.get(&from).is_some_and(|peer| peer.local);
         if local && self.is_alone() {
             self.ask_admission(from);
@@ -82,7 +85,8 @@ impl SyncEngine {
         };
         let group = founded_by(&events);
         let ours = self.group.as_ref().map(|group| group.id);
-        if let Some(group) = group.filter(|group| Some(*group) != ours && self.is_alone()) {
+        let other = |group: &GroupId| Some(*group) != ours && Some(*group) != self.joining.left;
+        if let Some(group) = group.filter(|group| other(group) && self.is_alone()) {
             let ticket = Ticket::new(group, [0; 32], []);
             self.joined(from, &ticket, &events, None, now);
         }

@@ -1,8 +1,9 @@
 //! Files that a joiner brings along: which are old copies of the group's, which are new, and which wait for a choice.
 
-use super::{Change, Draft};
+use super::{Change, Draft, Local};
 use crate::engine::{
-    BatchNo, CommandError, CommandId, JoinChoice, Observed, Output, Phase, Reply, StateView, SyncEngine,
+    BatchNo, CommandError, CommandId, JoinChoice, JoinCounts, Observed, Output, Phase, Reply, StateView,
+    SyncEngine,
 };
 use crate::rel_path::RelPath;
 use crate::time::Now;
@@ -10,6 +11,36 @@ use crate::tree::Installed;
 
 /// Files of unknown descent that a joiner publishes without asking.
 const MAX_UNASKED_IMPORTS: usize = 100;
+
+/// Setting: what was counted so far, [`JoinCounts::same`], `old` and `new` as u64, little-endian.
+pub(in crate::engine) const JOIN_COUNTS: &str = "join_counts";
+
+/// Reads what [`SyncEngine::keep_join_counts`] wrote.
+pub(super) fn read_counts(bytes: &[u8]) -> JoinCounts {
+    let mut numbers = bytes.chunks_exact(8).map(|chunk| {
+        let mut eight = [0; 8];
+        eight.copy_from_slice(chunk);
+        u64::from_le_bytes(eight)
+    });
+    let mut next = || numbers.next().unwrap_or_default();
+    JoinCounts {
+        same: next(),
+        old: next(),
+        new: next(),
+        differing: 0,
+    }
+}
+
+impl Local {
+    /// Returns what a joiner's files turned out to be, while some are held.
+    pub(in crate::engine) fn join_counts(&self) -> Option<JoinCounts> {
+        let differing = self.held.len() as u64;
+        (differing > 0).then_some(JoinCounts {
+            differing,
+            ..self.counts
+        })
+    }
+}
 
 impl SyncEngine {
     /// A joiner's file, or (`joining` not set) one that was ignored until now: an old copy, one of unknown descent, or
@@ -30,6 +61,15 @@ impl SyncEngine {
             None => (self.pending.versions_with(view, &path, &after.entry.node), None),
         };
         if same.is_some() || !dots.is_empty() {
+            if !after.entry.node.is_dir() {
+                let counts = &mut self.local.counts;
+                let count = if same.is_some() {
+                    &mut counts.same
+                } else {
+                    &mut counts.old
+                };
+                *count += 1;
+            }
             self.keep_manifest(&after);
             let installed = Installed {
                 entry: after.entry,
@@ -40,6 +80,7 @@ impl SyncEngine {
             self.record_installed(&path, Some(installed), view);
             adopted.push(path);
         } else if want.is_none() && !self.pending.has_history(view, &path) {
+            self.local.counts.new += u64::from(!after.entry.node.is_dir());
             self.changed(path, None, after, false, draft, view);
         } else if after.entry.node.is_dir() {
             // A directory of no matter what descent is the directory that is wanted there, or goes if it is empty.
@@ -75,11 +116,17 @@ impl SyncEngine {
         }
     }
 
-    /// The first scan is over.
+    /// A full scan is over.
     pub(in crate::engine) fn scan_finished(&mut self, now: Now, view: &impl StateView) {
+        if self.paused && self.phase == (Phase::Scanning { joining: true }) {
+            // Nothing was compared; it is scanned once more when the folder is resumed.
+            self.scan_failed();
+            return;
+        }
         if !self.ignoring_scanned() {
             return;
         }
+        self.judge_deletions(now, view);
         let Phase::Scanning { joining } = self.phase else {
             return;
         };
@@ -97,6 +144,12 @@ impl SyncEngine {
         if joining && self.local.held.len() <= MAX_UNASKED_IMPORTS {
             self.release_held(JoinChoice::KeepBoth, view);
         }
+    }
+
+    pub(super) fn keep_join_counts(&mut self) {
+        let JoinCounts { same, old, new, .. } = self.local.counts;
+        let bytes = [same, old, new].iter().flat_map(|n| n.to_le_bytes()).collect();
+        self.pending.set_setting(JOIN_COUNTS, Some(bytes));
     }
 
     /// Publishes the held files, or lets the group's versions replace them.

@@ -43,6 +43,15 @@ impl Moves {
         (!self.waiting.is_empty()).then(|| quiet.min(self.waiting_since.after(WAIT_MAX)))
     }
 
+    pub(super) fn is_waiting(&self, path: &RelPath) -> bool {
+        self.waiting.contains_key(path)
+    }
+
+    /// Returns where a file that is moved away from a path goes.
+    pub(super) fn target(&self, from: &RelPath) -> Option<&RelPath> {
+        self.to_of.get(from)
+    }
+
     fn link(&mut self, from: RelPath, to: RelPath) {
         self.to_of.insert(from.clone(), to.clone());
         self.from_of.insert(to, from);
@@ -91,6 +100,14 @@ impl Local {
             self.moves.waiting_since = now;
         }
         self.moves.waiting.insert(path, change);
+    }
+
+    /// Takes back a change that waits: there is nothing at the path any more.
+    pub(super) fn withdraw(&mut self, path: &RelPath) {
+        self.queue.remove(path);
+        if self.moves.waiting.remove(path).is_some() {
+            self.moves.unlink(path);
+        }
     }
 
     /// Lets files go that waited in vain.

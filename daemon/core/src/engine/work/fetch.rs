@@ -57,7 +57,7 @@ impl SyncEngine {
     }
 
     /// Returns the connected members to ask for a content: its author first, then those that hold all.
-    fn sources(&self, want: &Want) -> Vec<DeviceId> {
+    pub(in crate::engine) fn sources(&self, want: &Want) -> Vec<DeviceId> {
         let author = Self::author_of(want.dot)
             .and_then(|short| self.group.as_ref().and_then(|group| group.device(short)));
         let mut peers: Vec<(bool, bool, DeviceId)> = self
@@ -87,6 +87,7 @@ impl SyncEngine {
             for path in takers {
                 if self.want(&path, view).and_then(|want| want.content()) == Some(*content) {
                     count += 1;
+                    self.work.reasons.remove(&path);
                     self.work.enqueue(Queued {
                         path,
                         fetched: Some(*content),
@@ -129,8 +130,7 @@ impl SyncEngine {
             }
             match &reason {
                 FetchFailure::NoSource => {
-                    self.work.set_stage(&path, Stage::Parked);
-                    self.work.unsourced.insert(path.clone());
+                    self.work.has_no_source(&path);
                     self.work.retry.insert((now.boot.after(SOURCE_RETRY), path));
                 }
                 FetchFailure::Disk(text) => {

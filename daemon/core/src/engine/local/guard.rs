@@ -1,0 +1,344 @@
+//! The mass-delete guard: deletions that nobody saw happen are not believed if they are many.
+//!
+//! What a full scan finds gone vanished while nobody looked: the daemon was down, the watcher lost hints, or the folder
+//! is not what it was. Such deletions wait for the end of the scan. Those that are renames are let go, since the same
+//! thing was found elsewhere. If the others are many, and more than half of what stood in the folder, they are **held**:
+//! nothing is published for them, and nothing is installed at their paths, until the user answers or the files come
+//! back. Once some are held, all that scans find gone is held until the answer, however few they are by then.
+//!
+//! To confirm is to have the folder scanned once more: only what is still gone then is published. To restore is to
+//! forget that the files stood here, so that they are wanted and fetched like any others.
+//!
+//! Lost in a crash: the paths, which the first scan of the next run finds again; that some were held is kept.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
+
+use super::{Change, Local};
+use crate::engine::{CommandError, CommandId, Observed, Output, Reply, StateView, SyncEngine};
+use crate::rel_path::RelPath;
+use crate::time::{BootInstant, Now};
+use crate::tree::{Entry, Fingerprint, Installed, Node};
+
+/// Setting: present while held deletions wait for an answer.
+pub(in crate::engine) const DELETIONS_HELD: &str = "deletions_held";
+
+/// New entries of one scan that may turn out to be the other ends of renames; of what is beyond, the deletions count.
+const MAX_ARRIVED: usize = 1 << 20;
+
+/// What tells an entry that was renamed from others: what is in it, or, where that says little, its inode.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+enum Mark {
+    Node(Node),
+    Inode(u64),
+}
+
+impl Mark {
+    fn of(entry: &Entry, print: &Fingerprint) -> Self {
+        match &entry.node {
+            Node::Dir | Node::Link { .. } | Node::File { size: 0, .. } => Self::Inode(print.ino),
+            node @ Node::File { .. } => Self::Node(node.clone()),
+        }
+    }
+}
+
+/// See the module. `found` and `held` name installed paths only, so they are as bounded as the folder.
+#[derive(Debug, Default)]
+pub(super) struct Guard {
+    /// Deletions that are let through in any case; `None`: all are.
+    limit: Option<usize>,
+    /// Whether held deletions wait for an answer; durable.
+    unanswered: bool,
+    /// What the scan that is under way found gone, and when it looked.
+    found: BTreeMap<RelPath, BootInstant>,
+    /// Entries that stood in the folder when that scan began to tell.
+    before: Option<u64>,
+    /// Entries that came since then.
+    arrived: BTreeMap<RelPath, Mark>,
+    held: BTreeSet<RelPath>,
+    /// Held deletions that the user confirmed, until a scan has proven them again.
+    confirmed: BTreeSet<RelPath>,
+    /// Files and links that stand where a directory was whose entries are found gone or held.
+    in_place: BTreeMap<RelPath, Change>,
+}
+
+impl Guard {
+    pub(super) fn new(limit: Option<usize>, unanswered: bool) -> Self {
+        Self {
+            limit,
+            unanswered: unanswered && limit.is_some(),
+            ..Self::default()
+        }
+    }
+
+    /// Forgets everything of a group that is left.
+    pub(super) fn clear(&mut self) {
+        *self = Self::new(self.limit, false);
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.found.is_empty() && self.held.is_empty() && self.confirmed.is_empty() && self.in_place.is_empty()
+    }
+
+    /// Says whether a path is known to be gone and waits.
+    fn covers(&self, path: &RelPath) -> bool {
+        self.found.contains_key(path) || self.held.contains(path) || self.confirmed.contains(path)
+    }
+
+    /// Takes a path that holds something again, or about which nothing waits any more.
+    fn release(&mut self, path: &RelPath) {
+        self.found.remove(path);
+        self.held.remove(path);
+        self.confirmed.remove(path);
+        self.in_place.remove(path);
+    }
+
+    /// Says whether something below a path is known to be gone and waits.
+    fn covers_below(&self, dir: &RelPath) -> bool {
+        let after = (Bound::Excluded(dir.clone()), Bound::Unbounded);
+        let found = self.found.range(after.clone()).map(|(path, _)| path);
+        is_any_below(found, dir)
+            || is_any_below(self.held.range(after.clone()), dir)
+            || is_any_below(self.confirmed.range(after), dir)
+    }
+}
+
+/// Says whether any of these paths, which come in order after `dir`, lies below it.
+fn is_any_below<'a>(mut paths: impl Iterator<Item = &'a RelPath>, dir: &RelPath) -> bool {
+    let (_, end) = dir.below_range();
+    // Names like `dir!` sort between `dir` and what lies in it.
+    let next = paths.find(|path| path.is_below(dir) || path.as_bytes() >= &end[..]);
+    next.is_some_and(|path| path.is_below(dir))
+}
+
+impl Local {
+    /// Says whether a deletion at a path is held.
+    pub(in crate::engine) fn holds_deletion(&self, path: &RelPath) -> bool {
+        self.guard.held.contains(path)
+    }
+
+    /// Returns how many deletions are held.
+    pub(in crate::engine) fn deletions_held(&self) -> usize {
+        self.guard.held.len()
+    }
+
+    /// Returns the paths whose deletions are held.
+    pub(in crate::engine) const fn held_deletions(&self) -> &BTreeSet<RelPath> {
+        &self.guard.held
+    }
+}
+
+impl SyncEngine {
+    /// Keeps a deletion that nobody saw happen, and what hangs on one; returns any other change.
+    pub(super) fn guarded(
+        &mut self,
+        path: &RelPath,
+        change: Change,
+        inferred: bool,
+        view: &impl StateView,
+    ) -> Option<Change> {
+        if self.local.guard.limit.is_none() {
+            return Some(change);
+        }
+        if inferred {
+            self.local.guard.before.get_or_insert(self.installed_count);
+        }
+        let Some(after) = &change.after else {
+            return self.guarded_deletion(path, change, inferred);
+        };
+        self.local.guard.release(path);
+        self.note_arrival(path, after, view);
+        let guard = &mut self.local.guard;
+        if !after.entry.node.is_dir() && guard.covers_below(path) {
+            guard.in_place.insert(path.clone(), change);
+            return None;
+        }
+        Some(change)
+    }
+
+    fn guarded_deletion(&mut self, path: &RelPath, change: Change, inferred: bool) -> Option<Change> {
+        let local = &mut self.local;
+        local.guard.arrived.remove(path);
+        local.guard.in_place.remove(path);
+        let seen = local.queue.get(path).is_some_and(|queued| queued.after.is_none());
+        let target = local.moves.target(path);
+        if target.is_some() || seen {
+            if let Some(target) = target {
+                local.guard.arrived.remove(target);
+            }
+            local.guard.release(path);
+            return Some(change);
+        }
+        if !inferred {
+            return (!local.guard.covers(path)).then_some(change);
+        }
+        local.withdraw(path);
+        let seen_at = change.seen_at.unwrap_or_default();
+        local.guard.found.insert(path.clone(), seen_at);
+        None
+    }
+
+    /// Remembers an entry that may have been renamed from somewhere.
+    fn note_arrival(&mut self, path: &RelPath, after: &Observed, view: &impl StateView) {
+        let guard = &self.local.guard;
+        if guard.before.is_none() || guard.arrived.len() >= MAX_ARRIVED {
+            return;
+        }
+        let known = self.pending.installed(view, path);
+        let mark = Mark::of(&after.entry, &after.print);
+        let stays = known.is_some_and(|row| Mark::of(&row.entry, &row.print) == mark);
+        let content = after.entry.node.content().filter(|_| after.entry.node.size() > 0);
+        let unknown = content.is_some_and(|content| view.path_with_content(&content).is_none());
+        if !stays && !unknown {
+            self.local.guard.arrived.insert(path.clone(), mark);
+        }
+    }
+
+    /// A full scan is over: lets go of what it found gone, or holds it.
+    pub(super) fn judge_deletions(&mut self, now: Now, view: &impl StateView) {
+        let guard = &mut self.local.guard;
+        let found = std::mem::take(&mut guard.found);
+        let before = guard.before.take().unwrap_or(self.installed_count);
+        let arrived = std::mem::take(&mut guard.arrived);
+        let confirmed = std::mem::take(&mut guard.confirmed);
+        let was_held = std::mem::take(&mut guard.held);
+        let limit = guard.limit;
+        let mut marks: BTreeMap<Mark, u32> = BTreeMap::new();
+        for mark in arrived.into_values() {
+            *marks.entry(mark).or_default() += 1;
+        }
+        let (mut sure, mut doubtful) = (Vec::new(), Vec::new());
+        for (path, seen_at) in found {
+            let Some(have) = self.pending.installed(view, &path) else {
+                continue;
+            };
+            if confirmed.contains(&path) || self.is_sure(&path, seen_at, &have, &mut marks) {
+                sure.push((path, seen_at));
+            } else {
+                doubtful.push((path, seen_at));
+            }
+        }
+        let count = doubtful.len();
+        let many = limit.is_some_and(|limit| count > limit) && count as u64 * 2 > before;
+        let hold = count > 0 && (many || self.local.guard.unanswered);
+        if hold {
+            self.local.guard.held = doubtful.into_iter().map(|(path, _)| path).collect();
+        } else {
+            sure.append(&mut doubtful);
+        }
+        self.set_unanswered(hold);
+        for (path, seen_at) in sure {
+            self.local.add(path, gone(seen_at), None, now.boot);
+        }
+        self.release_in_place(now);
+        let touched: BTreeSet<RelPath> = was_held
+            .into_iter()
+            .chain(self.local.guard.held.clone())
+            .collect();
+        for path in touched {
+            self.update_need(&path, view);
+        }
+    }
+
+    /// Says whether a deletion needs no guard: nothing would come of it, or the entry was renamed.
+    fn is_sure(
+        &self,
+        path: &RelPath,
+        seen_at: BootInstant,
+        have: &Installed,
+        marks: &mut BTreeMap<Mark, u32>,
+    ) -> bool {
+        let may_write = self.my_role().is_some_and(crate::access::Role::may_write);
+        if !may_write || self.work.is_busy(path) || self.work.is_outdated(path, seen_at) {
+            return true;
+        }
+        let Some(left) = marks.get_mut(&Mark::of(&have.entry, &have.print)) else {
+            return false;
+        };
+        let renamed = *left > 0;
+        *left = left.saturating_sub(1);
+        renamed
+    }
+
+    /// Publishes what stands where directories were, but for those of whose entries something still waits.
+    fn release_in_place(&mut self, now: Now) {
+        for (path, change) in std::mem::take(&mut self.local.guard.in_place) {
+            if self.local.guard.covers_below(&path) {
+                self.local.guard.in_place.insert(path, change);
+            } else {
+                self.local.add(path, change, None, now.boot);
+            }
+        }
+    }
+
+    fn set_unanswered(&mut self, unanswered: bool) {
+        if self.local.guard.unanswered != unanswered {
+            self.local.guard.unanswered = unanswered;
+            self.pending
+                .set_setting(DELETIONS_HELD, unanswered.then(Vec::new));
+        }
+    }
+
+    /// A full scan came to no result: what it found gone proves nothing.
+    pub(in crate::engine) fn scan_failed(&mut self) {
+        let guard = &mut self.local.guard;
+        guard.found.clear();
+        guard.arrived.clear();
+        guard.before = None;
+        // What the next scan finds again, it tells again.
+        let in_place = std::mem::take(&mut guard.in_place);
+        guard.in_place = in_place
+            .into_iter()
+            .filter(|(path, _)| guard.covers_below(path))
+            .collect();
+    }
+
+    /// The group does not want any more what stood at a path whose deletion is held: then both agree. The deletion of a
+    /// conflict copy says more than that, and still waits: its version may be wanted elsewhere.
+    pub(in crate::engine) fn forget_held_deletion(&mut self, path: &RelPath, view: &impl StateView) {
+        if !self.local.holds_deletion(path) {
+            return;
+        }
+        let have = self.pending.installed(view, path);
+        if have.is_none_or(|have| have.copy_of.is_none()) {
+            self.local.guard.release(path);
+            self.record_installed(path, None, view);
+        }
+    }
+
+    /// Takes the user's answer about held deletions.
+    pub(in crate::engine) fn confirm_deletes(
+        &mut self,
+        id: CommandId,
+        restore: bool,
+        now: Now,
+        view: &impl StateView,
+    ) {
+        let held = std::mem::take(&mut self.local.guard.held);
+        let reply = if held.is_empty() {
+            Err(CommandError::Invalid("No deletions wait for an answer"))
+        } else {
+            self.set_unanswered(false);
+            if restore {
+                for path in held {
+                    self.record_installed(&path, None, view);
+                    self.update_need(&path, view);
+                }
+                self.release_in_place(now);
+            } else {
+                self.local.guard.confirmed = held;
+                self.emit(Output::Scan);
+            }
+            Ok(Reply::Done)
+        };
+        self.emit(Output::Reply { id, reply });
+    }
+}
+
+fn gone(seen_at: BootInstant) -> Change {
+    Change {
+        after: None,
+        seen_at: Some(seen_at),
+        import: false,
+    }
+}

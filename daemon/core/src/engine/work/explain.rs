@@ -1,0 +1,86 @@
+//! What is known about why a path is not yet as it should be.
+
+use std::borrow::Cow;
+
+use super::{Need, Stage, Work};
+use crate::engine::{Cause, SyncEngine};
+use crate::rel_path::RelPath;
+use crate::time::BootInstant;
+
+/// Stuck paths that `status` names.
+const MAX_STUCK: usize = 100;
+const NO_SOURCE: &str = "no connected device has its content";
+const JOIN_HELD: &str =
+    "it differs from the group's and waits for a choice: syncctl join --keep-both or --prefer-group";
+const DELETION_HELD: &str =
+    "it vanished while nobody looked and waits for an answer: syncctl confirm-deletes";
+
+impl Work {
+    /// Returns stuck paths with their reasons, as many as `status` names.
+    pub(in crate::engine) fn stuck(&self) -> Vec<(RelPath, String)> {
+        let some = self.reasons.iter().take(MAX_STUCK);
+        some.map(|(path, reason)| (path.clone(), reason.to_string()))
+            .collect()
+    }
+
+    /// Returns how many paths are stuck.
+    pub(in crate::engine) fn stuck_count(&self) -> u64 {
+        self.reasons.len() as u64
+    }
+
+    /// Leaves a path alone until the user has answered.
+    pub(super) fn wait_for_answer(&mut self, path: RelPath, reason: &'static str) {
+        self.set_stage(&path, Stage::Parked);
+        self.reasons.insert(path, Cow::Borrowed(reason));
+    }
+
+    /// Leaves a path alone until somebody has its content.
+    pub(super) fn has_no_source(&mut self, path: &RelPath) {
+        self.set_stage(path, Stage::Parked);
+        self.unsourced.insert(path.clone());
+        self.reasons.insert(path.clone(), Cow::Borrowed(NO_SOURCE));
+    }
+
+    /// Says whether a path waits to be taken away.
+    pub(in crate::engine) fn is_removal(&self, path: &RelPath) -> bool {
+        self.removes(path)
+    }
+
+    /// Returns why a path is not yet as it should be; `None` if nothing is to be done there.
+    pub(in crate::engine) fn cause(&self, path: &RelPath, now: BootInstant) -> Option<Cause> {
+        let state = self.needs.get(path)?;
+        let size = match state.need {
+            Need::Put { bytes, .. } => bytes,
+            Need::Remove { .. } => 0,
+        };
+        let retries = self.retry.iter().filter(|(_, waiting)| waiting == path);
+        let retry_in = retries.map(|(at, _)| at.since(now)).min();
+        Some(match state.stage {
+            Stage::Ready => Cause::Waiting,
+            Stage::Fetching => Cause::Fetching {
+                size,
+                from: Vec::new(),
+            },
+            Stage::Queued => Cause::Queued,
+            Stage::Installing => Cause::Installing,
+            Stage::Parked if self.unsourced.contains(path) => Cause::NoSource { size, retry_in },
+            Stage::Parked => {
+                let reason = self.reasons.get(path).map(|reason| reason.to_string());
+                Cause::Parked { reason, retry_in }
+            }
+        })
+    }
+}
+
+impl SyncEngine {
+    /// Says for which answer of the user's a path waits.
+    pub(super) fn waits_for_answer(&self, path: &RelPath) -> Option<&'static str> {
+        if self.local.holds(path) {
+            Some(JOIN_HELD)
+        } else if self.local.holds_deletion(path) {
+            Some(DELETION_HELD)
+        } else {
+            None
+        }
+    }
+}
