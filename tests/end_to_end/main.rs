@@ -10,6 +10,7 @@ mod joining;
 mod malicious;
 mod offline;
 mod pairing;
+mod random;
 mod restart;
 mod three_devices;
 
