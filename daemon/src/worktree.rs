@@ -215,6 +215,8 @@ impl Worktree {
             .partition(|entry| entry.displaced.is_some());
         let mut done: Vec<Tx> = rest.into_iter().map(|entry| entry.tx).collect();
         if !replaced.is_empty() {
+            let txs: Vec<Tx> = replaced.iter().map(|entry| entry.tx).collect();
+            self.journal.recorded(&txs)?;
             done.extend(self.keep_replaced(&replaced)?);
         }
         Ok(self.journal.done(&done)?)

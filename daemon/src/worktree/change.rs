@@ -84,7 +84,7 @@ impl Worktree {
             (IntentAction::SetMeta, Some(entry)) => self.set_meta(intent, entry, session),
             (IntentAction::Move, Some(entry)) => self.move_here(intent, entry, session),
             (IntentAction::Remove, _) => self.remove(intent, session),
-            (_, None) => Err(Stop::Outcome(InstallOutcome::Failed(
+            (IntentAction::Recorded, _) | (_, None) => Err(Stop::Outcome(InstallOutcome::Failed(
                 "The intent names no entry".to_owned(),
             ))),
         };

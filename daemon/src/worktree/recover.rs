@@ -113,6 +113,10 @@ impl Worktree {
             IntentAction::SetMeta => self.recover_meta(&case, session),
             IntentAction::Move => self.recover_move(&case, session, recovery)?,
             IntentAction::Remove => self.recover_remove(&case, session, recovery)?,
+            IntentAction::Recorded => Effect {
+                displaced: self.dispose_old(&case, session, recovery)?,
+                ..Effect::of(InstallOutcome::Changed)
+            },
         };
         // A restore is the user's edit: the scan publishes it.
         let is_install = intent.action != IntentAction::Restore;

@@ -1052,10 +1052,41 @@ fn a_program_that_goes_on_writing_is_noticed_after_a_restart() {
         log.write_all(b"2").unwrap();
         rig.start();
         let recovery = rig.wt().recover().unwrap();
-        assert_eq!(recovery.installs.len(), 1);
+        assert_eq!(recovery.installs.len(), usize::from(!finished));
         assert_eq!(recovery.displaced.len(), 1, "{finished}");
         assert_eq!(rig.read(&recovery.displaced[0].kept_at.to_string()), "12");
         settle(&mut rig, recovery);
+    }
+}
+
+#[test]
+fn a_path_is_its_users_again_once_the_store_knows_of_the_install() {
+    type User = fn(PathBuf);
+    let edits: [User; 3] = [
+        |p| save(p, "user")(),
+        |p| fs::remove_file(p).unwrap_or_default(),
+        |p| drop(fs::set_permissions(p, PermissionsExt::from_mode(0o604))),
+    ];
+    for user in edits {
+        for kind in ["put", "move", "remove"] {
+            let mut rig = Rig::new();
+            fs::write(rig.path("p"), "old").unwrap();
+            fs::write(rig.path("from"), "new").unwrap();
+            let job = match kind {
+                "put" => rig.put_bytes("p", "new"),
+                "move" => rig.move_job("from", "p", file_entry(b"new")),
+                _ => rig.remove("p"),
+            };
+            rig.install_one(job);
+            user(rig.path("p"));
+            let now = rig.print("p");
+            rig.start();
+            let recovery = rig.wt().recover().unwrap();
+            assert!(recovery.installs.is_empty(), "{kind}: {recovery:?}");
+            assert_eq!(rig.print("p"), now, "{kind}");
+            settle(&mut rig, recovery);
+            assert!(rig.all_bytes().contains(&"old".to_owned()), "{kind}");
+        }
     }
 }
 
