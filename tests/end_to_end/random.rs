@@ -21,23 +21,23 @@ fn options(seed: u64, devices: u64, kills: u64) -> Options {
 
 #[test]
 fn two_users_lose_nothing_while_their_daemons_are_killed() -> Result<()> {
-    run(&options(11, 2, 6), &mut |_| {})
+    run(&options(11, 2, 4), &mut |_| {})
 }
 
 #[test]
 fn two_other_users_lose_nothing_while_their_daemons_are_killed() -> Result<()> {
-    run(&options(12, 2, 6), &mut |_| {})
+    run(&options(12, 2, 4), &mut |_| {})
 }
 
 #[test]
 fn three_users_lose_nothing_while_their_daemons_are_killed() -> Result<()> {
-    run(&options(13, 3, 6), &mut |_| {})
+    run(&options(13, 3, 4), &mut |_| {})
 }
 
 #[test]
 fn two_editors_of_one_file_lose_no_save() -> Result<()> {
     let race = Options {
-        editor_race: Some(5),
+        editor_race: Some(4),
         ..options(14, 2, 0)
     };
     run(&race, &mut |_| {})

@@ -190,7 +190,7 @@ impl<'k> User<'k> {
         for _ in 0..SAVE_TRIES {
             match renameat_with(CWD, from, CWD, &target, RenameFlags::EXCHANGE) {
                 Ok(()) => {
-                    let out = self.to_trash(from)?;
+                    let out = self.trash(from)?;
                     self.note(&format!("puts {id} at {below}, taking away {out}"));
                     return Ok(());
                 }
@@ -217,8 +217,8 @@ impl<'k> User<'k> {
     }
 
     /// Moves what a user took away to the trash and says what it is; a directory is looked into at the end.
-    fn to_trash(&mut self, out: &Path) -> Result<String> {
-        let name = format!("{}", self.next_id());
+    fn trash(&mut self, out: &Path) -> Result<String> {
+        let name = self.next_id();
         let to = self.beside.join("trash").join(&name);
         renameat_with(CWD, out, CWD, &to, RenameFlags::NOREPLACE).context("Moving to the trash")?;
         let meta = fs::symlink_metadata(&to).context("Looking into the trash")?;
@@ -299,7 +299,7 @@ impl<'k> User<'k> {
         let out = self.beside.join("new").join("out");
         match renameat_with(CWD, self.folder.join(below), CWD, &out, RenameFlags::NOREPLACE) {
             Ok(()) => {
-                let what = self.to_trash(&out)?;
+                let what = self.trash(&out)?;
                 self.note(&format!("removes {below}, taking away {what}"));
                 Ok(())
             }
