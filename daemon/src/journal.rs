@@ -232,6 +232,33 @@ impl JournalService {
         Ok(())
     }
 
+    /// Notes that the store knows the outcome of these installs, though what they replaced is still watched: from now on
+    /// the path is its user's, and recovery leaves it alone. Durable some time later, and at once for all but a failure
+    /// of the machine; then recovery looks at the path once more.
+    ///
+    /// # Errors
+    /// [`JournalError::Io`], [`JournalError::Broken`].
+    pub fn recorded(&self, txs: &[Tx]) -> Result<(), JournalError> {
+        let mut state = self.lock()?;
+        let intents: Vec<Intent> = txs.iter().filter_map(|tx| state.open.get(tx).cloned()).collect();
+        let recorded = intents.into_iter().map(|intent| Intent {
+            action: IntentAction::Recorded,
+            new: None,
+            staged: None,
+            from: None,
+            ..intent
+        });
+        let recorded: Vec<Intent> = recorded.collect();
+        if recorded.is_empty() {
+            return Ok(());
+        }
+        state
+            .open
+            .extend(recorded.iter().map(|intent| (intent.tx, intent.clone())));
+        let records: Vec<_> = recorded.into_iter().map(Record::Install).collect();
+        self.append(&mut state, &records, Sync::Later)
+    }
+
     /// Closes installs whose outcome the store knows; durable some time later.
     ///
     /// # Errors
@@ -459,8 +486,10 @@ fn apply(record: Record, found: &mut Found, replay: &mut Replay, order: &mut Vec
         }
         Record::InUse(paths) => replay.recover = paths.into_iter().collect(),
         Record::Install(intent) => {
-            order.push(intent.tx);
-            replay.open.insert(intent.tx, intent);
+            let tx = intent.tx;
+            if replay.open.insert(tx, intent).is_none() {
+                order.push(tx);
+            }
         }
         Record::Done(tx) => {
             replay.open.remove(&tx);

@@ -231,6 +231,8 @@ impl Worktree {
         let mut done: Vec<Tx> = rest.into_iter().map(|entry| entry.tx).collect();
         let mut first_error = None;
         if !replaced.is_empty() {
+            let txs: Vec<Tx> = replaced.iter().map(|entry| entry.tx).collect();
+            self.journal.recorded(&txs)?;
             match self.keep_replaced(&replaced) {
                 Ok(kept) => done.extend(kept),
                 Err(error) => first_error = Some(error),

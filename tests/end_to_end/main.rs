@@ -12,6 +12,7 @@ mod joining;
 mod malicious;
 mod offline;
 mod pairing;
+mod random;
 mod rebinding;
 mod restart;
 mod three_devices;

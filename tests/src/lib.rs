@@ -1,7 +1,9 @@
 //! What the suites of p2p-sync share: [`harness`] runs real daemons on loopback, [`mod@bench`] measures them, [`main_job`]
-//! runs them at the size of real work, [`sim`] runs groups of engines over fakes.
+//! runs them at the size of real work, [`soak`] kills
+//! them while users work, [`sim`] runs groups of engines over fakes.
 
 pub mod bench;
 pub mod harness;
 pub mod main_job;
 pub mod sim;
+pub mod soak;

@@ -11,7 +11,8 @@
 //!   InUse    [path: bytes, ...]                                            in byte order
 //!   Install  [tx: uint, action: uint, path: bytes, expect: print / null,
 //!             new: [node, mode: uint, mtime ns: int] / null, staged: print / null,
-//!             from: [path: bytes, print] / null]                           action 0 put, 1 meta, 2 move, 3 remove, 4 restore
+//!             from: [path: bytes, print] / null]                           action 0 put, 1 meta, 2 move, 3 remove, 4 restore,
+//!                                                                            5 recorded (the same tx once more)
 //!   Done     [tx: uint]
 //!   Clean    []
 //!   OwnSeq   [seq: uint]
@@ -82,6 +83,8 @@ pub enum IntentAction {
     Remove,
     /// Puts `new` at the path as the user's own edit.
     Restore,
+    /// Nothing any more: the store has the outcome, and only what was replaced, `expect`, is still watched.
+    Recorded,
 }
 
 /// An install about to happen.
@@ -227,6 +230,7 @@ fn encode_intent(e: &mut Cbor<'_>, intent: &Intent) -> Result<(), Never> {
         IntentAction::Move => 2,
         IntentAction::Remove => 3,
         IntentAction::Restore => 4,
+        IntentAction::Recorded => 5,
     };
     e.array(7)?
         .u64(intent.tx.0)?
@@ -331,6 +335,7 @@ fn decode_intent(d: &mut Decoder<'_>) -> Result<Intent, CborError> {
             2 => IntentAction::Move,
             3 => IntentAction::Remove,
             4 => IntentAction::Restore,
+            5 => IntentAction::Recorded,
             _ => return Err(CborError::message("unknown action")),
         },
         path: decode_path(d)?,

@@ -84,7 +84,7 @@ impl Worktree {
             (IntentAction::SetMeta, Some(entry)) => self.set_meta(intent, entry, session),
             (IntentAction::Move, Some(entry)) => self.move_here(intent, entry, session),
             (IntentAction::Remove, _) => self.remove(intent, session),
-            (_, None) => Err(Stop::Outcome(InstallOutcome::Failed(
+            (IntentAction::Recorded, _) | (_, None) => Err(Stop::Outcome(InstallOutcome::Failed(
                 "The intent names no entry".to_owned(),
             ))),
         };
@@ -283,7 +283,7 @@ impl Worktree {
         let _ = self;
         let staged = intent.staged.unwrap_or_default();
         match spot.print() {
-            Ok(Some(now)) if meta::is_untouched(&staged, &now) => now,
+            Ok(Some(now)) => meta::as_installed(&staged, now),
             _ => staged,
         }
     }
@@ -420,12 +420,16 @@ impl Worktree {
             Err(_) => None,
         };
         if out.is_some_and(|out| meta::is_moved(from_expect, &out)) {
-            set_entry_meta(self, &spot, entry).map_err(Stop::io("set mode and time"))?;
+            let print = match set_entry_meta(self, &spot, entry, from_expect) {
+                Ok(print) => print,
+                // Its user changed it just now: what was moved is told, and the scanner sees the difference.
+                Err(Errno::STALE | Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => *from_expect,
+                Err(e) => return Err(Stop::Io("set mode and time", e.into())),
+            };
             session.touch_itself(&intent.path);
-            let print = spot.print().map_err(Stop::io("look at what was moved"))?;
             return Ok(Effect {
                 displaced: replaced,
-                ..Effect::of(InstallOutcome::Done(print.or(out)))
+                ..Effect::of(InstallOutcome::Done(Some(print)))
             });
         }
         let outcome = match moved {
@@ -475,60 +479,95 @@ impl Worktree {
             dir,
             path: &intent.path,
         };
-        let now = spot.print().map_err(Stop::io("look at the path"))?;
-        if now.is_none() || !meta::is_expected(intent.expect.as_ref(), now.as_ref()) {
+        let Some(now) = spot.print().map_err(Stop::io("look at the path"))? else {
+            return Err(CHANGED);
+        };
+        if !meta::is_expected(intent.expect.as_ref(), Some(&now)) {
             return Err(CHANGED);
         }
         self.at(Step::Checked, &intent.path);
-        match set_entry_meta(self, &spot, entry) {
-            Ok(()) => {}
+        let print = match set_entry_meta(self, &spot, entry, &now) {
+            Ok(print) => print,
             Err(Errno::NOENT | Errno::LOOP | Errno::NOTDIR | Errno::STALE) => return Err(CHANGED),
             Err(e) => return Err(Stop::Io("set mode and time", e.into())),
-        }
+        };
         session.touch_itself(&intent.path);
-        let print = spot.print().map_err(Stop::io("look at the path"))?;
-        Ok(Effect::of(InstallOutcome::Done(print)))
+        Ok(Effect::of(InstallOutcome::Done(Some(print))))
     }
 }
 
-/// Sets mode and time of what stands at a spot, through a descriptor so that nothing else is hit.
-pub(super) fn set_entry_meta(worktree: &Worktree, spot: &Spot<'_>, entry: &Entry) -> Result<(), Errno> {
+/// Sets mode and time of what stands at a spot, through a descriptor so that nothing else is hit, and returns its print
+/// afterwards, which is that of the same inode whatever stands at the spot by then.
+///
+/// # Errors
+/// [`Errno::STALE`] if it is not `expect` (but for the change time) any more: its user changed it.
+pub(super) fn set_entry_meta(
+    worktree: &Worktree,
+    spot: &Spot<'_>,
+    entry: &Entry,
+    expect: &Fingerprint,
+) -> Result<Fingerprint, Errno> {
     match &entry.node {
-        Node::Link { .. } => meta::set_link(&spot.dir, spot.name(), entry.mtime_ns),
+        Node::Link { .. } => {
+            meta::set_link(&spot.dir, spot.name(), entry.mtime_ns)?;
+            let stat = rustix::fs::statat(&spot.dir, spot.name(), AtFlags::SYMLINK_NOFOLLOW)?;
+            same_inode(expect, print_of(&stat))
+        }
         Node::Dir => {
             let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             let dir = rustix::fs::openat(&spot.dir, spot.name(), flags, Mode::empty())?;
-            meta::set_dir(dir, meta::dir_mode(worktree.modes, entry.mode))
+            same_inode(expect, print_of(&rustix::fs::fstat(&dir)?))?;
+            meta::set_dir(&dir, meta::dir_mode(worktree.modes, entry.mode))?;
+            Ok(print_of(&rustix::fs::fstat(&dir)?))
         }
         Node::File { .. } => {
             let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
             match rustix::fs::openat(&spot.dir, spot.name(), flags, Mode::empty()) {
-                Ok(file) => set_open_file(worktree, file, entry),
-                Err(Errno::ACCESS) => set_unreadable(worktree, spot, entry),
+                Ok(file) => set_open_file(worktree, file, entry, expect),
+                Err(Errno::ACCESS) => set_unreadable(worktree, spot, entry, expect),
                 Err(e) => Err(e),
             }
         }
     }
 }
 
-fn set_open_file(worktree: &Worktree, file: impl AsFd, entry: &Entry) -> Result<(), Errno> {
+fn same_inode(expect: &Fingerprint, now: Fingerprint) -> Result<Fingerprint, Errno> {
+    if now.ino == expect.ino {
+        Ok(now)
+    } else {
+        Err(Errno::STALE)
+    }
+}
+
+fn set_open_file(
+    worktree: &Worktree,
+    file: impl AsFd,
+    entry: &Entry,
+    expect: &Fingerprint,
+) -> Result<Fingerprint, Errno> {
     let stat = rustix::fs::fstat(&file)?;
-    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+    if !meta::is_moved(expect, &print_of(&stat)) {
         return Err(Errno::STALE);
     }
     meta::set_file(
-        file,
+        &file,
         meta::changed_mode(worktree.modes, stat.st_mode, entry.mode),
         entry.mtime_ns,
-    )
+    )?;
+    Ok(print_of(&rustix::fs::fstat(&file)?))
 }
 
 /// A file that its owner may not read is made readable for the instant in which it is opened.
-fn set_unreadable(worktree: &Worktree, spot: &Spot<'_>, entry: &Entry) -> Result<(), Errno> {
+fn set_unreadable(
+    worktree: &Worktree,
+    spot: &Spot<'_>,
+    entry: &Entry,
+    expect: &Fingerprint,
+) -> Result<Fingerprint, Errno> {
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let pinned = rustix::fs::openat(&spot.dir, spot.name(), flags, Mode::empty())?;
     let stat = rustix::fs::fstat(&pinned)?;
-    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+    if !meta::is_moved(expect, &print_of(&stat)) {
         return Err(Errno::STALE);
     }
     let mode = Mode::from_raw_mode(stat.st_mode & 0o777);
@@ -537,5 +576,6 @@ fn set_unreadable(worktree: &Worktree, spot: &Spot<'_>, entry: &Entry) -> Result
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let file = rustix::fs::open(&link, flags, Mode::empty())?;
     let mode = meta::changed_mode(worktree.modes, mode.as_raw_mode(), entry.mode);
-    meta::set_file(file, mode, entry.mtime_ns)
+    meta::set_file(&file, mode, entry.mtime_ns)?;
+    Ok(print_of(&rustix::fs::fstat(&file)?))
 }

@@ -106,6 +106,23 @@ pub(super) const fn is_untouched(before: &Fingerprint, now: &Fingerprint) -> boo
     before.ino == now.ino && before.size == now.size && before.mtime_ns == now.mtime_ns
 }
 
+/// Returns the print to tell of an entry that was put in place as `staged` and looks like `now`: a mode that its user set
+/// since must not pass for the installed one, or nobody would ever publish it. Directories get their mode later.
+pub(super) fn as_installed(staged: &Fingerprint, now: Fingerprint) -> Fingerprint {
+    if is_untouched(staged, &now) && (is_dir_print(&now) || staged.mode == now.mode) {
+        now
+    } else {
+        *staged
+    }
+}
+
+/// Says whether an entry that had mode `old` has it still, or the one that its new entry asks for; any other is its
+/// user's.
+pub(super) fn is_mode_of_ours(modes: Modes, entry: &Entry, old: u32, now: u32) -> bool {
+    let new = changed_mode(modes, old & 0o777, entry.mode).as_raw_mode();
+    now == old || now & 0o777 == new
+}
+
 /// Says whether an entry on disk already has the wanted mode and time.
 pub(super) fn has_meta(modes: Modes, entry: &Entry, now: &Fingerprint) -> bool {
     let mode = changed_mode(modes, now.mode & 0o777, entry.mode).as_raw_mode();

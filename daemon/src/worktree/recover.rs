@@ -113,6 +113,10 @@ impl Worktree {
             IntentAction::SetMeta => self.recover_meta(&case, session),
             IntentAction::Move => self.recover_move(&case, session, recovery)?,
             IntentAction::Remove => self.recover_remove(&case, session, recovery)?,
+            IntentAction::Recorded => Effect {
+                displaced: self.dispose_old(&case, session, recovery)?,
+                ..Effect::of(InstallOutcome::Changed)
+            },
         };
         // A restore is the user's edit: the scan publishes it.
         let is_install = intent.action != IntentAction::Restore;
@@ -226,7 +230,7 @@ impl Worktree {
             let displaced = self.dispose_old(case, session, recovery)?;
             return Ok(Effect {
                 displaced,
-                ..happened(target)
+                ..happened(meta::as_installed(&staged, target))
             });
         }
         if slot_is_new {
@@ -315,7 +319,8 @@ impl Worktree {
             return unchanged;
         };
         // A write moves the time to something that is neither the old nor the new one.
-        let ours = now.mtime_ns == old.mtime_ns || now.mtime_ns == entry.mtime_ns;
+        let ours = (now.mtime_ns == old.mtime_ns || now.mtime_ns == entry.mtime_ns)
+            && meta::is_mode_of_ours(self.modes, entry, old.mode, now.mode);
         if now.ino != old.ino || now.size != old.size || !ours {
             return unchanged;
         }
@@ -342,7 +347,8 @@ impl Worktree {
             .filter(|t| t.ino == from_expect.ino && t.size == from_expect.size);
         if let Some(target) = moved {
             let displaced = self.dispose_old(case, session, recovery)?;
-            let untouched = target.mtime_ns == from_expect.mtime_ns || has_entry_time(entry, &target);
+            let untouched = (target.mtime_ns == from_expect.mtime_ns || has_entry_time(entry, &target))
+                && meta::is_mode_of_ours(self.modes, entry, from_expect.mode, target.mode);
             if !untouched {
                 return Ok(Effect {
                     displaced,
@@ -354,11 +360,16 @@ impl Worktree {
                 dir,
                 path: &case.intent.path,
             };
+            let mut print = target;
             if !meta::has_meta(self.modes, entry, &target) {
-                set_entry_meta(self, &spot, entry)?;
+                match set_entry_meta(self, &spot, entry, &target) {
+                    Ok(set) => print = set,
+                    // Its user changed it just now.
+                    Err(Errno::STALE | Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => {}
+                    Err(e) => return Err(e.into()),
+                }
                 session.touch_itself(&case.intent.path);
             }
-            let print = spot.print()?.unwrap_or(target);
             return Ok(Effect {
                 displaced,
                 ..Effect::of(InstallOutcome::Done(Some(print)))

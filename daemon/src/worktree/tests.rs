@@ -366,6 +366,49 @@ fn a_save_in_the_instant_of_the_exchange_wins() {
 }
 
 #[test]
+fn a_change_of_mode_leaves_alone_what_was_saved_in_that_instant() {
+    let rig = Rig::new();
+    fs::write(rig.path("p"), "old").unwrap();
+    let job = rig.set_meta("p", file_entry(b"old"));
+    rig.at(Step::Checked, save(rig.path("p"), "user"));
+    let before = SystemTime::now() - Duration::from_secs(60);
+    assert_eq!(rig.install_one(job), InstallOutcome::Changed);
+    assert_eq!(rig.read("p"), "user");
+    assert!(fs::metadata(rig.path("p")).unwrap().modified().unwrap() > before);
+}
+
+#[test]
+fn a_mode_that_was_set_after_a_crash_in_a_move_or_a_change_of_mode_stays() {
+    quiet_panics();
+    for is_move in [false, true] {
+        let mut rig = Rig::new();
+        fs::write(rig.path("p"), "p").unwrap();
+        let job = if is_move {
+            rig.move_job("p", "to", file_entry(b"p"))
+        } else {
+            rig.set_meta("p", file_entry(b"p"))
+        };
+        let to = rig.path(if is_move { "to" } else { "p" });
+        rig.hook(|step, _| assert!(step != Step::Changed, "killed"));
+        let jobs = [job];
+        std::panic::catch_unwind(AssertUnwindSafe(|| rig.wt().install(&jobs))).unwrap_err();
+        fs::set_permissions(&to, PermissionsExt::from_mode(0o604)).unwrap();
+        rig.start();
+        let recovery = rig.wt().recover().unwrap();
+        assert_eq!(fs::metadata(&to).unwrap().mode() & 0o777, 0o604, "{recovery:?}");
+        let now = rig.print(if is_move { "to" } else { "p" });
+        for (_, print) in recovery
+            .installs
+            .iter()
+            .filter_map(|install| install.now.as_ref())
+        {
+            assert!(Some(*print) != now, "{recovery:?}");
+        }
+        settle(&mut rig, recovery);
+    }
+}
+
+#[test]
 fn two_saves_around_the_exchange_are_both_kept() {
     let rig = Rig::new();
     fs::write(rig.path("p.txt"), "old").unwrap();
@@ -910,10 +953,13 @@ fn a_crash_during_a_move_or_a_change_of_mode_is_finished_or_undone() {
 fn a_users_work_between_crash_and_recovery_is_kept() {
     quiet_panics();
     type User = fn(PathBuf);
-    let edits: [(&str, User); 4] = [
+    let edits: [(&str, User); 5] = [
         ("save", |p| save(p, "user")()),
         ("in place", |p| fs::write(p, "user").unwrap()),
         ("remove", |p| fs::remove_file(p).unwrap_or_default()),
+        ("chmod", |p| {
+            fs::set_permissions(p, PermissionsExt::from_mode(0o604)).unwrap_or_default();
+        }),
         ("mkdir", |p| {
             let _ = fs::remove_file(&p);
             fs::create_dir(p).unwrap();
@@ -923,7 +969,7 @@ fn a_users_work_between_crash_and_recovery_is_kept() {
         for before in ["absent", "file"] {
             for remove in [false, true] {
                 for (edit, user) in edits {
-                    if before == "absent" && (edit == "remove" || remove) {
+                    if before == "absent" && (matches!(edit, "remove" | "chmod") || remove) {
                         continue;
                     }
                     let mut rig = Rig::new();
@@ -944,13 +990,15 @@ fn a_users_work_between_crash_and_recovery_is_kept() {
                     for install in &recovery.installs {
                         // Whatever is reported as installed, the scanner must see the user's change on top of it.
                         let print = install.now.as_ref().map(|(_, print)| *print);
-                        assert!(print != now || edit == "remove" && now.is_none(), "{what}");
+                        let gone = now.is_none() && (edit == "remove" || edit == "chmod");
+                        assert!(print != now || gone, "{what}");
                     }
                     match edit {
                         "save" | "in place" => {
                             assert_eq!(rig.read("p"), "user", "{what}");
                         }
                         "remove" => assert!(now.is_none(), "{what}"),
+                        "chmod" => assert!(now.is_none_or(|now| now.mode & 0o777 == 0o604), "{what}"),
                         _ => assert!(rig.path("p").is_dir(), "{what}"),
                     }
                     settle(&mut rig, recovery);
@@ -1116,10 +1164,41 @@ fn a_program_that_goes_on_writing_is_noticed_after_a_restart() {
         log.write_all(b"2").unwrap();
         rig.start();
         let recovery = rig.wt().recover().unwrap();
-        assert_eq!(recovery.installs.len(), 1);
+        assert_eq!(recovery.installs.len(), usize::from(!finished));
         assert_eq!(recovery.displaced.len(), 1, "{finished}");
         assert_eq!(rig.read(&recovery.displaced[0].kept_at.to_string()), "12");
         settle(&mut rig, recovery);
+    }
+}
+
+#[test]
+fn a_path_is_its_users_again_once_the_store_knows_of_the_install() {
+    type User = fn(PathBuf);
+    let edits: [User; 3] = [
+        |p| save(p, "user")(),
+        |p| fs::remove_file(p).unwrap_or_default(),
+        |p| drop(fs::set_permissions(p, PermissionsExt::from_mode(0o604))),
+    ];
+    for user in edits {
+        for kind in ["put", "move", "remove"] {
+            let mut rig = Rig::new();
+            fs::write(rig.path("p"), "old").unwrap();
+            fs::write(rig.path("from"), "new").unwrap();
+            let job = match kind {
+                "put" => rig.put_bytes("p", "new"),
+                "move" => rig.move_job("from", "p", file_entry(b"new")),
+                _ => rig.remove("p"),
+            };
+            rig.install_one(job);
+            user(rig.path("p"));
+            let now = rig.print("p");
+            rig.start();
+            let recovery = rig.wt().recover().unwrap();
+            assert!(recovery.installs.is_empty(), "{kind}: {recovery:?}");
+            assert_eq!(rig.print("p"), now, "{kind}");
+            settle(&mut rig, recovery);
+            assert!(rig.all_bytes().contains(&"old".to_owned()), "{kind}");
+        }
     }
 }
 

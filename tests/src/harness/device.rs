@@ -158,16 +158,35 @@ impl Device {
     /// # Errors
     /// As [`Device::start`].
     pub fn start_with(&mut self, args: &[&str]) -> Result<()> {
+        self.launch_with(args)?;
+        self.wait_answering()
+    }
+
+    /// Starts the daemon and does not wait for it.
+    ///
+    /// # Errors
+    /// Fails if it is running or cannot be started.
+    pub fn launch(&mut self) -> Result<()> {
+        self.launch_with(&[])
+    }
+
+    fn launch_with(&mut self, args: &[&str]) -> Result<()> {
         if self.daemon.is_some() {
             bail!("{} is running", self.name);
         }
         let mut command = self.daemon_command(&self.address())?;
         command.args(args);
         self.daemon = Some(command.spawn().context("Starting the daemon")?);
+        Ok(())
+    }
+
+    /// Waits until the daemon that was launched answers.
+    ///
+    /// # Errors
+    /// Fails if it ends or does not answer in time; the error shows the end of its log.
+    pub fn wait_answering(&mut self) -> Result<()> {
         self.wait("its daemon to answer", PATIENCE, |device| {
-            if let Some(status) = device.ended()? {
-                bail!("The daemon ended with {status}");
-            }
+            device.check_running()?;
             let ctl = device.ctl(["status", "--json"])?;
             Ok(if ctl.code == Some(0) {
                 Ok(())
@@ -175,6 +194,45 @@ impl Device {
                 Err(ctl.stderr)
             })
         })
+    }
+
+    /// Checks that a daemon that was started has not ended by itself.
+    ///
+    /// # Errors
+    /// Fails with how it ended.
+    pub fn check_running(&mut self) -> Result<()> {
+        match self.ended()? {
+            Some(status) => bail!("{}: the daemon ended with {status}{}", self.name, self.log_tail()),
+            None => Ok(()),
+        }
+    }
+
+    /// Holds the daemon (SIGSTOP), as a machine that sleeps or a network that is cut; the kernel keeps its connections.
+    ///
+    /// # Errors
+    /// Fails if it is not running.
+    pub fn hold(&self) -> Result<()> {
+        self.signal(Signal::STOP)
+    }
+
+    /// Lets a daemon that was held go on (SIGCONT).
+    ///
+    /// # Errors
+    /// Fails if it is not running.
+    pub fn let_go(&self) -> Result<()> {
+        self.signal(Signal::CONT)
+    }
+
+    fn signal(&self, signal: Signal) -> Result<()> {
+        let child = self.daemon.as_ref();
+        let child = child.with_context(|| format!("{} is not running", self.name))?;
+        kill_process(Pid::from_child(child), signal).context("Sending a signal")
+    }
+
+    /// Keeps its directories when it is dropped, for somebody to look at; returns where they are.
+    pub fn keep(&mut self) -> PathBuf {
+        self.home.disable_cleanup(true);
+        self.home.path().to_owned()
     }
 
     /// Stops the daemon as a service manager does, by SIGTERM.

@@ -26,6 +26,7 @@ use crate::ids::{DeviceId, GroupId};
 use crate::ledger::{
     EventKind, Genesis, Grant, GrantVia, Invite, Item, LogState, SignedEvent, VerifiedEvent,
 };
+use crate::rel_path::RelPath;
 use crate::ticket::Ticket;
 use crate::time::{BootInstant, Now};
 use crate::tree::Installed;
@@ -156,6 +157,9 @@ impl SyncEngine {
 
     fn recover_install(&mut self, install: RecoveredInstall, view: &impl StateView) {
         let RecoveredInstall { path, now: there } = install;
+        if self.is_newer_than_recovery(&path, view) {
+            return;
+        }
         let installed = there.map(|(entry, print)| {
             let want = self
                 .want(&path, view)
@@ -178,6 +182,15 @@ impl SyncEngine {
         }
         self.record_installed(&path, installed, view);
         self.update_need(&path, view);
+    }
+
+    /// Says whether what is wanted at a path is believed to stand there: then the install that recovery found was recorded
+    /// before it was found, and perhaps its user has published a change since. The scan will tell what became of that.
+    fn is_newer_than_recovery(&self, path: &RelPath, view: &impl StateView) -> bool {
+        let want = self.want(path, view);
+        let have = self.pending.installed(view, path);
+        want.zip(have)
+            .is_some_and(|(want, have)| want.dots == have.dots && want.copy_of == have.copy_of)
     }
 
     fn scan(&mut self, joining: bool) {
