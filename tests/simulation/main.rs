@@ -2,7 +2,9 @@
 //! the same trace.
 
 mod desk;
+mod floor;
 mod ignoring;
+mod installing;
 mod invariants;
 mod joining;
 mod publishing;
