@@ -347,9 +347,12 @@ impl EventLoop {
                 self.rules_failed = reason;
                 Ok(())
             }
-            ScanEvent::Finished { problems } => {
-                self.failure = None;
+            ScanEvent::Problems(problems) => {
                 self.scan_problems = problems;
+                Ok(())
+            }
+            ScanEvent::Finished => {
+                self.failure = None;
                 self.input(Input::ScanFinished)?;
                 self.choose_held()
             }

@@ -1,6 +1,10 @@
 //! The thread that looks at the folder: full scans when asked and every hour, single paths as the watcher hints.
 //!
+//! What cannot be synced is remembered (`problems`), so that it is named from the moment it is seen until it is mended.
+//!
 //! Changes go out in batches over a bounded channel, so that a scan waits for the engine and not the other way round.
+
+mod problems;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -15,6 +19,7 @@ use p2p_sync_core::rel_path::RelPath;
 use tokio::sync::mpsc;
 use tracing::{debug, error, info, trace};
 
+use self::problems::Problems;
 use crate::ignore_rules::{RuleSource, Rules};
 use crate::scanner::{Below, ScanError, ScanReport, Scanner};
 
@@ -49,11 +54,10 @@ pub(crate) enum ScanEvent {
     Rules(Arc<Rules>),
     /// The file of ignore patterns cannot be read, so the rules that hold stay; `None`: it can be read again.
     RulesFailed(Option<String>),
-    /// A full scan is over, and what could not be read.
-    Finished {
-        /// Paths that could not be looked at, with the reason.
-        problems: Vec<(RelPath, String)>,
-    },
+    /// A full scan is over.
+    Finished,
+    /// From now on these paths cannot be synced or looked at, with the reasons.
+    Problems(Vec<(RelPath, String)>),
     /// The folder itself cannot be scanned.
     Failed(String),
 }
@@ -88,6 +92,7 @@ pub(crate) fn spawn(
         events,
         stop: stop.clone(),
         again: Again::default(),
+        problems: Problems::default(),
         full_at: Instant::now() + FULL_SCAN_INTERVAL,
     };
     let thread = std::thread::Builder::new()
@@ -108,6 +113,7 @@ struct Looker {
     events: mpsc::Sender<ScanEvent>,
     stop: Arc<AtomicBool>,
     again: Again,
+    problems: Problems,
     full_at: Instant,
 }
 
@@ -226,13 +232,15 @@ impl Looker {
             .scan_all(&self.stop, &mut |changes| send(&events, changes));
         if let Some(report) = self.report(result) {
             info!(
-                files = report.0,
+                files = report.files,
                 ms = started.elapsed().as_millis(),
                 "Scanned the folder"
             );
-            let _ = self
-                .events
-                .blocking_send(ScanEvent::Finished { problems: report.1 });
+            if !report.stopped {
+                self.problems.set(report.problems);
+                self.tell_problems();
+            }
+            let _ = self.events.blocking_send(ScanEvent::Finished);
         }
     }
 
@@ -245,25 +253,48 @@ impl Looker {
         for path in &paths {
             trace!(%path, "Looking at a path");
         }
+        let suspects = self.problems.at_or_below(&paths);
+        let Some(found) = self.look(&paths, below) else {
+            return;
+        };
+        let known = if suspects.is_empty() {
+            Some(Vec::new())
+        } else {
+            self.look(&suspects, Below::All)
+        };
+        if let Some(known) = known {
+            self.problems.replace(&suspects, found.into_iter().chain(known));
+            self.tell_problems();
+        }
+    }
+
+    /// Looks at paths and returns the problems there; `None` if not all were looked at.
+    fn look(&mut self, paths: &[RelPath], below: Below) -> Option<Vec<(RelPath, String)>> {
         let events = self.events.clone();
         let result = self
             .scanner
-            .scan_paths(&paths, below, &self.stop, &mut |changes| send(&events, changes));
-        self.report(result);
+            .scan_paths(paths, below, &self.stop, &mut |changes| send(&events, changes));
+        let report = self.report(result)?;
+        (!report.stopped).then_some(report.problems)
     }
 
-    fn report(&mut self, result: Result<ScanReport, ScanError>) -> Option<(u64, Vec<(RelPath, String)>)> {
+    fn tell_problems(&mut self) {
+        if let Some(problems) = self.problems.news() {
+            let _ = self.events.blocking_send(ScanEvent::Problems(problems));
+        }
+    }
+
+    fn report(&mut self, result: Result<ScanReport, ScanError>) -> Option<ScanReport> {
         match result {
-            Ok(report) => {
+            Ok(mut report) => {
                 for path in &report.retry {
                     trace!(%path, "To be looked at again");
                 }
                 let now = Instant::now();
-                report
-                    .retry
+                std::mem::take(&mut report.retry)
                     .into_iter()
                     .for_each(|path| self.again.add(path, now));
-                Some((report.files, report.problems))
+                Some(report)
             }
             Err(error) => {
                 let text = crate::error_chain(&error);
