@@ -7,6 +7,7 @@ mod crash;
 mod history;
 mod ignoring;
 mod joining;
+mod kinds;
 mod malicious;
 mod offline;
 mod pairing;
