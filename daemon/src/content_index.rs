@@ -19,6 +19,8 @@ use crate::worktree::{Believed, Kept};
 
 /// Places at which one content is looked for; more equal files add nothing.
 const MAX_PLACES: usize = 8;
+/// Equal files among which the other names of one are looked for; a full scan finds what changed behind more of them.
+const MAX_EQUAL: usize = 1024;
 
 /// A read connection shared by blocking threads, and the writer.
 #[derive(Debug)]
@@ -94,6 +96,15 @@ impl InstalledIndex for SharedStore {
             after = Some(path);
         }
         found
+    }
+
+    fn same_file(&self, installed: &Installed) -> Vec<RelPath> {
+        let Some(content) = installed.entry.node.content() else {
+            return Vec::new();
+        };
+        let mut equal = self.read(|view| view.paths_with_content(&content, MAX_EQUAL));
+        equal.retain(|(_, other)| other.print.ino == installed.print.ino);
+        equal.into_iter().map(|(path, _)| path).collect()
     }
 }
 

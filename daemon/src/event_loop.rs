@@ -366,15 +366,14 @@ impl EventLoop {
                 self.rules_failed = reason;
                 Ok(())
             }
-            ScanEvent::Finished { problems } => {
-                self.failure = None;
-                self.scan_problems = problems;
-                self.input(Input::ScanFinished)?;
-                self.choose_held()
-            }
             ScanEvent::Problems(problems) => {
                 self.scan_problems = problems;
                 Ok(())
+            }
+            ScanEvent::Finished => {
+                self.failure = None;
+                self.input(Input::ScanFinished)?;
+                self.choose_held()
             }
             ScanEvent::Failed(reason) => {
                 self.failure = Some(reason);

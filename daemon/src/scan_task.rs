@@ -1,6 +1,10 @@
 //! The thread that looks at the folder: full scans when asked and every hour, single paths as the watcher hints.
 //!
+//! What cannot be synced is remembered (`problems`), so that it is named from the moment it is seen until it is mended.
+//!
 //! Changes go out in batches over a bounded channel, so that a scan waits for the engine and not the other way round.
+
+mod problems;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -15,6 +19,7 @@ use p2p_sync_core::rel_path::RelPath;
 use tokio::sync::mpsc;
 use tracing::{debug, error, info, trace};
 
+use self::problems::Problems;
 use crate::ignore_rules::{RuleSource, Rules};
 use crate::scanner::{Below, ScanError, ScanReport, Scanner};
 
@@ -30,8 +35,6 @@ const ROOT_INTERVAL: Duration = Duration::from_secs(30);
 const RETRY_AFTER: Duration = Duration::from_millis(60);
 /// Longest wait for a file that changes all the time.
 const RETRY_MAX: Duration = Duration::from_secs(60);
-/// Paths that are named as problems.
-const PROBLEMS_MAX: usize = 1000;
 /// Paths that one command may name before a full scan is cheaper.
 const MAX_PATHS: usize = 10_000;
 
@@ -55,12 +58,9 @@ pub(crate) enum ScanEvent {
     Rules(Arc<Rules>),
     /// The file of ignore patterns cannot be read, so the rules that hold stay; `None`: it can be read again.
     RulesFailed(Option<String>),
-    /// A full scan is over, and what could not be read.
-    Finished {
-        /// Paths that could not be looked at, with the reason.
-        problems: Vec<(RelPath, String)>,
-    },
-    /// All paths that could not be looked at, after a look at some paths.
+    /// A full scan is over.
+    Finished,
+    /// From now on these paths cannot be synced or looked at, with the reasons.
     Problems(Vec<(RelPath, String)>),
     /// The folder itself cannot be scanned.
     Failed(String),
@@ -97,10 +97,10 @@ pub(crate) fn spawn(
         stop: stop.clone(),
         again: Again::default(),
         failed: false,
+        problems: Problems::default(),
         full_at: Instant::now() + FULL_SCAN_INTERVAL,
         root_at: Instant::now() + ROOT_INTERVAL,
         root_lost: false,
-        problems: BTreeMap::new(),
     };
     let thread = std::thread::Builder::new()
         .name("scan".to_owned())
@@ -122,12 +122,11 @@ struct Looker {
     again: Again,
     /// The last look came to nothing.
     failed: bool,
+    problems: Problems,
     full_at: Instant,
     /// When to see whether the folder is still there.
     root_at: Instant,
     root_lost: bool,
-    /// What could not be read when it was looked at last.
-    problems: BTreeMap<RelPath, String>,
 }
 
 /// Files to look at again. Each waits longer the more often it was found unfit, and none waits for another.
@@ -274,16 +273,16 @@ impl Looker {
         });
         if let Some(report) = self.report(result) {
             self.root_lost = false;
-            self.problems = report.1.iter().cloned().collect();
             info!(
-                files = report.0,
+                files = report.files,
                 ms = started.elapsed().as_millis(),
                 "Scanned the folder"
             );
-            self.problems = report.1.iter().cloned().collect();
-            let _ = self
-                .events
-                .blocking_send(ScanEvent::Finished { problems: report.1 });
+            if !report.stopped {
+                self.problems.set(report.problems);
+                self.tell_problems();
+            }
+            let _ = self.events.blocking_send(ScanEvent::Finished);
         }
     }
 
@@ -296,31 +295,49 @@ impl Looker {
         for path in &paths {
             trace!(%path, "Looking at a path");
         }
+        let suspects = self.problems.at_or_below(&paths);
+        let Some(found) = self.look(&paths, below) else {
+            return;
+        };
+        let known = if suspects.is_empty() {
+            Some(Vec::new())
+        } else {
+            self.look(&suspects, Below::All)
+        };
+        if let Some(known) = known {
+            self.problems.replace(&suspects, found.into_iter().chain(known));
+            self.tell_problems();
+        }
+    }
+
+    /// Looks at paths and returns the problems there; `None` if not all were looked at.
+    fn look(&mut self, paths: &[RelPath], below: Below) -> Option<Vec<(RelPath, String)>> {
         let events = self.events.clone();
         let result = self
             .scanner
-            .scan_paths(&paths, below, &self.stop, &mut |changes| send(&events, changes));
-        if let Some((_, found)) = self.report(result)
-            && note_problems(&mut self.problems, &paths, below, found)
-        {
-            let problems = self.problems.clone().into_iter().collect();
+            .scan_paths(paths, below, &self.stop, &mut |changes| send(&events, changes));
+        let report = self.report(result)?;
+        (!report.stopped).then_some(report.problems)
+    }
+
+    fn tell_problems(&mut self) {
+        if let Some(problems) = self.problems.news() {
             let _ = self.events.blocking_send(ScanEvent::Problems(problems));
         }
     }
 
-    fn report(&mut self, result: Result<ScanReport, ScanError>) -> Option<(u64, Vec<(RelPath, String)>)> {
+    fn report(&mut self, result: Result<ScanReport, ScanError>) -> Option<ScanReport> {
         match result {
-            Ok(report) => {
+            Ok(mut report) => {
                 self.failed = false;
                 for path in &report.retry {
                     trace!(%path, "To be looked at again");
                 }
                 let now = Instant::now();
-                report
-                    .retry
+                std::mem::take(&mut report.retry)
                     .into_iter()
                     .for_each(|path| self.again.add(path, now));
-                Some((report.files, report.problems))
+                Some(report)
             }
             Err(error) => {
                 self.failed(&error);
@@ -328,26 +345,6 @@ impl Looker {
             }
         }
     }
-}
-
-/// Takes up the problems of a look at some paths; says whether that changed anything.
-fn note_problems(
-    known: &mut BTreeMap<RelPath, String>,
-    looked_at: &[RelPath],
-    below: Below,
-    found: Vec<(RelPath, String)>,
-) -> bool {
-    let before = known.clone();
-    if !known.is_empty() {
-        for path in looked_at {
-            known.remove(path);
-        }
-        let all = below == Below::All;
-        known.retain(|path, _| !(all && looked_at.iter().any(|above| path.is_below(above))));
-    }
-    let room = PROBLEMS_MAX.saturating_sub(known.len());
-    known.extend(found.into_iter().take(room));
-    *known != before
 }
 
 /// Marks changes that the watcher hinted at, there or above, as seen to happen.
@@ -409,34 +406,5 @@ mod tests {
         again.add(calm.clone(), now);
         assert_eq!(again.next(), Some(now + RETRY_AFTER));
         assert_eq!(again.take_due(now + RETRY_AFTER), BTreeSet::from([calm]));
-    }
-
-    #[test]
-    fn a_problem_is_known_until_its_path_can_be_looked_at() {
-        let rel = |text: &str| RelPath::parse(text).unwrap();
-        let bad = |text: &str| (rel(text), "Input/output error".to_owned());
-        let mut known = BTreeMap::new();
-        assert!(note_problems(
-            &mut known,
-            &[rel("a")],
-            Below::Changed,
-            vec![bad("a"), bad("d/b")]
-        ));
-        assert!(!note_problems(
-            &mut known,
-            &[rel("a")],
-            Below::Changed,
-            vec![bad("a")]
-        ));
-        assert!(!note_problems(
-            &mut known,
-            &[rel("d"), rel("x")],
-            Below::Changed,
-            Vec::new()
-        ));
-        assert!(note_problems(&mut known, &[rel("d")], Below::All, Vec::new()));
-        assert_eq!(known.keys().collect::<Vec<_>>(), [&rel("a")]);
-        assert!(note_problems(&mut known, &[rel("a")], Below::Changed, Vec::new()));
-        assert!(known.is_empty());
     }
 }

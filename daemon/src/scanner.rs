@@ -9,6 +9,9 @@
 //! looked at is a problem, not a deletion. Deletions are proven twice, and sent after the additions of the same scan
 //! (as far as `HELD_MAX`), so that both ends of a rename are seen together.
 //!
+//! Of a file with several names only the one by which it was changed is hinted at; the others that the index knows are
+//! looked at with it.
+//!
 //! What is ignored is unknown: it is neither looked at nor missed, and an ignored directory is not entered or watched.
 //! The daemon's own directory is left out but for the conflict copies in it that the index knows.
 //!
@@ -44,6 +47,8 @@ pub trait InstalledIndex: Send + Sync {
     fn children(&self, dir: Option<&RelPath>) -> Vec<(RelPath, Installed)>;
     /// Returns what is believed to lie anywhere below a directory, sorted by path.
     fn below(&self, dir: &RelPath) -> Vec<(RelPath, Installed)>;
+    /// Returns paths at which this very file is believed to stand, by content and inode.
+    fn same_file(&self, installed: &Installed) -> Vec<RelPath>;
 }
 
 /// Whoever wants to know the directories that exist.
@@ -191,10 +196,12 @@ impl Scanner {
                 *known = Below::All;
             }
         }
+        walk.follow_links();
         for (path, below) in starts {
             walk.look_at(&path, below)?;
             walk.run(below)?;
         }
+        walk.other_names()?;
         walk.finish()
     }
 

@@ -9,6 +9,7 @@ mod guards;
 mod history;
 mod ignoring;
 mod joining;
+mod kinds;
 mod malicious;
 mod offline;
 mod pairing;

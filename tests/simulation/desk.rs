@@ -1,6 +1,6 @@
 //! A few engines side by side, whose every input is told by the test: no chance, no lost messages, no delay but that of
-//! the clock which the test sets forward. What is written is durable at once, what is fetched is there, and what is
-//! installed is done.
+//! the clock which the test sets forward. What is written is durable at once, what is fetched is there (or
+//! comes late, if the test asks for it), and what is installed is done, unless a file stands above it or, where a directory was, something below.
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, VecDeque};
@@ -19,6 +19,8 @@ use p2p_sync_core::tree::{Entry, Fingerprint, Node};
 use p2p_sync_tests::sim::store::MemoryStore;
 use p2p_sync_tests::sim::ticket;
 
+use crate::floor::Floor;
+
 /// Milliseconds since 1970 at the start; any date would do.
 const EPOCH_MS: u64 = 1_750_000_000_000;
 
@@ -32,8 +34,10 @@ pub(crate) struct Seat {
     config: EngineConfig,
     pub(crate) engine: SyncEngine,
     pub(crate) store: MemoryStore,
-    /// Installs that were done.
+    /// Installs that were asked for.
     pub(crate) installs: Vec<InstallJob>,
+    /// What stands on its disk.
+    pub(crate) floor: Floor,
     /// Contents that were fetched.
     pub(crate) fetched: usize,
     pub(crate) replies: Vec<Result<Reply, CommandError>>,
@@ -60,6 +64,9 @@ pub(crate) struct Desk {
     inbox: VecDeque<(usize, Input)>,
     questions: BTreeMap<InboundId, (usize, RequestId)>,
     next: u64,
+    /// Whether fetched contents come with the next step of the clock, and those that are under way.
+    pub(crate) fetches_late: bool,
+    late: Vec<(usize, Input)>,
     pub(crate) loses_question: LosesQuestion,
     pub(crate) loses_answer: LosesAnswer,
     /// While set, nothing that is asked for is fetched.
@@ -79,6 +86,8 @@ impl Desk {
             inbox: VecDeque::new(),
             questions: BTreeMap::new(),
             next: 0,
+            fetches_late: false,
+            late: Vec::new(),
             loses_question: Box::new(|_, _, _| false),
             loses_answer: Box::new(|_, _| false),
             holds_fetches: false,
@@ -122,6 +131,9 @@ impl Desk {
     pub(crate) fn pass(&mut self, ms: u64) {
         let end = self.now_ms() + ms;
         loop {
+            for (index, input) in std::mem::take(&mut self.late) {
+                self.tell(index, input);
+            }
             let deadlines = self.seats.iter().enumerate();
             let due = deadlines.filter_map(|(i, seat)| Some((seat.engine.poll_timeout()?.0.as_millis(), i)));
             let Some((at, index)) = due.min().filter(|(at, _)| *at <= end) else {
@@ -205,32 +217,55 @@ impl Desk {
 
     /// Tells an engine what its scanner found now.
     pub(crate) fn report(&mut self, index: usize, found: &[(RelPath, Option<File>)]) {
-        let changes = self.changes(found, false);
-        self.tell(index, Input::LocalChanges(changes));
+        let found = found
+            .iter()
+            .map(|(path, file)| (path.clone(), file.map(File::observed)));
+        self.found(index, found.collect(), false);
+    }
+
+    /// Tells an engine that its scanner found directories.
+    pub(crate) fn report_dirs(&mut self, index: usize, dirs: &[RelPath]) {
+        let found = dirs.iter().map(|dir| (dir.clone(), Some(directory())));
+        self.found(index, found.collect(), false);
     }
 
     /// Tells an engine what a full scan found now.
     pub(crate) fn scan(&mut self, index: usize, found: &[(RelPath, Option<File>)]) {
-        let changes = self.changes(found, true);
-        self.tell(index, Input::LocalChanges(changes));
+        self.part_of_scan(index, found);
         self.tell(index, Input::ScanFinished);
     }
 
     /// Tells an engine what a full scan found that goes on.
     pub(crate) fn part_of_scan(&mut self, index: usize, found: &[(RelPath, Option<File>)]) {
-        let changes = self.changes(found, true);
+        let found = found
+            .iter()
+            .map(|(path, file)| (path.clone(), file.map(File::observed)));
+        self.found(index, found.collect(), true);
+    }
+
+    fn found(&mut self, index: usize, found: Vec<(RelPath, Option<Observed>)>, inferred: bool) {
+        let changes = self.changes(index, found, inferred);
         self.tell(index, Input::LocalChanges(changes));
     }
 
-    fn changes(&self, found: &[(RelPath, Option<File>)], inferred: bool) -> Vec<LocalChange> {
+    fn changes(
+        &mut self,
+        index: usize,
+        found: Vec<(RelPath, Option<Observed>)>,
+        inferred: bool,
+    ) -> Vec<LocalChange> {
         let seen_at = self.now().boot;
-        let change = |(path, file): &(RelPath, Option<File>)| LocalChange {
-            path: path.clone(),
-            seen_at,
-            after: file.map(File::observed),
-            inferred,
-        };
-        found.iter().map(change).collect()
+        let floor = &mut self.seats[index].floor;
+        let changes = found.into_iter().map(|(path, after)| {
+            floor.set(&path, after.as_ref().map(|after| &after.entry.node));
+            LocalChange {
+                path,
+                seen_at,
+                after,
+                inferred,
+            }
+        });
+        changes.collect()
     }
 
     fn now(&self) -> Now {
@@ -287,7 +322,12 @@ impl Desk {
             Output::Fetch(jobs) => {
                 seat.fetched += jobs.len();
                 let contents = jobs.iter().map(|job| job.content).collect();
-                self.inbox.push_back((index, Input::Fetched(contents)));
+                let input = Input::Fetched(contents);
+                if self.fetches_late {
+                    self.late.push((index, input));
+                } else {
+                    self.inbox.push_back((index, input));
+                }
             }
             Output::Install(jobs) => {
                 let first = seat.installs.len();
@@ -295,7 +335,10 @@ impl Desk {
                 let results = results
                     .map(|(i, job)| InstallResult {
                         path: job.path.clone(),
-                        outcome: InstallOutcome::Done(print_after(job, 1_000_000 + first + i)),
+                        outcome: seat.floor.refusal(job).unwrap_or_else(|| {
+                            seat.floor.install(job);
+                            InstallOutcome::Done(print_after(job, 1_000_000 + first + i))
+                        }),
                     })
                     .collect();
                 seat.installs.extend(jobs);
@@ -303,7 +346,10 @@ impl Desk {
             }
             Output::Scan => {
                 let found = std::mem::take(&mut seat.next_scan);
-                let changes = self.changes(&found, true);
+                let found = found
+                    .into_iter()
+                    .map(|(path, file)| (path, file.map(File::observed)));
+                let changes = self.changes(index, found.collect(), true);
                 self.inbox.push_back((index, Input::LocalChanges(changes)));
                 self.inbox.push_back((index, Input::ScanFinished));
             }
@@ -385,6 +431,18 @@ impl File {
     }
 }
 
+fn directory() -> Observed {
+    let (node, mode, mtime_ns) = (Node::Dir, 0o755, 0);
+    Observed {
+        entry: Entry { node, mode, mtime_ns },
+        print: Fingerprint {
+            mode,
+            ..Fingerprint::default()
+        },
+        manifest: None,
+    }
+}
+
 fn seat(seed: u8, trust_lan: bool) -> Seat {
     let config = EngineConfig {
         secret: [seed; 32],
@@ -398,6 +456,7 @@ fn seat(seed: u8, trust_lan: bool) -> Seat {
         config,
         store: MemoryStore::default(),
         installs: Vec::new(),
+        floor: Floor::default(),
         fetched: 0,
         replies: Vec::new(),
         announced: None,

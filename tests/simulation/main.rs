@@ -3,8 +3,10 @@
 
 mod desk;
 mod explaining;
+mod floor;
 mod guarding;
 mod ignoring;
+mod installing;
 mod invariants;
 mod joining;
 mod leaving;

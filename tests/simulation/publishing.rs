@@ -134,3 +134,31 @@ fn a_hard_link_waits_for_no_deletion_longer_than_two_seconds() {
     assert_eq!(own_events(&desk), before + 1);
     assert_eq!(desk.seats[0].store.durable().installed.len(), 2);
 }
+
+#[test]
+fn what_lay_in_a_directory_that_is_gone_is_gone_though_nobody_told_of_it() {
+    let mut desk = Desk::new(1, false);
+    desk.pass(1_000);
+    desk.report(0, &[(path("first"), file(1))]);
+    let before = own_events(&desk);
+    desk.report_dirs(0, &[path("d"), path("d/sub"), path("e")]);
+    desk.report(
+        0,
+        &[
+            (path("d/sub/a"), file(2)),
+            (path("d!"), file(3)),
+            (path("e/b"), file(4)),
+        ],
+    );
+    // The store knows none of them, so the scanner finds but the paths that it was asked to look at.
+    desk.report(0, &[(path("d"), None), (path("e"), file(5))]);
+    desk.pass(10_000);
+    assert_eq!(own_events(&desk), before + 1);
+    let written: Vec<RelPath> = newest(&desk).iter().filter_map(Item::path).cloned().collect();
+    assert_eq!(written, ["d!", "e"].map(path));
+    let installed = &desk.seats[0].store.durable().installed;
+    assert_eq!(
+        installed.keys().cloned().collect::<Vec<_>>(),
+        ["d!", "e", "first"].map(path)
+    );
+}

@@ -382,3 +382,14 @@ fn member_set(group: &Group, presented: &BTreeSet<DeviceId>, me: &DeviceId) -> B
         .chain(presented.iter().copied());
     members.filter(|device| device != me).collect()
 }
+
+/// Returns the entries of a map whose paths lie below a path.
+fn below<'m, V>(
+    map: &'m BTreeMap<RelPath, V>,
+    path: &'m RelPath,
+) -> impl Iterator<Item = (&'m RelPath, &'m V)> {
+    // The first name there can be; below a path of the greatest length or depth there is nothing.
+    let first = path.join(b"\x01").ok();
+    let from = first.into_iter().flat_map(move |first| map.range(first..));
+    from.take_while(move |(other, _)| other.is_below(path))
+}

@@ -36,6 +36,15 @@ impl InstalledIndex for Index {
             .map(|(path, installed)| (path.clone(), installed.clone()))
             .collect()
     }
+
+    fn same_file(&self, installed: &Installed) -> Vec<RelPath> {
+        let all = self.0.lock().unwrap();
+        let same = |other: &Installed| {
+            (other.print.ino, &other.entry.node) == (installed.print.ino, &installed.entry.node)
+        };
+        let names = all.iter().filter(|(_, other)| same(other));
+        names.map(|(path, _)| path.clone()).collect()
+    }
 }
 
 #[derive(Default)]
@@ -261,7 +270,8 @@ fn a_hint_leads_to_the_topmost_unknown_directory() {
     assert_eq!(names(&rig.scan_paths(&["known/x"], Below::Changed)), ["-known/x"]);
     assert_eq!(
         names(&rig.scan_paths(&["known", ".p2p-sync/tmp/x", "nothing"], Below::All)),
-        ["-known", "-known/y"]
+        // The last is not known to the index, but may be to who was told of it a moment ago.
+        ["-known", "-known/y", "-nothing"]
     );
     assert_eq!(names(&rig.scan()), ["+other"]);
 }
@@ -506,6 +516,9 @@ fn an_unmount_during_a_scan_deletes_nothing() {
         fn below(&self, dir: &RelPath) -> Vec<(RelPath, Installed)> {
             self.0.below(dir)
         }
+        fn same_file(&self, installed: &Installed) -> Vec<RelPath> {
+            self.0.same_file(installed)
+        }
     }
     let index = Arc::new(Vanishing(rig.index.clone(), rig.dir.path().to_owned()));
     let scanner = Scanner::new(
@@ -540,6 +553,9 @@ fn a_hinted_file_is_found_though_its_directory_becomes_known_meanwhile() {
         }
         fn below(&self, dir: &RelPath) -> Vec<(RelPath, Installed)> {
             self.0.below(dir)
+        }
+        fn same_file(&self, installed: &Installed) -> Vec<RelPath> {
+            self.0.same_file(installed)
         }
     }
     let index = Arc::new(Learning(rig.index.clone(), AtomicBool::new(false)));
@@ -606,4 +622,23 @@ fn deep_and_wide_folders_are_walked_in_portions() {
     );
     let meta = fs::metadata(rig.path(&deep)).unwrap();
     assert!(meta.ino() > 0);
+}
+
+#[test]
+fn a_file_that_was_changed_by_one_of_its_names_is_found_changed_by_all() {
+    let rig = Rig::new();
+    rig.write("a/one", "shared");
+    rig.write("other", "shared");
+    for name in ["b", "c/d"] {
+        fs::create_dir_all(rig.path(name).parent().unwrap()).unwrap();
+        fs::hard_link(rig.path("a/one"), rig.path(name)).unwrap();
+    }
+    assert_eq!(rig.scan().len(), 6);
+    rig.write("b", "changed");
+    let mut changes = rig.scan_paths(&["b"], Below::Changed);
+    changes.sort_by(|one, two| one.path.cmp(&two.path));
+    assert_eq!(names(&changes), ["+a/one", "+b", "+c/d"]);
+    fs::set_permissions(rig.path("c/d"), fs::Permissions::from_mode(0o600)).unwrap();
+    assert_eq!(rig.scan_paths(&["c/d"], Below::Changed).len(), 3);
+    assert_eq!(rig.scan_paths(&["a/one", "b", "c/d"], Below::Changed), []);
 }

@@ -1,6 +1,6 @@
 //! One scan: a walk with its own stack, and the portions in which changes are handed over.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -54,6 +54,8 @@ pub(super) struct Walk<'a> {
     found_bytes: u64,
     found_at: Instant,
     held: Vec<RelPath>,
+    /// Other names of changed files, if they are to be looked at.
+    other_names: Option<BTreeSet<RelPath>>,
     /// Since when what is found now has been looked at.
     seen_at: BootInstant,
     report: ScanReport,
@@ -76,6 +78,7 @@ impl<'a> Walk<'a> {
             found_bytes: 0,
             found_at: Instant::now(),
             held: Vec::new(),
+            other_names: None,
             seen_at: clock::now().boot,
             report: ScanReport::default(),
         };
@@ -86,6 +89,29 @@ impl<'a> Walk<'a> {
     /// Puts a directory on the list of those to be read.
     pub(super) fn enter(&mut self, dir: Option<RelPath>) {
         self.stack.push(dir);
+    }
+
+    /// From now on notes the other names of files that have changed.
+    pub(super) fn follow_links(&mut self) {
+        self.other_names = Some(BTreeSet::new());
+    }
+
+    /// Looks at the other names of the files that have changed.
+    pub(super) fn other_names(&mut self) -> Result<(), ScanError> {
+        for path in self.other_names.take().into_iter().flatten() {
+            self.look_at(&path, Below::Changed)?;
+        }
+        Ok(())
+    }
+
+    fn note_other_names(&mut self, path: &RelPath, stat: &Stat, installed: Option<&Installed>) {
+        let (Some(names), Some(installed)) = (&mut self.other_names, installed) else {
+            return;
+        };
+        if stat.st_nlink > 1 && !names.contains(path) {
+            names.extend(self.scanner.index.same_file(installed));
+        }
+        names.remove(path);
     }
 
     /// Reads all directories on the list.
@@ -119,7 +145,8 @@ impl<'a> Walk<'a> {
                 self.entry(path.clone(), &stat, installed, below);
             }
             Ok(None) if self.is_below_ignored(path, was_dir(installed.as_ref())) => {}
-            Ok(None) => self.gone(path.clone(), installed.is_some()),
+            // What was told a moment ago the index may not know yet; who was told does.
+            Ok(None) => self.gone(path.clone(), true),
             Err(e) => self.problem(path.clone(), &e),
         }
         self.flush_if_due()
@@ -312,6 +339,7 @@ impl<'a> Walk<'a> {
             _ if !changed => {}
             FileType::RegularFile => {
                 self.below_is_gone(&path, was_dir);
+                self.note_other_names(&path, stat, installed.as_ref());
                 self.push(Found::Hash(path, installed), print.size);
             }
             FileType::Symlink => {

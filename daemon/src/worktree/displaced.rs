@@ -178,7 +178,9 @@ impl Worktree {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(e) => return Err(e),
         };
-        let now = lstat_at(&dir, version.file_name())?.map(|s| print_of(&s));
+        let now = lstat_at(&dir, version.file_name())?;
+        // What is written to a file that has another name is found there.
+        let now = now.filter(|stat| stat.st_nlink == 1).map(|stat| print_of(&stat));
         if now.is_none_or(|now| meta::is_untouched(print, &now)) {
             return Ok(None);
         }

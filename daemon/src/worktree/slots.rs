@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use p2p_sync_core::rel_path::OWN_DIR;
-use rustix::fs::{AtFlags, Dir, Mode, OFlags, RenameFlags};
+use rustix::fs::{AtFlags, Dir, Mode, OFlags, RenameFlags, SeekFrom};
 use rustix::io::Errno;
 
 use super::kept::{Kept, versions_path};
@@ -110,7 +110,8 @@ pub(super) fn rename_new(from: impl AsFd, old: &[u8], to: impl AsFd, new: &[u8])
     }
 }
 
-/// Copies a file of `tmp` to a new name there: shares its blocks where the file system can, else asks for `room`.
+/// Copies a file of `tmp` to a new name there: shares its blocks where the file system can, else asks for `room`
+/// and keeps its holes.
 pub(super) fn copy(
     tmp: &OwnedFd,
     from: &str,
@@ -118,13 +119,33 @@ pub(super) fn copy(
     room: impl FnOnce() -> io::Result<()>,
 ) -> io::Result<File> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let mut from = File::from(rustix::fs::openat(tmp, from, flags, Mode::empty())?);
-    let mut to = create(tmp, to)?;
+    let from = File::from(rustix::fs::openat(tmp, from, flags, Mode::empty())?);
+    let to = create(tmp, to)?;
     if rustix::fs::ioctl_ficlone(&to, &from).is_err() {
         room()?;
-        io::copy(&mut from, &mut to)?;
+        copy_data(&from, &to)?;
     }
     Ok(to)
+}
+
+fn copy_data(from: &File, mut to: &File) -> io::Result<()> {
+    let size = from.metadata()?.len();
+    let mut at = 0;
+    while at < size {
+        let start = match rustix::fs::seek(from, SeekFrom::Data(at)) {
+            Ok(start) => start,
+            // Nothing but a hole is left.
+            Err(Errno::NXIO) => break,
+            // This file system cannot tell.
+            Err(Errno::INVAL | Errno::NOTSUP) => at,
+            Err(e) => return Err(e.into()),
+        };
+        at = rustix::fs::seek(from, SeekFrom::Hole(start)).unwrap_or(size);
+        rustix::fs::seek(from, SeekFrom::Start(start))?;
+        rustix::fs::seek(to, SeekFrom::Start(start))?;
+        io::copy(&mut io::Read::take(from, at - start), &mut to)?;
+    }
+    to.set_len(size)
 }
 
 /// Makes a new empty file in `tmp`.
@@ -175,9 +196,27 @@ fn civil(now: SystemTime) -> (u64, u64, u64, u64) {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::{FileExt, MetadataExt};
     use std::time::Duration;
 
     use super::*;
+
+    #[test]
+    fn a_copy_has_the_same_bytes_and_holes() {
+        let dir = tempfile::tempdir().unwrap();
+        let tmp = OwnedFd::from(File::open(dir.path()).unwrap());
+        let size = 64 << 20;
+        let from = create(&tmp, "from").unwrap();
+        from.set_len(size).unwrap();
+        for at in [5 << 20, 40 << 20] {
+            from.write_all_at(b"data", at).unwrap();
+        }
+        let copied = copy(&tmp, "from", "to", || Ok(())).unwrap();
+        let read = |name: &str| std::fs::read(dir.path().join(name)).unwrap();
+        assert!(read("from") == read("to"));
+        let blocks = |file: &File| file.metadata().unwrap().blocks();
+        assert!(blocks(&copied) <= blocks(&from), "{}", blocks(&copied));
+    }
 
     #[test]
     fn days_are_named_by_the_calendar() {

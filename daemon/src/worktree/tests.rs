@@ -660,6 +660,21 @@ fn a_folder_that_was_replaced_is_not_touched() {
 }
 
 #[test]
+fn what_is_written_to_another_name_of_a_replaced_file_is_no_edit_of_it() {
+    let rig = Rig::new();
+    fs::write(rig.path("one"), "shared").unwrap();
+    fs::hard_link(rig.path("one"), rig.path("two")).unwrap();
+    rig.install(&[rig.put_bytes("one", "new")]);
+    fs::write(rig.path("two"), "written by its other name").unwrap();
+    let later = Instant::now() + Duration::from_secs(3);
+    assert_eq!(rig.wt().check_displaced(later).unwrap(), []);
+    assert_eq!(
+        (rig.read("one"), rig.read("two")),
+        ("new".to_owned(), "written by its other name".to_owned())
+    );
+}
+
+#[test]
 fn what_a_program_still_writes_to_a_replaced_file_is_not_lost() {
     let rig = Rig::new();
     for p in ["log.txt", "quiet"] {

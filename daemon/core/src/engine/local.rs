@@ -4,6 +4,7 @@
 //! many as fit become one event. What a change means is decided at that moment against what is believed to stand on
 //! disk, so a report that is outdated by then means nothing. Both ends of a rename go into one event (`moves`).
 
+mod gone;
 mod guard;
 mod joiner;
 mod moves;
@@ -177,6 +178,13 @@ impl SyncEngine {
             let Some(change) = self.guarded(&path, change, inferred, view) else {
                 continue;
             };
+            let stays = change
+                .after
+                .as_ref()
+                .is_some_and(|after| after.entry.node.is_dir());
+            if !stays {
+                self.below_is_gone(&path, change.seen_at, now.boot);
+            }
             let from = self.moved_from(&path, &change, view);
             self.local.add(path, change, from, now.boot);
         }

@@ -132,6 +132,15 @@ impl Pending {
         }
     }
 
+    /// Returns the paths below another at which something is installed that the store may not know of yet.
+    pub(super) fn installed_below(&self, path: &RelPath) -> Vec<RelPath> {
+        let below = super::below(&self.installed, path);
+        below
+            .filter(|(_, (_, there))| there.is_some())
+            .map(|(other, _)| other.clone())
+            .collect()
+    }
+
     /// Returns the paths whose state, or what is installed there, is not durable yet.
     pub(super) fn paths_under_way(&self) -> BTreeSet<RelPath> {
         self.paths.keys().chain(self.installed.keys()).cloned().collect()

@@ -6,6 +6,7 @@
 mod explain;
 mod fetch;
 mod install;
+mod waiting;
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -96,6 +97,10 @@ pub(super) struct Work {
     wanted: BTreeMap<ContentHash, BTreeSet<RelPath>>,
     /// Paths that hold a content which others lack, and wait until it is in the temporary directory.
     blocked: Vec<(ContentHash, Queued)>,
+    /// Paths that another has to give way to (`waiting`).
+    waiting: Vec<Queued>,
+    /// Something has changed since those were looked at.
+    moved_on: bool,
     fetching: BTreeMap<ContentHash, (u64, Vec<RelPath>)>,
     fetching_bytes: u64,
     /// Contents that may lie in the temporary directory, in part or whole, though nobody fetches them.
@@ -198,6 +203,7 @@ impl Work {
 
     /// Notes what a path needs; returns whether it needed anything before.
     pub(super) fn set(&mut self, path: &RelPath, need: Option<Need>) -> bool {
+        self.moved_on = true;
         let old = self.needs.get(path).map(|state| (state.need, state.stage));
         if let Some((was, _)) = old {
             self.bytes -= bytes_of(was);
@@ -412,6 +418,7 @@ impl SyncEngine {
             return;
         }
         self.work.unblock();
+        self.work.look_again();
         self.schedule_puts(view);
         self.schedule_removes();
         if self.work.is_empty() && !self.work.failed.is_empty() {
@@ -459,7 +466,7 @@ impl SyncEngine {
                 self.work.ready_puts.insert(path);
                 break;
             }
-            self.schedule_put(path, &want, have.as_ref(), &mut jobs);
+            self.schedule_put(path, &want, have.as_ref(), &mut jobs, view);
         }
         if !jobs.is_empty() {
             self.emit_now(Output::Fetch(jobs));

@@ -38,6 +38,10 @@ impl Moves {
         self.waiting.is_empty()
     }
 
+    pub(super) const fn waiting(&self) -> &BTreeMap<RelPath, Change> {
+        &self.waiting
+    }
+
     pub(super) fn deadline(&self) -> Option<BootInstant> {
         let quiet = self.heard_at.after(WAIT);
         (!self.waiting.is_empty()).then(|| quiet.min(self.waiting_since.after(WAIT_MAX)))

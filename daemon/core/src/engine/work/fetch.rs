@@ -15,6 +15,7 @@ impl SyncEngine {
         want: &Want,
         have: Option<&Installed>,
         jobs: &mut Vec<FetchJob>,
+        view: &impl StateView,
     ) {
         let Node::File { content, size } = want.entry.node else {
             self.work.enqueue(Queued {
@@ -32,7 +33,10 @@ impl SyncEngine {
             });
             return;
         }
+        // What could not be moved because a file stands above it is fetched, so that it is in nobody's way while it waits.
+        let in_the_way = self.work.was_refused(&path) && self.is_below_file(&path, view);
         if have.is_none()
+            && !in_the_way
             && let Some(from) = self.work.move_source(&content)
         {
             self.work.enqueue(Queued {

@@ -36,6 +36,12 @@ impl SyncEngine {
         let wanted = self.work.stage(&queued.path) == Some(Stage::Queued);
         let want = self.want(&queued.path, view).filter(|_| wanted);
         let have = self.pending.installed(view, &queued.path);
+        if let Some(want) = &want
+            && self.must_wait(&queued, want, have.as_ref(), view)
+        {
+            self.work.waiting.push(queued);
+            return None;
+        }
         let same = matches!((&want, &have), (Some(w), Some(h)) if w.entry.node == h.entry.node);
         let displaced = have.as_ref().filter(|_| wanted && !same);
         let endangered = displaced
@@ -146,7 +152,7 @@ impl SyncEngine {
     }
 
     /// Says whether something stands above a path that is no directory, so that nothing can be put there yet.
-    fn is_below_file(&self, path: &RelPath, view: &impl StateView) -> bool {
+    pub(super) fn is_below_file(&self, path: &RelPath, view: &impl StateView) -> bool {
         path.ancestors().any(|above| {
             let there = self.pending.installed(view, &above);
             there.is_some_and(|there| !there.entry.node.is_dir())
@@ -194,6 +200,7 @@ impl SyncEngine {
     ) {
         let installing = std::mem::take(&mut self.work.installing);
         self.work.busy.clear();
+        self.work.moved_on = true;
         let mut rescan: BTreeSet<RelPath> = std::mem::take(&mut self.work.rescan_after);
         for (job, result) in installing.into_iter().zip(results) {
             debug_assert_eq!(job.path, result.path, "results come in the order of the jobs");
