@@ -10,6 +10,7 @@ mod device;
 mod generate;
 mod group;
 mod random;
+mod status;
 mod tree;
 mod usage;
 
@@ -19,10 +20,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 
 pub use binaries::Binaries;
-pub use device::{Ctl, Device, DeviceOptions, Status, free_port};
+pub use device::{Ctl, Device, DeviceOptions, free_port};
 pub use generate::{SourceTree, Written, fill_file};
 pub use group::{Group, settle, settle_within};
 pub use random::Random;
+pub use status::Status;
 pub use tree::{Item, Tree, count_entries, leftovers};
 pub use usage::Usage;
 

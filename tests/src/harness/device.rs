@@ -13,7 +13,7 @@ use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::{Binaries, PATIENCE, Tree, Usage, wait_until};
+use super::{Binaries, PATIENCE, Status, Tree, Usage, wait_until};
 
 /// How long a daemon may take to stop after SIGTERM.
 const STOP_MOST: Duration = Duration::from_secs(5);
@@ -61,10 +61,6 @@ pub struct Ctl {
     /// What it said.
     pub stderr: String,
 }
-
-/// The answer to `syncctl status --json`.
-#[derive(Debug, Clone)]
-pub struct Status(pub Value);
 
 impl Device {
     /// Makes a device's directories; its daemon is not started.
@@ -566,44 +562,6 @@ impl Drop for Device {
         if std::env::var_os("P2P_SYNC_KEEP").is_some() {
             self.home.disable_cleanup(true);
         }
-    }
-}
-
-impl Status {
-    /// Returns the folder's state, as `in_sync`.
-    #[must_use]
-    pub fn state(&self) -> &str {
-        self.0["folder"]["state"].as_str().unwrap_or_default()
-    }
-
-    /// Returns a number of the folder's part, as `files_needed`; `None` if there is no such key.
-    #[must_use]
-    pub fn folder(&self, key: &str) -> Option<u64> {
-        self.0["folder"][key].as_u64()
-    }
-
-    /// Says whether the device has nothing left to do.
-    #[must_use]
-    pub fn in_sync(&self) -> bool {
-        self.state() == "in_sync" && self.folder("files_needed") == Some(0)
-    }
-
-    /// Returns why the folder failed; empty if it did not.
-    #[must_use]
-    pub fn failure(&self) -> &str {
-        self.0["folder"]["failure"].as_str().unwrap_or_default()
-    }
-
-    /// Returns the number of connected members.
-    #[must_use]
-    pub fn connected(&self) -> u64 {
-        self.0["peers"]["connected"].as_u64().unwrap_or_default()
-    }
-
-    /// Returns the number of events in the ledger, if the status tells.
-    #[must_use]
-    pub fn events(&self) -> Option<u64> {
-        self.0["events"].as_u64()
     }
 }
 
