@@ -10,11 +10,15 @@ mod types;
 
 use std::fs;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use p2p_sync_tests::harness::{Device, Group, PATIENCE, Tree, wait_until};
 
 use crate::{settle_as_left, settle_without_conflict};
+
+/// How old a status can be, amply: it is made ten times a second.
+const STATUS_AGE: Duration = Duration::from_millis(400);
 
 /// When a change is made.
 #[derive(Debug, Clone, Copy)]
@@ -45,6 +49,7 @@ fn at_all_times(
                 group[0].stop()?;
                 change(&dir)?;
                 group[0].start()?;
+                confirm_deletes(&mut group[0])?;
             }
             When::ReaderDown => {
                 group[1].stop()?;
@@ -80,33 +85,48 @@ fn ensure_quiet(group: &Group, events: u64) -> Result<Tree> {
     settle_as_left(group, 0)
 }
 
-/// Returns the number of events in the ledger, once all devices of the group have the same.
+/// Confirms deletions that are held because so much of the folder is gone.
+fn confirm_deletes(device: &mut Device) -> Result<()> {
+    let held = device.wait("the folder to be looked at", PATIENCE, |device| {
+        let status = device.status()?;
+        let held = status.folder("deletions_held").unwrap_or_default();
+        let looked = held > 0 || status.in_sync();
+        Ok(looked.then_some(held).ok_or_else(|| status.0.to_string()))
+    })?;
+    if held > 0 {
+        device.ctl_ok(["confirm-deletes"])?;
+    }
+    Ok(())
+}
+
+/// Returns the number of events in the ledger, once all devices of the group have had the same for a moment.
 fn count_events(group: &Group) -> Result<u64> {
     let count = |device: &Device| device.status()?.events().context("The status counts events");
+    let mut steady: Option<(u64, Instant)> = None;
     wait_until("equally many events", PATIENCE, || {
         let counts = group.devices.iter().map(count).collect::<Result<Vec<_>>>()?;
         let equal = counts.windows(2).all(|two| two[0] == two[1]);
-        Ok(counts
-            .first()
-            .copied()
-            .filter(|_| equal)
-            .ok_or_else(|| format!("{counts:?}")))
+        let now = counts.first().copied().unwrap_or_default();
+        match steady {
+            Some((before, since)) if equal && before == now => {
+                if since.elapsed() > STATUS_AGE {
+                    return Ok(Ok(now));
+                }
+            }
+            _ => steady = Some((now, Instant::now())),
+        }
+        Ok(Err(format!("{counts:?}")))
     })
 }
 
-/// Waits until the status of a device names a path in its warnings, or names it no more.
-fn wait_named(device: &mut Device, path: &str, named: bool) -> Result<()> {
-    device.wait(&format!("{path} in the warnings: {named}"), PATIENCE, |device| {
-        let status = device.status()?;
-        let warnings = status.0["warnings"].as_array().cloned().unwrap_or_default();
-        let found = warnings
-            .iter()
-            .filter_map(|warning| warning["message"].as_str())
-            .any(|message| message.contains(path));
-        Ok(if found == named {
+/// Waits until the status of a device names a path, or a reason, among those that are stuck, or names it no more.
+fn wait_named(device: &mut Device, words: &str, named: bool) -> Result<()> {
+    device.wait(&format!("{words} to be stuck: {named}"), PATIENCE, |device| {
+        let stuck = device.status()?.stuck();
+        Ok(if stuck.contains(words) == named {
             Ok(())
         } else {
-            Err(status.0["warnings"].to_string())
+            Err(stuck)
         })
     })
 }

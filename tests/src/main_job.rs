@@ -78,6 +78,7 @@ pub fn run(options: &Options, say: &mut dyn FnMut(&str)) -> Result<()> {
     job.check_quiet()?;
     joins::join_with_the_same_files(&mut job)?;
     joins::join_with_an_old_copy(&mut job)?;
+    changes::delete_a_directory(&mut job)?;
     job.check_quiet()?;
     job.stop()
 }

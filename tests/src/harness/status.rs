@@ -37,6 +37,16 @@ impl Status {
         self.0["peers"]["connected"].as_u64().unwrap_or_default()
     }
 
+    /// Returns the paths that are stuck or cannot be read, each as `path: reason`, one on a line.
+    #[must_use]
+    pub fn stuck(&self) -> String {
+        let stuck = self.0["folder"]["stuck"].as_array().into_iter().flatten();
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        stuck
+            .map(|one| format!("{}: {}\n", text(&one["path"]), text(&one["reason"])))
+            .collect()
+    }
+
     /// Returns the number of events in the ledger, if the status tells.
     #[must_use]
     pub fn events(&self) -> Option<u64> {

@@ -41,18 +41,25 @@ pub(super) fn make_all(job: &mut MainJob<'_>) -> Result<()> {
         std::os::unix::fs::symlink("../nowhere", dir.with_file_name("link")).context("Making a link")
     })?;
     let dirs = large_dirs(&job.group[0].path("tree"))?;
-    let [moved, deleted] = [dirs.first(), dirs.last()].map(|dir| dir.cloned().unwrap_or_default());
-    job.step(
-        &format!("a directory of {} entries moved on anna", moved.1),
-        |job| {
-            let from = job.group[0].path("tree").join(&moved.0);
-            fs::rename(from, job.group[0].path("moved directory")).context("Moving a directory")
-        },
-    )?;
-    job.step(
-        &format!("a directory of {} entries deleted on ben", deleted.1),
-        |job| fs::remove_dir_all(job.group[1].path("tree").join(&deleted.0)).context("Deleting a directory"),
-    )?;
+    let Some((moved, count)) = dirs.first() else {
+        return Ok(());
+    };
+    job.step(&format!("a directory of {count} entries moved on anna"), |job| {
+        let from = job.group[0].path("tree").join(moved);
+        fs::rename(from, job.group[0].path("moved directory")).context("Moving a directory")
+    })?;
+    Ok(())
+}
+
+/// Deletes the largest directory.
+pub(super) fn delete_a_directory(job: &mut MainJob<'_>) -> Result<()> {
+    let dirs = large_dirs(&job.group[1].path("tree"))?;
+    let Some((deleted, count)) = dirs.last() else {
+        return Ok(());
+    };
+    job.step(&format!("a directory of {count} entries deleted on ben"), |job| {
+        fs::remove_dir_all(job.group[1].path("tree").join(deleted)).context("Deleting a directory")
+    })?;
     Ok(())
 }
 
