@@ -131,6 +131,8 @@ pub(crate) struct EventLoop {
     /// Why nothing goes on until the next start.
     fatal: Option<String>,
     own_seq_noted: u64,
+    /// Full scans that the engine has asked for.
+    scans_asked: u64,
     last_state: Option<FolderState>,
     /// Contents of which an earlier run left parts: dropped once nothing is needed any more.
     parts: Vec<ContentHash>,
@@ -158,6 +160,7 @@ impl EventLoop {
             failure: None,
             fatal: None,
             own_seq_noted: 0,
+            scans_asked: 0,
             last_state: None,
             parts,
             wanted: Wanted::default(),
@@ -276,7 +279,10 @@ impl EventLoop {
             Output::Fetch(jobs) => self.services.fetcher.fetch(jobs),
             Output::DropContent(contents) => self.drop_content(contents),
             Output::Install(jobs) => self.to_disk(DiskCommand::Install(jobs)),
-            Output::Scan => self.to_scan(ScanCommand::Full),
+            Output::Scan => {
+                self.scans_asked += 1;
+                self.to_scan(ScanCommand::Full(self.scans_asked));
+            }
             Output::Rescan(paths) => self.rescan(paths),
             Output::Reply { id, reply } => self.reply(id, reply),
             Output::Notify(notification) => self.notify(notification),
@@ -370,7 +376,9 @@ impl EventLoop {
                 self.scan_problems = problems;
                 Ok(())
             }
-            ScanEvent::Finished => {
+            // A scan that began before the engine asked for the newest says nothing about what it is to look at now.
+            ScanEvent::Finished(number) if number < self.scans_asked => Ok(()),
+            ScanEvent::Finished(_) => {
                 self.failure = None;
                 self.input(Input::ScanFinished)?;
                 self.choose_held()
@@ -385,7 +393,7 @@ impl EventLoop {
     fn hint(&self, hint: Hint) {
         match hint {
             Hint::Paths(paths) => self.to_scan(ScanCommand::Hint(paths)),
-            Hint::Overflow => self.to_scan(ScanCommand::Full),
+            Hint::Overflow => self.to_scan(ScanCommand::Full(self.scans_asked)),
         }
     }
 

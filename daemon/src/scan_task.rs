@@ -41,8 +41,8 @@ const MAX_PATHS: usize = 10_000;
 /// What the thread is asked to look at.
 #[derive(Debug)]
 pub(crate) enum ScanCommand {
-    /// Everything; answered by [`ScanEvent::Finished`].
-    Full,
+    /// Everything; answered by [`ScanEvent::Finished`]. The number grows with each scan that the engine asks for.
+    Full(u64),
     /// These paths, and what lies below those that are new.
     Hint(Vec<RelPath>),
     /// These paths and everything below them.
@@ -58,8 +58,8 @@ pub(crate) enum ScanEvent {
     Rules(Arc<Rules>),
     /// The file of ignore patterns cannot be read, so the rules that hold stay; `None`: it can be read again.
     RulesFailed(Option<String>),
-    /// A full scan is over.
-    Finished,
+    /// A full scan is over that began after this one was asked for.
+    Finished(u64),
     /// From now on these paths cannot be synced or looked at, with the reasons.
     Problems(Vec<(RelPath, String)>),
     /// The folder itself cannot be scanned.
@@ -96,6 +96,7 @@ pub(crate) fn spawn(
         events,
         stop: stop.clone(),
         again: Again::default(),
+        asked: 0,
         failed: false,
         problems: Problems::default(),
         full_at: Instant::now() + FULL_SCAN_INTERVAL,
@@ -120,6 +121,8 @@ struct Looker {
     events: mpsc::Sender<ScanEvent>,
     stop: Arc<AtomicBool>,
     again: Again,
+    /// The number of the newest full scan that was asked for.
+    asked: u64,
     /// The last look came to nothing.
     failed: bool,
     problems: Problems,
@@ -227,15 +230,16 @@ impl Looker {
     fn take(&mut self, first: ScanCommand, inbox: &Receiver<ScanCommand>) {
         let mut hints = BTreeSet::new();
         let mut paths = BTreeSet::new();
-        let mut full = false;
+        let mut full = None;
         for command in std::iter::once(first).chain(inbox.try_iter().take(1024)) {
             match command {
-                ScanCommand::Full => full = true,
+                ScanCommand::Full(number) => full = full.max(Some(number)),
                 ScanCommand::Hint(more) => hints.extend(more),
                 ScanCommand::Paths(more) => paths.extend(more),
             }
         }
-        if full || paths.len() + hints.len() > MAX_PATHS {
+        self.asked = self.asked.max(full.unwrap_or_default());
+        if full.is_some() || paths.len() + hints.len() > MAX_PATHS {
             self.full(&hints);
         } else {
             self.paths(hints, Below::Changed);
@@ -282,7 +286,7 @@ impl Looker {
                 self.problems.set(report.problems);
                 self.tell_problems();
             }
-            let _ = self.events.blocking_send(ScanEvent::Finished);
+            let _ = self.events.blocking_send(ScanEvent::Finished(self.asked));
         }
     }
 

@@ -72,6 +72,8 @@ pub struct SyncEngine {
     staged: Vec<Output>,
     gated: VecDeque<(BatchNo, Output)>,
     out: VecDeque<Output>,
+    /// Whether a scan was asked for that is not handed out yet.
+    scan_waits: bool,
 }
 
 /// Setting: present while the user has the folder paused.
@@ -135,6 +137,7 @@ impl SyncEngine {
             staged: Vec::new(),
             gated: VecDeque::new(),
             out: VecDeque::new(),
+            scan_waits: false,
         }
     }
 
@@ -186,6 +189,8 @@ impl SyncEngine {
             Input::IgnoreRules(rules) => self.set_ignore_rules(rules),
             Input::Start { installs } => self.start(installs, now, view),
             Input::LocalChanges(changes) => self.local_changes(changes, now, view),
+            // The end of an older scan: the one that counts has not begun.
+            Input::ScanFinished if self.scan_waits => {}
             Input::ScanFinished => self.scan_finished(now, view),
             Input::ScanFailed => self.scan_failed(),
             Input::Connected {
@@ -296,7 +301,7 @@ impl SyncEngine {
         self.pending.set_setting(PAUSED, paused.then(Vec::new));
         // What the scan found while paused was not compared.
         if !paused && self.phase == (Phase::Scanning { joining: true }) {
-            self.emit(Output::Scan);
+            self.ask_scan();
         }
     }
 
@@ -321,12 +326,20 @@ impl SyncEngine {
             .front()
             .is_some_and(|(gate, _)| *gate <= self.persisted)
         {
-            self.out.extend(self.gated.pop_front().map(|(_, output)| output));
+            let output = self.gated.pop_front().map(|(_, output)| output);
+            self.scan_waits &= !matches!(output, Some(Output::Scan));
+            self.out.extend(output);
         }
     }
 
     fn emit(&mut self, output: Output) {
         self.staged.push(output);
+    }
+
+    /// Asks for a scan of everything; until it is handed out, whatever scan ends is an older one.
+    fn ask_scan(&mut self) {
+        self.scan_waits = true;
+        self.emit(Output::Scan);
     }
 
     /// Emits something that reveals nothing and changes nothing that must be durable first.

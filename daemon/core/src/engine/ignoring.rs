@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::paths::Want;
-use super::{Observed, Output, Phase, StateView, SyncEngine};
+use super::{Observed, Phase, StateView, SyncEngine};
 use crate::ignore::{IgnoreNothing, IgnoreRules};
 use crate::rel_path::RelPath;
 use crate::time::{BootInstant, Now};
@@ -153,7 +153,7 @@ impl SyncEngine {
             self.set_ignore_rules(next);
         }
         if self.ignoring.walk.is_none() {
-            self.emit(Output::Scan);
+            self.ask_scan();
         }
     }
 

@@ -209,7 +209,8 @@ pub enum Output {
     DropContent(Vec<ContentHash>),
     /// Bring these paths into the named state, in this order; answered by one [`Input::Installed`].
     Install(Vec<InstallJob>),
-    /// Scan the whole folder, then say [`Input::ScanFinished`].
+    /// Scan the whole folder from its beginning, then say [`Input::ScanFinished`]; the end of a scan that began earlier
+    /// is not to be told.
     Scan,
     /// Look at these paths (and what lies below them) again.
     Rescan(Vec<RelPath>),

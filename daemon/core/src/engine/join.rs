@@ -196,7 +196,7 @@ impl SyncEngine {
     fn scan(&mut self, joining: bool) {
         self.phase = Phase::Scanning { joining };
         if !self.ignoring.is_walking() {
-            self.emit(Output::Scan);
+            self.ask_scan();
         }
     }
 
@@ -284,7 +284,7 @@ impl SyncEngine {
                 }
             }
             Command::Rescan { path: None } => {
-                self.emit(Output::Scan);
+                self.ask_scan();
                 self.emit(Output::Reply {
                     id,
                     reply: Ok(Reply::Done),

@@ -327,7 +327,7 @@ impl SyncEngine {
                 self.release_in_place(now);
             } else {
                 self.local.guard.confirmed = held;
-                self.emit(Output::Scan);
+                self.ask_scan();
             }
             Ok(Reply::Done)
         };
