@@ -113,7 +113,8 @@ fn short_lived_entries_leave_nothing() -> Result<()> {
     let mut group = Group::of(2)?;
     group[0].write("stays", "stays")?;
     settle_as_left(&group, 0)?;
-    for round in 0..200 {
+    // At most four entries each: so few in all that the mass-delete guard lets what the rescan finds gone through.
+    for round in 0..24 {
         let path = group[0].path(&format!("short-{round}"));
         fs::write(&path, "short")?;
         fs::remove_file(path)?;
