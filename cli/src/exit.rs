@@ -124,6 +124,7 @@ fn judge(reason: &str, code: Code) -> (Exit, Option<&'static str>) {
             Some("connect a device that may have them and try again: syncctl peers"),
         ),
         reason::BUSY => (Exit::TempFail, Some("try again in a moment")),
+        reason::STATE_OLD => (Exit::TempFail, Some("see what it waits for: syncctl status")),
         reason::FOLDER_FAILED => (Exit::No, Some("see what failed and what to do: syncctl status")),
         reason::TIMEOUT => (
             Exit::TempFail,

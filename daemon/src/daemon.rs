@@ -175,7 +175,7 @@ impl Daemon {
         make_dir(&options.folder)?;
         make_private_dir(&options.state_dir)?;
         let (secret, fresh) = identity::load_or_create(&options.state_dir)?;
-        let opened = tokio::task::block_in_place(|| Opened::open(&options))?;
+        let mut opened = tokio::task::block_in_place(|| Opened::open(&options))?;
         let (stop, stopping) = watch::channel(false);
         let (control, control_inbox) = mpsc::channel(COMMAND_QUEUE);
         let (notifications, _) = broadcast::channel(NOTIFICATION_QUEUE);
@@ -188,16 +188,16 @@ impl Daemon {
             status: status_view.clone(),
             notifications: notifications.clone(),
         };
-        let engine = SyncEngine::new(
-            EngineConfig {
-                secret,
-                name: options.name.clone(),
-                seed: identity::random32()?,
-                trust_lan: options.trust_lan,
-                delete_guard: options.delete_guard.then_some(DELETE_GUARD),
-            },
-            opened.store.load()?,
-        );
+        let config = EngineConfig {
+            secret,
+            name: options.name.clone(),
+            seed: identity::random32()?,
+            trust_lan: options.trust_lan,
+            delete_guard: options.delete_guard.then_some(DELETE_GUARD),
+        };
+        let engine = tokio::task::block_in_place(|| {
+            binding::engine(&options, &config, &opened.journal, &mut opened.store)
+        })?;
         let device = engine.device();
         let running = Running::start(
             &options,

@@ -7,6 +7,7 @@
 mod commands;
 mod failed;
 mod history;
+mod own_log;
 mod why;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -15,6 +16,7 @@ use std::sync::Arc;
 use std::sync::mpsc::Sender as StdSender;
 use std::time::{Duration, SystemTime};
 
+use self::own_log::OwnNotes;
 use p2p_sync_core::engine::{
     BatchNo, CommandId, FolderState, Input, JoinChoice, Notification, Output, SyncEngine,
 };
@@ -30,7 +32,7 @@ use crate::control::{ControlCommand, Joined, ReplyTo, StatusSnapshot, Warning, W
 use crate::history::{Ask, History, Wanted};
 use crate::ignore_rules::Rules;
 use crate::install_task::{DiskCommand, DiskEvent};
-use crate::journal::JournalService;
+use crate::journal::{JournalService, OwnLog};
 use crate::network::{NetworkCommand, NetworkEvent};
 use crate::scan_task::{ScanCommand, ScanEvent};
 use crate::store::{StoreError, StoreView, StoreWriter};
@@ -44,8 +46,6 @@ const MAX_LOCAL_BACKLOG: usize = 8192;
 const STATUS_INTERVAL: Duration = Duration::from_millis(100);
 /// Paths that could not be looked at which a snapshot names.
 const MAX_UNREADABLE: usize = 100;
-/// Own events between two notes of their number in the journal.
-const OWN_SEQ_INTERVAL: u64 = 64;
 
 /// The loop's ends of all channels.
 #[derive(Debug)]
@@ -130,7 +130,7 @@ pub(crate) struct EventLoop {
     failure: Option<String>,
     /// Why nothing goes on until the next start.
     fatal: Option<String>,
-    own_seq_noted: u64,
+    own_notes: OwnNotes,
     /// Full scans that the engine has asked for.
     scans_asked: u64,
     last_state: Option<FolderState>,
@@ -143,6 +143,7 @@ pub(crate) struct EventLoop {
 impl EventLoop {
     /// Makes the loop; `parts` are contents of which an earlier run left parts.
     pub(crate) fn new(engine: SyncEngine, services: Services, parts: Vec<ContentHash>) -> Self {
+        let own_log = engine.own_log_name().map(OwnLog::from);
         Self {
             engine,
             services,
@@ -159,7 +160,7 @@ impl EventLoop {
             rules: None,
             failure: None,
             fatal: None,
-            own_seq_noted: 0,
+            own_notes: OwnNotes::new(own_log),
             scans_asked: 0,
             last_state: None,
             parts,
@@ -266,6 +267,7 @@ impl EventLoop {
     fn output(&mut self, output: Output) -> Result<(), LoopError> {
         match output {
             Output::Persist(batch) => {
+                self.own_log_issued(batch.no);
                 self.submitted = batch.no;
                 self.services.writer.submit(batch).map_err(LoopError::Store)?;
             }
@@ -321,14 +323,7 @@ impl EventLoop {
         let no = result.map_err(LoopError::Store)?;
         self.durable = no;
         self.finish_installs();
-        let seq = self.engine.own_seq();
-        if seq >= self.own_seq_noted + OWN_SEQ_INTERVAL {
-            self.own_seq_noted = seq;
-            if let Err(error) = self.services.journal.record_own_seq(seq) {
-                error!(error = %crate::error_chain(&error), "Cannot write to the journal");
-                self.check_journal()?;
-            }
-        }
+        self.note_own_events();
         self.input(Input::Persisted(no))
     }
 

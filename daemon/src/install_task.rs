@@ -15,6 +15,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::oneshot;
 use tracing::{debug, error, warn};
 
+use crate::journal::OwnLog;
 use crate::worktree::{InstallToken, RestoreJob, RestoreOutcome, Worktree};
 
 /// Between two looks at old inodes that a program may still be writing to.
@@ -36,6 +37,8 @@ pub(crate) enum DiskCommand {
     },
     /// Nobody needs these temporary files.
     Drop(Vec<ContentHash>),
+    /// This device has made so many events.
+    OwnEvents(OwnLog, u64),
 }
 
 /// What the thread tells.
@@ -108,6 +111,11 @@ fn run(worktree: &Worktree, inbox: &Receiver<DiskCommand>, events: &UnboundedSen
                     if let Err(error) = worktree.drop_content(&content) {
                         warn!(error = %crate::error_chain(&error), "Cannot remove a temporary file");
                     }
+                }
+            }
+            Ok(DiskCommand::OwnEvents(log, events)) => {
+                if let Err(error) = worktree.note_own_events(log, events) {
+                    error!(error = %crate::error_chain(&error), "Cannot note the number of own events");
                 }
             }
             Err(RecvTimeoutError::Timeout) => {}

@@ -12,6 +12,7 @@
 //! again (`journal/fault.rs`).
 
 mod fault;
+mod own_log;
 mod record;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
@@ -27,6 +28,8 @@ use p2p_sync_core::rel_path::OWN_DIR;
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
+pub use self::own_log::OwnLog;
+use self::own_log::OwnLogs;
 pub use self::record::{Intent, IntentAction, Tx};
 use self::record::{Parsed, Record, append, parse};
 use crate::root_dir::{PathError, RootDir};
@@ -96,7 +99,6 @@ struct Found {
     missing: bool,
     damaged: bool,
     rebooted: bool,
-    own_seq: Option<u64>,
     installs: Vec<Intent>,
 }
 
@@ -111,7 +113,7 @@ struct State {
     recover: BTreeSet<Vec<u8>>,
     in_use: BTreeSet<Vec<u8>>,
     open: BTreeMap<Tx, Intent>,
-    own_seq: Option<u64>,
+    own_logs: OwnLogs,
     next_tx: u64,
 }
 
@@ -147,7 +149,7 @@ impl JournalService {
                 recover: replay.recover,
                 in_use: BTreeSet::new(),
                 open: replay.open,
-                own_seq: found.own_seq,
+                own_logs: replay.own_logs,
                 next_tx: u64::from_le_bytes(first_tx) >> 1,
             }),
             found,
@@ -289,26 +291,6 @@ impl JournalService {
         state.open.contains_key(&tx)
     }
 
-    /// Keeps the newest sequence number of this device's own log, durably.
-    ///
-    /// # Errors
-    /// [`JournalError::Io`], [`JournalError::Broken`].
-    pub fn record_own_seq(&self, seq: u64) -> Result<(), JournalError> {
-        let mut state = self.lock()?;
-        if state.own_seq >= Some(seq) {
-            return Ok(());
-        }
-        self.append(&mut state, &[Record::OwnSeq(seq)], Sync::Now)?;
-        state.own_seq = Some(seq);
-        Ok(())
-    }
-
-    /// Returns the newest own sequence number that the last run recorded; the store must know at least as much.
-    #[must_use]
-    pub fn found_own_seq(&self) -> Option<u64> {
-        self.found.own_seq
-    }
-
     /// Returns what the journal holds now, for people.
     #[must_use]
     pub fn summary(&self) -> Summary {
@@ -353,25 +335,24 @@ impl JournalService {
         if self.found.damaged {
             self.rewrite(&mut state)
         } else {
-            let open = self.open_record(&state);
+            let open = self.open_record();
             self.append(&mut state, &[open], Sync::Now)?;
             sync_dir(&self.dir, &self.dir_path)
                 .inspect_err(|error| state.broken = Some(crate::error_chain(error)))
         }
     }
 
-    fn open_record(&self, state: &State) -> Record {
+    const fn open_record(&self) -> Record {
         Record::Open {
             instance: self.instance,
             boot_id: self.boot_id,
-            own_seq: state.own_seq,
         }
     }
 
     fn append(&self, state: &mut State, records: &[Record], sync: Sync) -> Result<(), JournalError> {
         let mut bytes = Vec::new();
         if state.clean {
-            append(&mut bytes, &self.open_record(state));
+            append(&mut bytes, &self.open_record());
             state.clean = false;
         }
         records.iter().for_each(|r| append(&mut bytes, r));
@@ -402,7 +383,11 @@ impl JournalService {
         pending: impl Iterator<Item = &'a Record>,
     ) -> Result<(), JournalError> {
         let mut bytes = Vec::new();
-        append(&mut bytes, &self.open_record(state));
+        append(&mut bytes, &self.open_record());
+        state
+            .own_logs
+            .records()
+            .for_each(|record| append(&mut bytes, &record));
         if state.clean {
             append(&mut bytes, &Record::Clean);
         } else {
@@ -435,6 +420,7 @@ struct Replay {
     good_len: u64,
     recover: BTreeSet<Vec<u8>>,
     open: BTreeMap<Tx, Intent>,
+    own_logs: OwnLogs,
 }
 
 fn replay(bytes: Option<&[u8]>, boot_id: [u8; 16]) -> (Found, Replay) {
@@ -480,10 +466,7 @@ fn replay(bytes: Option<&[u8]>, boot_id: [u8; 16]) -> (Found, Replay) {
 
 fn apply(record: Record, found: &mut Found, replay: &mut Replay, order: &mut Vec<Tx>, this_boot: [u8; 16]) {
     match record {
-        Record::Open { boot_id, own_seq, .. } => {
-            found.rebooted = boot_id != this_boot;
-            found.own_seq = found.own_seq.max(own_seq);
-        }
+        Record::Open { boot_id, .. } => found.rebooted = boot_id != this_boot,
         Record::InUse(paths) => replay.recover = paths.into_iter().collect(),
         Record::Install(intent) => {
             let tx = intent.tx;
@@ -495,7 +478,7 @@ fn apply(record: Record, found: &mut Found, replay: &mut Replay, order: &mut Vec
             replay.open.remove(&tx);
         }
         Record::Clean => replay.recover.clear(),
-        Record::OwnSeq(seq) => found.own_seq = found.own_seq.max(Some(seq)),
+        Record::OwnSeq(log, events) => replay.own_logs.note(log, events),
     }
 }
 

@@ -45,6 +45,7 @@ use lock::LockFile;
 use schema::{Purpose, connect, migrate};
 
 pub use codec::CodecError;
+pub use folder::Compare;
 pub use load::Counts;
 pub use rows::RowError;
 pub use view::StoreView;

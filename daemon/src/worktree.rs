@@ -45,7 +45,7 @@ pub use self::restore::{RestoreJob, RestoreOutcome};
 use self::session::Session;
 use self::slots::OwnDirs;
 use crate::free_space::Reserve;
-use crate::journal::{Intent, IntentAction, JournalError, JournalService, Tx};
+use crate::journal::{Intent, IntentAction, JournalError, JournalService, OwnLog, Tx};
 pub use crate::root_dir::Modes;
 use crate::root_dir::{PathError, RootDir, lstat_at, print_of};
 
@@ -205,6 +205,14 @@ impl Worktree {
     #[must_use]
     pub fn journal_failed(&self) -> bool {
         self.journal.failure().is_some()
+    }
+
+    /// Notes in the journal how many events this device has made.
+    ///
+    /// # Errors
+    /// [`WorktreeError`].
+    pub fn note_own_events(&self, log: OwnLog, events: u64) -> Result<(), WorktreeError> {
+        Ok(self.journal.note_own_events(log, events)?)
     }
 
     /// Brings paths into the wanted states, in order; what is answered as done is durable. Blocks.

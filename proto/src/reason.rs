@@ -21,6 +21,8 @@ pub const BAD_ADDRESS: &str = "BAD_ADDRESS";
 pub const BAD_PATH: &str = "BAD_PATH";
 /// The device is already in a group with others.
 pub const ALREADY_IN_GROUP: &str = "ALREADY_IN_GROUP";
+/// The state is an old copy: the device waits for its own newest events.
+pub const STATE_OLD: &str = "STATE_OLD";
 /// Another join is under way here, or the inviting device is busy.
 pub const BUSY: &str = "BUSY";
 /// The inviting device does not know the invite.

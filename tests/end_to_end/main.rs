@@ -16,6 +16,7 @@ mod pairing;
 mod random;
 mod rebinding;
 mod restart;
+mod restored;
 mod three_devices;
 
 use anyhow::{Result, ensure};

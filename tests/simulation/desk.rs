@@ -110,6 +110,11 @@ impl Desk {
 
     /// Ends an engine and starts it again from what is durable.
     pub(crate) fn restart(&mut self, index: usize) {
+        self.restart_expecting(index, 0);
+    }
+
+    /// The same, with so many own events as something else than the store knows of.
+    pub(crate) fn restart_expecting(&mut self, index: usize, own_events: u64) {
         for other in 0..self.seats.len() {
             if other != index {
                 self.disconnect(index, other);
@@ -117,6 +122,7 @@ impl Desk {
         }
         let seat = &mut self.seats[index];
         seat.engine = SyncEngine::new(seat.config.clone(), seat.store.recover());
+        seat.engine.expect_own_events(own_events);
         seat.announced = None;
         self.tell(index, Input::Start { installs: vec![] });
     }

@@ -12,6 +12,7 @@ mod joining;
 mod leaving;
 mod pausing;
 mod publishing;
+mod restored;
 
 use p2p_sync_tests::sim::trace::Sink;
 

@@ -13,6 +13,7 @@ mod io;
 mod join;
 mod local;
 mod message;
+mod own_log;
 mod paths;
 mod pending;
 mod sync;
@@ -74,6 +75,8 @@ pub struct SyncEngine {
     out: VecDeque<Output>,
     /// Whether a scan was asked for that is not handed out yet.
     scan_waits: bool,
+    /// How many events this device has made at least (`own_log`).
+    own_events: u64,
 }
 
 /// Setting: present while the user has the folder paused.
@@ -138,6 +141,7 @@ impl SyncEngine {
             gated: VecDeque::new(),
             out: VecDeque::new(),
             scan_waits: false,
+            own_events: 0,
         }
     }
 
@@ -277,6 +281,7 @@ impl SyncEngine {
             stuck: self.work.stuck(),
             stuck_count: self.work.stuck_count(),
             join: self.local.join_counts(),
+            own_events_missing: self.own_events_missing(),
         }
     }
 

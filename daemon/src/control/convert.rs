@@ -87,6 +87,16 @@ fn warnings(snapshot: &StatusSnapshot) -> Vec<v1::Warning> {
     let engine = &snapshot.engine;
     let mut list = Vec::new();
     let mut warn = |code, message| list.push(Warning { code, message });
+    if engine.own_events_missing > 0 {
+        let missing = engine.own_events_missing;
+        warn(
+            "STATE_OLD",
+            format!(
+                "The state of this device is an old copy: {missing} of its own events are missing. It records no change \
+                 until a device that has them is connected; if none will ever be, start the daemon once with --rebind"
+            ),
+        );
+    }
     if engine.join_held > 0 {
         let held = engine.join_held;
         warn(

@@ -43,6 +43,7 @@ fn of_command(error: &CommandError) -> (Code, &'static str) {
         CommandError::BadTicket => (Code::InvalidArgument, reason::BAD_TICKET),
         CommandError::AlreadyInGroup => (Code::FailedPrecondition, reason::ALREADY_IN_GROUP),
         CommandError::Busy => (Code::Aborted, reason::BUSY),
+        CommandError::OwnEventsMissing => (Code::FailedPrecondition, reason::STATE_OLD),
         CommandError::Refused(by) => of_refusal(*by),
         CommandError::Unreachable => (Code::DeadlineExceeded, reason::INVITER_UNREACHABLE),
     }
@@ -123,6 +124,11 @@ mod tests {
             "ALREADY_IN_GROUP",
         );
         check(CommandError::Busy, Code::Aborted, "BUSY");
+        check(
+            CommandError::OwnEventsMissing,
+            Code::FailedPrecondition,
+            "STATE_OLD",
+        );
         check(
             CommandError::Unreachable,
             Code::DeadlineExceeded,

@@ -5,16 +5,20 @@
 //! like deletions, so the daemon refuses to start, and writes nothing there. `--rebind` takes the folder all the same: the
 //! store forgets what stood in the old one, and the engine compares every file as a joiner does. A crash in between
 //! leaves the old name in the state directory, so that the next start refuses again.
+//!
+//! A store that is older than the folder's journal is bound anew in the same way ([`engine`]).
 
 use std::fs::File;
 use std::io::{ErrorKind, Write};
 use std::path::PathBuf;
 
+use p2p_sync_core::engine::{EngineConfig, SyncEngine};
 use tracing::warn;
 
 use super::{DaemonError, Options};
+use crate::journal::{JournalService, OwnLog};
 use crate::root_dir::{ROOT_ID, RootDir};
-use crate::store::Store;
+use crate::store::{Compare, Store};
 
 /// Refuses a folder that is not the one the state was made with, before anything is written to it.
 pub(super) fn check(options: &Options) -> Result<(), DaemonError> {
@@ -36,13 +40,52 @@ pub(super) fn bind(options: &Options, root_id: &str, store: &mut Store) -> Resul
     let known = known(options)?;
     if options.rebind {
         warn!(folder = %options.folder.display(), "Taking the folder as it is: every file is compared");
-        store.forget_folder()?;
+        store.forget_folder(Compare::Now)?;
     }
     if known.as_deref() == Some(root_id) {
         return Ok(());
     }
     let path = place(options);
     write(options, root_id).map_err(|source| DaemonError::MakeDir { path, source })
+}
+
+/// Makes the engine from the store. If the folder's journal knows of more own events than the store, the store is an old
+/// copy that was put back: what it says of the folder is not true any more, so that every file is compared, once the
+/// missing events have been taken back from the peers.
+pub(super) fn engine(
+    options: &Options,
+    config: &EngineConfig,
+    journal: &JournalService,
+    store: &mut Store,
+) -> Result<SyncEngine, DaemonError> {
+    let mut engine = SyncEngine::new(config.clone(), store.load()?);
+    let Some(log) = engine.own_log_name().map(OwnLog::from) else {
+        return Ok(engine);
+    };
+    if options.rebind {
+        journal.note_own_events(log, engine.own_seq())?;
+    }
+    let made = journal.own_events(&log)?;
+    if made <= engine.own_seq() {
+        return Ok(engine);
+    }
+    engine.expect_own_events(made);
+    let missing = engine.own_events_missing();
+    warn!(
+        made,
+        missing, "The state is an old copy, of before the newest own events: every file is compared"
+    );
+    let compare = if missing > 0 {
+        Compare::WithPeers
+    } else {
+        Compare::Now
+    };
+    store.forget_folder(compare)?;
+    engine = SyncEngine::new(config.clone(), store.load()?);
+    if missing > 0 {
+        engine.expect_own_events(made);
+    }
+    Ok(engine)
 }
 
 fn known(options: &Options) -> Result<Option<String>, DaemonError> {

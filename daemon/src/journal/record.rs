@@ -7,7 +7,7 @@
 //! crc   u32   CRC-32C of type and body
 //! type  u8    1 Open, 2 InUse, 3 Install, 4 Done, 6 Clean, 7 OwnSeq (5 is reserved for lock bits)
 //! body        CBOR, one array:
-//!   Open     [version = 1, instance: bytes 16, boot id: bytes 16, own seq: uint / null]
+//!   Open     [version = 2, instance: bytes 16, boot id: bytes 16]
 //!   InUse    [path: bytes, ...]                                            in byte order
 //!   Install  [tx: uint, action: uint, path: bytes, expect: print / null,
 //!             new: [node, mode: uint, mtime ns: int] / null, staged: print / null,
@@ -15,7 +15,7 @@
 //!                                                                            5 recorded (the same tx once more)
 //!   Done     [tx: uint]
 //!   Clean    []
-//!   OwnSeq   [seq: uint]
+//!   OwnSeq   [group: bytes 32, device: bytes 8, events: uint]              0 events: forgotten
 //!   print  = [ino: uint, size: uint, mtime ns: int, ctime ns: int, mode: uint]
 //!   node   = [0, content: bytes 32, size: uint] / [1] / [2, target: bytes]
 //! ```
@@ -26,12 +26,14 @@
 use minicbor::data::Type;
 use minicbor::decode::Error as CborError;
 use minicbor::{Decoder, Encoder};
-use p2p_sync_core::ids::ContentHash;
+use p2p_sync_core::ids::{ContentHash, GroupId, ShortId};
 use p2p_sync_core::rel_path::RelPath;
 use p2p_sync_core::tree::{Entry, Fingerprint, Node};
 
+use super::own_log::OwnLog;
+
 /// Version of the format.
-const VERSION: u64 = 1;
+const VERSION: u64 = 2;
 /// Bytes of type and body: an in-use set ([`super::MAX_IN_USE_BYTES`]) with its framing fits twice.
 pub(super) const MAX_RECORD: usize = 2 << 20;
 /// Bytes before type and body.
@@ -109,16 +111,12 @@ pub struct Intent {
 /// One record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Record {
-    Open {
-        instance: [u8; 16],
-        boot_id: [u8; 16],
-        own_seq: Option<u64>,
-    },
+    Open { instance: [u8; 16], boot_id: [u8; 16] },
     InUse(Vec<Vec<u8>>),
     Install(Intent),
     Done(Tx),
     Clean,
-    OwnSeq(u64),
+    OwnSeq(OwnLog, u64),
 }
 
 /// What lies at an offset of a journal.
@@ -175,7 +173,7 @@ const fn record_type(record: &Record) -> u8 {
         Record::Install(_) => 3,
         Record::Done(_) => 4,
         Record::Clean => 6,
-        Record::OwnSeq(_) => 7,
+        Record::OwnSeq(..) => 7,
     }
 }
 
@@ -192,16 +190,8 @@ type Cbor<'a> = Encoder<&'a mut Vec<u8>>;
 
 fn encode_body(e: &mut Cbor<'_>, record: &Record) -> Result<(), Never> {
     match record {
-        Record::Open {
-            instance,
-            boot_id,
-            own_seq,
-        } => {
-            e.array(4)?.u64(VERSION)?.bytes(instance)?.bytes(boot_id)?;
-            match own_seq {
-                Some(seq) => e.u64(*seq)?,
-                None => e.null()?,
-            };
+        Record::Open { instance, boot_id } => {
+            e.array(3)?.u64(VERSION)?.bytes(instance)?.bytes(boot_id)?;
         }
         Record::InUse(paths) => {
             e.array(paths.len() as u64)?;
@@ -216,8 +206,11 @@ fn encode_body(e: &mut Cbor<'_>, record: &Record) -> Result<(), Never> {
         Record::Clean => {
             e.array(0)?;
         }
-        Record::OwnSeq(seq) => {
-            e.array(1)?.u64(*seq)?;
+        Record::OwnSeq(log, events) => {
+            e.array(3)?
+                .bytes(log.group.as_bytes())?
+                .bytes(log.device.as_bytes())?
+                .u64(*events)?;
         }
     }
     Ok(())
@@ -285,14 +278,13 @@ fn decode(kind: u8, body: &[u8]) -> Result<Record, CborError> {
     let mut d = Decoder::new(body);
     let record = match kind {
         1 => {
-            expect_array(&mut d, 4)?;
+            expect_array(&mut d, 3)?;
             if d.u64()? != VERSION {
                 return Err(CborError::message("unknown version"));
             }
             Record::Open {
                 instance: fixed(d.bytes()?)?,
                 boot_id: fixed(d.bytes()?)?,
-                own_seq: optional(&mut d, |d| d.u64())?,
             }
         }
         2 => {
@@ -313,8 +305,10 @@ fn decode(kind: u8, body: &[u8]) -> Result<Record, CborError> {
             Record::Clean
         }
         7 => {
-            expect_array(&mut d, 1)?;
-            Record::OwnSeq(d.u64()?)
+            expect_array(&mut d, 3)?;
+            let group = GroupId::new(fixed(d.bytes()?)?);
+            let device = ShortId::new(fixed(d.bytes()?)?);
+            Record::OwnSeq(OwnLog { group, device }, d.u64()?)
         }
         _ => return Err(CborError::message("unknown type")),
     };
@@ -460,13 +454,18 @@ mod tests {
             Record::Open {
                 instance: [1; 16],
                 boot_id: [2; 16],
-                own_seq: Some(77),
             },
             Record::InUse(vec![b"a".to_vec(), vec![0xff]]),
             Record::Install(intent()),
             Record::Install(put_link),
             Record::Done(Tx(5)),
-            Record::OwnSeq(64),
+            Record::OwnSeq(
+                OwnLog {
+                    group: GroupId::new([3; 32]),
+                    device: ShortId::new([4; 8]),
+                },
+                64,
+            ),
             Record::Clean,
         ];
         let mut bytes = Vec::new();

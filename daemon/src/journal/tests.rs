@@ -118,6 +118,13 @@ fn a_torn_tail_is_cut_and_damage_in_the_middle_means_everything() {
     journal.clear().unwrap();
 }
 
+fn own_log() -> OwnLog {
+    OwnLog {
+        group: p2p_sync_core::ids::GroupId::new([1; 32]),
+        device: p2p_sync_core::ids::ShortId::new([2; 8]),
+    }
+}
+
 #[test]
 fn a_long_journal_is_rewritten_with_what_is_open() {
     let dir = tempfile::tempdir().unwrap();
@@ -125,7 +132,7 @@ fn a_long_journal_is_rewritten_with_what_is_open() {
     let kept = journal.next_tx().unwrap();
     journal.begin_installs(&[intent(kept, "kept")]).unwrap();
     journal.log_activity(&set(&["used"])).unwrap();
-    journal.record_own_seq(640).unwrap();
+    journal.note_own_events(own_log(), 640).unwrap();
     let long = "d/".repeat(120) + "e";
     let before = std::fs::metadata(journal_path(&dir)).unwrap().len();
     for _ in 0..4 {
@@ -140,7 +147,7 @@ fn a_long_journal_is_rewritten_with_what_is_open() {
     let journal = JournalService::new(dir.path()).unwrap();
     assert_eq!(journal.open_installs(), &[intent(kept, "kept")]);
     assert_eq!(journal.check_for_recovery().unwrap(), set(&["kept", "used"]));
-    assert_eq!(journal.found_own_seq(), Some(640));
+    assert_eq!(journal.own_events(&own_log()).unwrap(), 640);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Bound;
 
-use p2p_sync_core::engine::{Batch, BatchNo, Recovered, StateView, StoredEvent, Write};
+use p2p_sync_core::engine::{Batch, BatchNo, COMPARE, Recovered, StateView, StoredEvent, Write};
 use p2p_sync_core::fold::{PathState, Version, WriteOrder};
 use p2p_sync_core::ids::{ContentHash, Dot, EventId, ShortId};
 use p2p_sync_core::ledger::LogState;
@@ -85,6 +85,18 @@ impl MemoryStore {
             self.commit_next();
         }
         self.pending.clear();
+    }
+
+    /// An old copy is put back, and what it says of the folder is forgotten: the engine compares the folder when its ledger
+    /// is complete.
+    pub fn put_back(&mut self, old: Tables) {
+        self.pending.clear();
+        self.durable = old;
+        let tables = &mut self.durable;
+        tables.installed.clear();
+        let live = tables.path_states.keys().chain(tables.copy_names.keys());
+        tables.needs.extend(live.cloned());
+        tables.settings.insert(COMPARE.to_owned(), Vec::new());
     }
 
     /// Returns how many batches are on their way.

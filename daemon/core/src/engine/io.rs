@@ -531,6 +531,9 @@ pub enum CommandError {
     /// Another join is under way.
     #[error("Another join is under way")]
     Busy,
+    /// An old copy of the state was put back.
+    #[error("This device waits for its own newest events, because its state is an old copy")]
+    OwnEventsMissing,
     /// The inviting device refused.
     #[error("The inviting device refused")]
     Refused(RefusedBy),
@@ -724,6 +727,8 @@ pub struct Status {
     pub stuck_count: u64,
     /// What a joiner's files turned out to be; `None` unless some are held.
     pub join: Option<JoinCounts>,
+    /// This device's own events that it lacks, because an old copy of its state was put back; 0: none.
+    pub own_events_missing: u64,
 }
 
 /// What the files that a joiner brought along turned out to be.

@@ -330,6 +330,9 @@ impl SyncEngine {
         if !self.my_role().is_some_and(|mine| mine.may_give(role)) {
             return Err(CommandError::NotAllowed);
         }
+        if self.own_events_missing() > 0 {
+            return Err(CommandError::OwnEventsMissing);
+        }
         let key = SigningKey::from_bytes(&secret).verifying_key().to_bytes();
         let invite = Invite {
             key,
@@ -511,6 +514,7 @@ impl SyncEngine {
         members.insert(from);
         members.remove(&self.me);
         self.leave_group();
+        self.own_events = 0;
         self.group = Some(Group::new(ticket.group));
         self.joining.presented = members;
         self.joining.must_compare = true;
@@ -565,7 +569,8 @@ impl SyncEngine {
     /// The group's ledger is here: now the folder is compared with it.
     pub(super) fn ledger_complete(&mut self, view: &impl StateView) {
         let granted = self.group.as_ref().is_some_and(|group| group.is_member(&self.me));
-        if granted {
+        if granted && !self.awaits_own_events() {
+            self.own_events = 0;
             self.recover_needs(view);
             self.scan(true);
         }

@@ -97,6 +97,11 @@ impl Peers {
         self.map.get(device)
     }
 
+    /// Says whether a device is connected and has nothing that we lack.
+    pub(super) fn has_caught_up(&self, device: &DeviceId) -> bool {
+        self.map.get(device).is_some_and(|peer| peer.caught_up)
+    }
+
     /// Says whether a connected peer said that it holds all that our heads name.
     pub(super) fn holds_all(&self, peer: &Peer) -> bool {
         peer.said.is_some() && peer.said == self.digest

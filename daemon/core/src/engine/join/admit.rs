@@ -117,6 +117,9 @@ impl SyncEngine {
             name.pop();
         }
         if !self.group.as_ref().is_some_and(|group| group.is_member(&device)) {
+            if self.own_events_missing() > 0 {
+                return Response::Refused(RefuseReason::Busy);
+            }
             let grant = Item::Grant(Grant {
                 device,
                 role,
