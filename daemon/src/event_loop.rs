@@ -18,7 +18,7 @@ use std::time::{Duration, SystemTime};
 
 use self::own_log::OwnNotes;
 use p2p_sync_core::engine::{
-    BatchNo, CommandId, FolderState, Input, JoinChoice, Notification, Output, SyncEngine,
+    BatchNo, CommandId, FolderState, Input, JoinChoice, Notification, Output, ScanNo, SyncEngine,
 };
 use p2p_sync_core::ids::{ContentHash, DeviceId, GroupId};
 use p2p_sync_core::rel_path::RelPath;
@@ -131,8 +131,8 @@ pub(crate) struct EventLoop {
     /// Why nothing goes on until the next start.
     fatal: Option<String>,
     own_notes: OwnNotes,
-    /// Full scans that the engine has asked for.
-    scans_asked: u64,
+    /// The newest full scan that the engine has asked for.
+    scan_asked: ScanNo,
     last_state: Option<FolderState>,
     /// Contents of which an earlier run left parts: dropped once nothing is needed any more.
     parts: Vec<ContentHash>,
@@ -161,7 +161,7 @@ impl EventLoop {
             failure: None,
             fatal: None,
             own_notes: OwnNotes::new(own_log),
-            scans_asked: 0,
+            scan_asked: ScanNo::default(),
             last_state: None,
             parts,
             wanted: Wanted::default(),
@@ -281,9 +281,9 @@ impl EventLoop {
             Output::Fetch(jobs) => self.services.fetcher.fetch(jobs),
             Output::DropContent(contents) => self.drop_content(contents),
             Output::Install(jobs) => self.to_disk(DiskCommand::Install(jobs)),
-            Output::Scan => {
-                self.scans_asked += 1;
-                self.to_scan(ScanCommand::Full(self.scans_asked));
+            Output::Scan(no) => {
+                self.scan_asked = no;
+                self.to_scan(ScanCommand::Full(no));
             }
             Output::Rescan(paths) => self.rescan(paths),
             Output::Reply { id, reply } => self.reply(id, reply),
@@ -371,11 +371,9 @@ impl EventLoop {
                 self.scan_problems = problems;
                 Ok(())
             }
-            // A scan that began before the engine asked for the newest says nothing about what it is to look at now.
-            ScanEvent::Finished(number) if number < self.scans_asked => Ok(()),
-            ScanEvent::Finished(_) => {
+            ScanEvent::Finished(no) => {
                 self.failure = None;
-                self.input(Input::ScanFinished)?;
+                self.input(Input::ScanFinished(no))?;
                 self.choose_held()
             }
             ScanEvent::Failed(reason) => {
@@ -388,7 +386,7 @@ impl EventLoop {
     fn hint(&self, hint: Hint) {
         match hint {
             Hint::Paths(paths) => self.to_scan(ScanCommand::Hint(paths)),
-            Hint::Overflow => self.to_scan(ScanCommand::Full(self.scans_asked)),
+            Hint::Overflow => self.to_scan(ScanCommand::Full(self.scan_asked)),
         }
     }
 

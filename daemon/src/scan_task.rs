@@ -13,7 +13,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use p2p_sync_core::engine::LocalChange;
+use p2p_sync_core::engine::{LocalChange, ScanNo};
 use p2p_sync_core::ignore::IgnoreRules as _;
 use p2p_sync_core::rel_path::RelPath;
 use tokio::sync::mpsc;
@@ -41,8 +41,8 @@ const MAX_PATHS: usize = 10_000;
 /// What the thread is asked to look at.
 #[derive(Debug)]
 pub(crate) enum ScanCommand {
-    /// Everything; answered by [`ScanEvent::Finished`]. The number grows with each scan that the engine asks for.
-    Full(u64),
+    /// Everything; answered by [`ScanEvent::Finished`], with the newest of those numbers that came before it began.
+    Full(ScanNo),
     /// These paths, and what lies below those that are new.
     Hint(Vec<RelPath>),
     /// These paths and everything below them.
@@ -59,7 +59,7 @@ pub(crate) enum ScanEvent {
     /// The file of ignore patterns cannot be read, so the rules that hold stay; `None`: it can be read again.
     RulesFailed(Option<String>),
     /// A full scan is over that began after this one was asked for.
-    Finished(u64),
+    Finished(ScanNo),
     /// From now on these paths cannot be synced or looked at, with the reasons.
     Problems(Vec<(RelPath, String)>),
     /// The folder itself cannot be scanned.
@@ -96,7 +96,7 @@ pub(crate) fn spawn(
         events,
         stop: stop.clone(),
         again: Again::default(),
-        asked: 0,
+        asked: ScanNo::default(),
         failed: false,
         problems: Problems::default(),
         full_at: Instant::now() + FULL_SCAN_INTERVAL,
@@ -121,8 +121,8 @@ struct Looker {
     events: mpsc::Sender<ScanEvent>,
     stop: Arc<AtomicBool>,
     again: Again,
-    /// The number of the newest full scan that was asked for.
-    asked: u64,
+    /// The newest full scan that was asked for.
+    asked: ScanNo,
     /// The last look came to nothing.
     failed: bool,
     problems: Problems,

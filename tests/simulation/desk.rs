@@ -10,7 +10,7 @@ use p2p_sync_core::access::Role;
 use p2p_sync_core::engine::{
     Command, CommandError, CommandId, DELETE_GUARD, EngineConfig, InboundId, Input, InstallAction,
     InstallJob, InstallOutcome, InstallResult, LocalChange, Observed, Output, Recovered, Reply, Request,
-    RequestFailed, RequestId, Response, SyncEngine,
+    RequestFailed, RequestId, Response, ScanNo, SyncEngine,
 };
 use p2p_sync_core::ids::{ContentHash, DeviceId, GroupId};
 use p2p_sync_core::rel_path::RelPath;
@@ -45,6 +45,8 @@ pub(crate) struct Seat {
     pub(crate) announced: Option<Option<GroupId>>,
     /// What the next full scan that it asks for finds.
     pub(crate) next_scan: Vec<(RelPath, Option<File>)>,
+    /// The newest full scan that it asked for.
+    pub(crate) scan_asked: ScanNo,
 }
 
 impl Seat {
@@ -71,6 +73,8 @@ pub(crate) struct Desk {
     pub(crate) loses_answer: LosesAnswer,
     /// While set, nothing that is asked for is fetched.
     pub(crate) holds_fetches: bool,
+    /// While set, no full scan that is asked for is made.
+    pub(crate) holds_scans: bool,
     /// While set, this comes of every install.
     pub(crate) refuses: Option<InstallOutcome>,
 }
@@ -91,6 +95,7 @@ impl Desk {
             loses_question: Box::new(|_, _, _| false),
             loses_answer: Box::new(|_, _| false),
             holds_fetches: false,
+            holds_scans: false,
             refuses: None,
         };
         for index in 0..desk.seats.len() {
@@ -238,7 +243,8 @@ impl Desk {
     /// Tells an engine what a full scan found now.
     pub(crate) fn scan(&mut self, index: usize, found: &[(RelPath, Option<File>)]) {
         self.part_of_scan(index, found);
-        self.tell(index, Input::ScanFinished);
+        let no = self.seats[index].scan_asked;
+        self.tell(index, Input::ScanFinished(no));
     }
 
     /// Tells an engine what a full scan found that goes on.
@@ -350,14 +356,18 @@ impl Desk {
                 seat.installs.extend(jobs);
                 self.inbox.push_back((index, Input::Installed(results)));
             }
-            Output::Scan => {
+            Output::Scan(no) => {
+                seat.scan_asked = no;
+                if self.holds_scans {
+                    return;
+                }
                 let found = std::mem::take(&mut seat.next_scan);
                 let found = found
                     .into_iter()
                     .map(|(path, file)| (path, file.map(File::observed)));
                 let changes = self.changes(index, found.collect(), true);
                 self.inbox.push_back((index, Input::LocalChanges(changes)));
-                self.inbox.push_back((index, Input::ScanFinished));
+                self.inbox.push_back((index, Input::ScanFinished(no)));
             }
             Output::Reply { reply, .. } => seat.replies.push(reply),
             Output::Announce { group } => seat.announced = Some(group),
@@ -467,5 +477,6 @@ fn seat(seed: u8, trust_lan: bool) -> Seat {
         replies: Vec::new(),
         announced: None,
         next_scan: Vec::new(),
+        scan_asked: ScanNo::default(),
     }
 }

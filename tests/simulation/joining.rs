@@ -1,9 +1,15 @@
 //! Joining when answers are lost, or come from a device that does not know enough.
 
 use p2p_sync_core::access::Role;
-use p2p_sync_core::engine::{Command, CommandError, Input, RefuseReason, Reply, Response};
+use p2p_sync_core::engine::{Command, CommandError, FolderState, Input, RefuseReason, Reply, Response};
 
-use crate::desk::Desk;
+use p2p_sync_core::rel_path::RelPath;
+
+use crate::desk::{Desk, File};
+
+fn path(text: &str) -> RelPath {
+    RelPath::parse(text).expect("well-formed")
+}
 
 /// Two devices of a local network that trust each other; the first founds the group.
 fn neighbours() -> Desk {
@@ -123,4 +129,32 @@ fn an_invite_that_nobody_knows_is_refused_in_the_end() {
     desk.pass(5_000);
     let refused = CommandError::Refused(RefuseReason::BadInvite);
     assert_eq!(desk.seats[2].replies, [Err(refused)]);
+}
+
+#[test]
+fn the_end_of_a_scan_that_began_before_the_join_does_not_end_the_comparison() {
+    let mut desk = Desk::new(2, false);
+    let file = Some(File { ino: 1, content: 1 });
+    desk.report(0, &[(path("same"), file)]);
+    desk.pass(10_000);
+    let before = desk.seats[1].scan_asked;
+    let ticket = desk.invite(0, Role::Editor);
+    desk.holds_scans = true;
+    desk.connect(0, 1);
+    desk.command(1, Command::Join { ticket });
+    desk.pass(10_000);
+    assert!(
+        desk.seats[1].scan_asked > before,
+        "No scan was asked for since the join"
+    );
+    desk.tell(1, Input::ScanFinished(before));
+    desk.pass(10_000);
+    assert_eq!(desk.seats[1].engine.status().state, FolderState::Scanning);
+    desk.scan(1, &[(path("same"), file)]);
+    desk.pass(10_000);
+    assert_eq!(desk.seats[1].engine.status().state, FolderState::InSync);
+    assert!(
+        desk.seats[1].installs.is_empty() && desk.seats[1].fetched == 0,
+        "It got what it had"
+    );
 }

@@ -73,8 +73,8 @@ pub struct SyncEngine {
     staged: Vec<Output>,
     gated: VecDeque<(BatchNo, Output)>,
     out: VecDeque<Output>,
-    /// Whether a scan was asked for that is not handed out yet.
-    scan_waits: bool,
+    /// The newest full scan that was asked for.
+    scan_no: ScanNo,
     /// How many events this device has made at least (`own_log`).
     own_events: u64,
 }
@@ -140,7 +140,7 @@ impl SyncEngine {
             staged: Vec::new(),
             gated: VecDeque::new(),
             out: VecDeque::new(),
-            scan_waits: false,
+            scan_no: ScanNo::default(),
             own_events: 0,
         }
     }
@@ -193,9 +193,9 @@ impl SyncEngine {
             Input::IgnoreRules(rules) => self.set_ignore_rules(rules),
             Input::Start { installs } => self.start(installs, now, view),
             Input::LocalChanges(changes) => self.local_changes(changes, now, view),
-            // The end of an older scan: the one that counts has not begun.
-            Input::ScanFinished if self.scan_waits => {}
-            Input::ScanFinished => self.scan_finished(now, view),
+            // An older scan says nothing about what the newest is to look at: the one that counts is not over.
+            Input::ScanFinished(no) if no < self.scan_no => {}
+            Input::ScanFinished(_) => self.scan_finished(now, view),
             Input::ScanFailed => self.scan_failed(),
             Input::Connected {
                 device,
@@ -332,7 +332,6 @@ impl SyncEngine {
             .is_some_and(|(gate, _)| *gate <= self.persisted)
         {
             let output = self.gated.pop_front().map(|(_, output)| output);
-            self.scan_waits &= !matches!(output, Some(Output::Scan));
             self.out.extend(output);
         }
     }
@@ -341,10 +340,10 @@ impl SyncEngine {
         self.staged.push(output);
     }
 
-    /// Asks for a scan of everything; until it is handed out, whatever scan ends is an older one.
+    /// Asks for a scan of everything; the ends of those that were asked for before count no more.
     fn ask_scan(&mut self) {
-        self.scan_waits = true;
-        self.emit(Output::Scan);
+        self.scan_no.0 += 1;
+        self.emit(Output::Scan(self.scan_no));
     }
 
     /// Emits something that reveals nothing and changes nothing that must be durable first.

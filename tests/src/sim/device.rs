@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use ed25519_dalek::SigningKey;
 use p2p_sync_core::engine::{
-    Batch, BatchNo, EngineConfig, Input, InstallJob, InstallResult, RecoveredInstall, Status, SyncEngine,
-    Write,
+    Batch, BatchNo, EngineConfig, Input, InstallJob, InstallResult, RecoveredInstall, ScanNo, Status,
+    SyncEngine, Write,
 };
 use p2p_sync_core::ids::{DeviceId, GroupId};
 use p2p_sync_core::ignore::{IgnoreNothing, IgnoreRules};
@@ -54,6 +54,8 @@ pub struct Device {
     pub installs: VecDeque<InstallRound>,
     /// Paths that a full scan has still to look at.
     pub scan: Option<VecDeque<RelPath>>,
+    /// Which scan that is.
+    pub scan_no: ScanNo,
     /// What the scanner found and the engine has not been told yet, oldest first.
     pub reports: VecDeque<Input>,
     /// The newest batch the engine has asked for in this run.
@@ -104,6 +106,7 @@ impl Device {
             dials: BTreeSet::new(),
             installs: VecDeque::new(),
             scan: None,
+            scan_no: ScanNo::default(),
             reports: VecDeque::new(),
             last_batch: BatchNo(0),
             skew_ms,

@@ -31,6 +31,10 @@ pub struct CommandId(pub u64);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct BatchNo(pub u64);
 
+/// Counts the full scans that the engine asks for, from 1 within one run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct ScanNo(pub u64);
+
 /// Everything that can happen to the engine.
 #[derive(Debug)]
 pub enum Input {
@@ -45,8 +49,8 @@ pub enum Input {
     IgnoreRules(Arc<dyn IgnoreRules>),
     /// The scanner found these paths different from what [`StateView::installed`] says, or wants to know nothing.
     LocalChanges(Vec<LocalChange>),
-    /// A full scan has sent its last [`Input::LocalChanges`].
-    ScanFinished,
+    /// A full scan has sent its last [`Input::LocalChanges`]; it began after this scan was asked for, and before the next.
+    ScanFinished(ScanNo),
     /// A full scan came to no result: what it did not find may be there.
     ScanFailed,
     /// A connection to a device is up; the first of possibly several.
@@ -209,9 +213,8 @@ pub enum Output {
     DropContent(Vec<ContentHash>),
     /// Bring these paths into the named state, in this order; answered by one [`Input::Installed`].
     Install(Vec<InstallJob>),
-    /// Scan the whole folder from its beginning, then say [`Input::ScanFinished`]; the end of a scan that began earlier
-    /// is not to be told.
-    Scan,
+    /// Scan the whole folder from its beginning, then say [`Input::ScanFinished`] with this number.
+    Scan(ScanNo),
     /// Look at these paths (and what lies below them) again.
     Rescan(Vec<RelPath>),
     /// Answer a user's command.

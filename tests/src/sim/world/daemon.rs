@@ -128,7 +128,7 @@ impl World {
             }
             Output::DropContent(contents) => self.devices[device].disk.drop_contents(&contents),
             Output::Install(jobs) => self.queue_installs(device, jobs),
-            Output::Scan => self.begin_scan(device),
+            Output::Scan(no) => self.begin_scan(device, no),
             Output::Rescan(paths) => {
                 let delay = self.rng.between(1, 500);
                 self.later(device, delay, Work::Look(paths));
@@ -212,6 +212,6 @@ fn is_activity(output: &Output) -> bool {
         | Output::Reply { .. } => true,
         Output::Request { request, .. } => !matches!(request, Request::Heads { .. } | Request::InSync { .. }),
         Output::Respond { response, .. } => !matches!(response, Response::Same | Response::Ack),
-        Output::Scan | Output::Notify(_) | Output::DropContent(_) => false,
+        Output::Scan(_) | Output::Notify(_) | Output::DropContent(_) => false,
     }
 }

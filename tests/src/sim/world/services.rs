@@ -1,7 +1,8 @@
 //! The fakes of a device's store, scanner, transfer, worktree and local discovery at work.
 
 use p2p_sync_core::engine::{
-    Batch, FetchFailure, FetchJob, Input, InstallAction, InstallJob, InstallOutcome, InstallResult, Write,
+    Batch, FetchFailure, FetchJob, Input, InstallAction, InstallJob, InstallOutcome, InstallResult, ScanNo,
+    Write,
 };
 use p2p_sync_core::ids::GroupId;
 use p2p_sync_core::rel_path::RelPath;
@@ -42,8 +43,9 @@ impl World {
         }
     }
 
-    pub(super) fn begin_scan(&mut self, device: usize) {
+    pub(super) fn begin_scan(&mut self, device: usize, no: ScanNo) {
         let here = &mut self.devices[device];
+        here.scan_no = no;
         let paths = scanner::all_paths(&here.disk, here.store.durable());
         let running = here.scan.replace(paths.into()).is_some();
         if running {
@@ -68,7 +70,8 @@ impl World {
         }
         self.look_and_tell(device, &batch, true);
         if finished {
-            self.report(device, Input::ScanFinished);
+            let no = self.devices[device].scan_no;
+            self.report(device, Input::ScanFinished(no));
         }
         Ok(())
     }
@@ -83,7 +86,7 @@ impl World {
     pub(super) fn next_report(&mut self, device: usize) -> Result<(), String> {
         match self.devices[device].reports.pop_front() {
             Some(input) => {
-                let finished = matches!(input, Input::ScanFinished);
+                let finished = matches!(input, Input::ScanFinished(_));
                 self.tell(device, input)?;
                 if finished {
                     self.see_what_is_held(device);
