@@ -33,7 +33,14 @@ pub(super) fn page(
 ) -> Result<HistoryPage, ControlError> {
     let rows = rows(view, kept, path)?;
     if rows.is_empty() {
-        return Err(ControlError::NoVersion(format!("No version of {path} is known")));
+        return Err(ControlError::NoVersion(match view.copy_origin(path) {
+            Some(origin) => {
+                format!(
+                    "{path} is a conflict copy: its version is one of {origin}, see: syncctl history '{origin}'"
+                )
+            }
+            None => format!("No version of {path} is known"),
+        }));
     }
     let more = rows.len() > skip.saturating_add(limit);
     let shown = rows.into_iter().skip(skip).take(limit);
