@@ -68,7 +68,12 @@ fn both_edit_with_vim_and_swap_files_stay_where_they_are() -> Result<()> {
         Ok(there.then_some(()).ok_or_else(String::new))
     })?;
     edit(&group[0], "plain", "", "by the first")?;
-    edit(&group[1], "copied", "set backupcopy=yes backup", "by the second")?;
+    edit(
+        &group[1],
+        "copied",
+        "set backupcopy=yes backup backupskip=",
+        "by the second",
+    )?;
     edit(&group[1], "undo", "set undofile undodir=.", "by the second")?;
     group[0].wait("what the second wrote", PATIENCE, |device| {
         let there = device.path("copied~").exists() && device.path(".undo.un~").exists();
