@@ -127,6 +127,18 @@ impl DirWatch for FileWatcher {
     fn watch(&self, dir: &Path, ino: u64) -> bool {
         Self::watch(self, dir, ino)
     }
+
+    fn scan_begins(&self) {
+        Self::scan_begins(self);
+    }
+
+    fn scan_ended(&self) {
+        Self::scan_ended(self);
+    }
+
+    fn is_complete(&self) -> bool {
+        Self::is_complete(self)
+    }
 }
 
 /// Opens content streams over the swarm.

@@ -43,7 +43,7 @@ use crate::scanner::{ScanError, Scanner};
 use crate::store::{Store, StoreError, StoreWriter};
 use crate::transfer::{FetchTiming, Fetcher, OpenFolderError, Provider, TransferStats};
 use crate::versions_task::{self, VersionsTask};
-use crate::watcher::{FileWatcher, WatcherError};
+use crate::watcher::FileWatcher;
 use crate::worktree::{InstallToken, Retention, Worktree, WorktreeError};
 
 /// Contents reported by the fetcher and not taken yet, in batches.
@@ -133,9 +133,6 @@ pub enum DaemonError {
     /// The folder cannot be scanned.
     #[error("Cannot scan the folder")]
     Scan(#[from] ScanError),
-    /// The folder cannot be watched.
-    #[error("Cannot watch the folder")]
-    Watch(#[from] WatcherError),
     /// The control socket cannot be used.
     #[error("Cannot use the control socket")]
     Socket(#[from] SocketError),
@@ -390,7 +387,7 @@ impl Running {
             FetchTiming::default(),
         )?;
         tokio::spawn(fetch_task.run());
-        let (watcher, hints) = FileWatcher::start(&options.folder)?;
+        let (watcher, hints) = FileWatcher::start(&options.folder);
         let watcher = Arc::new(watcher);
         let rules = Arc::new(options.ignore.read()?);
         let scanner = Scanner::new(

@@ -198,10 +198,16 @@ impl RootDir {
 
     /// Says whether the folder is still the one named by `root_id` and still lies at the path it was opened by: false
     /// after an unmount, a move of the folder, or a restore over it. Nothing may be called deleted then.
-    #[must_use]
-    pub fn is_root(&self, root_id: &str) -> bool {
+    ///
+    /// # Errors
+    /// If it cannot be looked at for want of descriptors or memory, which says nothing about the folder.
+    pub fn is_root(&self, root_id: &str) -> Result<bool, PathError> {
         let here = rustix::fs::stat(&self.path).is_ok_and(|s| s.st_dev == self.dev && s.st_ino == self.ino);
-        here && self.read_root_id().is_ok_and(|id| id == root_id)
+        match self.read_root_id() {
+            Ok(id) => Ok(here && id == root_id),
+            Err(error) if here && is_want(&error.source) => Err(error),
+            Err(_) => Ok(false),
+        }
     }
 
     fn open_at(&self, path: &RelPath, flags: OFlags) -> io::Result<OwnedFd> {
@@ -219,6 +225,12 @@ impl RootDir {
         }
         open_piece(at.as_ref().unwrap_or(&self.fd), rest, flags)
     }
+}
+
+/// Says whether an operation failed because the process or the machine has too little of something.
+fn is_want(error: &io::Error) -> bool {
+    let errno = Errno::from_io_error(error);
+    matches!(errno, Some(Errno::MFILE | Errno::NFILE | Errno::NOMEM))
 }
 
 fn open_piece(dir: &OwnedFd, piece: &[u8], flags: OFlags) -> io::Result<OwnedFd> {

@@ -1,4 +1,5 @@
-//! The thread that looks at the folder: full scans when asked and every hour, single paths as the watcher hints.
+//! The thread that looks at the folder: full scans when asked and every hour, single paths as the watcher hints. Where
+//! not all of the folder is watched, full scans come as often as is cheap.
 //!
 //! What cannot be synced is remembered (`problems`), so that it is named from the moment it is seen until it is mended.
 //!
@@ -27,6 +28,10 @@ use crate::scanner::{Below, ScanError, ScanReport, Scanner};
 pub(crate) const CHANGE_BATCHES: usize = 4;
 /// Between two full scans that nobody asked for.
 const FULL_SCAN_INTERVAL: Duration = Duration::from_secs(3600);
+/// Between two full scans at least while not all directories are watched.
+const UNWATCHED_INTERVAL: Duration = Duration::from_secs(10);
+/// The same in lengths of such a scan: they take a twentieth of one processor at most.
+const UNWATCHED_LENGTHS: u32 = 20;
 /// Until a folder that could not be scanned is tried again: it may be mounted again by then.
 const FAILED_SCAN_INTERVAL: Duration = Duration::from_secs(5);
 /// Between two looks at the folder itself: a scan would tell, but when nothing happens there is none.
@@ -100,6 +105,7 @@ pub(crate) fn spawn(
         failed: false,
         problems: Problems::default(),
         full_at: Instant::now() + FULL_SCAN_INTERVAL,
+        scanned: None,
         root_at: Instant::now() + ROOT_INTERVAL,
         root_lost: false,
     };
@@ -127,6 +133,8 @@ struct Looker {
     failed: bool,
     problems: Problems,
     full_at: Instant,
+    /// When the last full scan ended, and how long it took.
+    scanned: Option<(Instant, Duration)>,
     /// When to see whether the folder is still there.
     root_at: Instant,
     root_lost: bool,
@@ -184,6 +192,9 @@ impl Looker {
     fn run(mut self, inbox: &Receiver<ScanCommand>) {
         while !self.stop.load(Ordering::Relaxed) {
             let now = Instant::now();
+            if let Some((ended, took)) = self.scanned.filter(|_| !self.scanner.is_watched()) {
+                self.full_at = self.full_at.min(ended + unwatched_interval(took));
+            }
             let due = self.full_at.min(self.root_at);
             let due = self.again.next().map_or(due, |at| at.min(due));
             match inbox.recv_timeout(due.saturating_duration_since(now)) {
@@ -277,11 +288,9 @@ impl Looker {
         });
         if let Some(report) = self.report(result) {
             self.root_lost = false;
-            info!(
-                files = report.files,
-                ms = started.elapsed().as_millis(),
-                "Scanned the folder"
-            );
+            let took = started.elapsed();
+            self.scanned = Some((Instant::now(), took));
+            info!(files = report.files, ms = took.as_millis(), "Scanned the folder");
             if !report.stopped {
                 self.problems.set(report.problems);
                 self.tell_problems();
@@ -351,6 +360,12 @@ impl Looker {
     }
 }
 
+/// Returns the time between full scans of such a length while they have to find what nobody hears of.
+fn unwatched_interval(took: Duration) -> Duration {
+    let interval = took.saturating_mul(UNWATCHED_LENGTHS);
+    interval.clamp(UNWATCHED_INTERVAL, FULL_SCAN_INTERVAL)
+}
+
 /// Marks changes that the watcher hinted at, there or above, as seen to happen.
 fn not_inferred(mut changes: Vec<LocalChange>, hints: &BTreeSet<RelPath>) -> Vec<LocalChange> {
     if !hints.is_empty() {
@@ -375,6 +390,12 @@ mod tests {
     use p2p_sync_core::time::BootInstant;
 
     use super::*;
+
+    #[test]
+    fn scans_of_an_unwatched_folder_are_frequent_but_leave_the_machine_alone() {
+        let after = |ms| unwatched_interval(Duration::from_millis(ms)).as_secs();
+        assert_eq!([0, 500, 3_000, 1_000_000].map(after), [10, 10, 60, 3600]);
+    }
 
     #[test]
     fn what_the_watcher_hinted_at_is_not_inferred_though_a_full_scan_finds_it() {

@@ -56,6 +56,12 @@ pub trait DirWatch: Send + Sync {
     /// A directory, relative to the folder (empty for the folder itself), with its inode, is about to be read. Returns
     /// whether it was not watched before: what changed in it since it was made was not heard of.
     fn watch(&self, dir: &Path, ino: u64) -> bool;
+    /// A scan begins that will name every directory.
+    fn scan_begins(&self);
+    /// That scan has named them all.
+    fn scan_ended(&self);
+    /// Says whether whatever changes is heard of.
+    fn is_complete(&self) -> bool;
 }
 
 /// Why a scan came to no result.
@@ -145,9 +151,9 @@ impl Scanner {
     /// Sees whether the folder is the one that was opened, and where it was.
     ///
     /// # Errors
-    /// [`ScanError::RootChanged`] if not.
+    /// [`ScanError::RootChanged`] if not; [`ScanError::Io`] if that cannot be said now.
     pub fn check_root(&self) -> Result<(), ScanError> {
-        if self.root.is_root(&self.root_id) {
+        if self.root.is_root(&self.root_id)? {
             Ok(())
         } else {
             Err(ScanError::RootChanged)
@@ -164,10 +170,21 @@ impl Scanner {
         emit: &mut dyn FnMut(Vec<LocalChange>),
     ) -> Result<ScanReport, ScanError> {
         let mut walk = Walk::new(self, true, stop, emit)?;
+        self.watch.scan_begins();
         walk.enter(None);
         walk.run(Below::All)?;
         walk.hidden_copies()?;
-        walk.finish()
+        let report = walk.finish()?;
+        if !report.stopped {
+            self.watch.scan_ended();
+        }
+        Ok(report)
+    }
+
+    /// Says whether whatever changes in the folder is heard of, so that scans have little to find.
+    #[must_use]
+    pub fn is_watched(&self) -> bool {
+        self.watch.is_complete()
     }
 
     /// Looks at these paths and below. Blocks.

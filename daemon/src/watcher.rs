@@ -5,17 +5,18 @@
 //! takes. Opens and reads are dropped, so are the daemon's own directory and everything that is no path of the folder.
 //!
 //! When the kernel drops events, or too many paths wait, [`Hint::Overflow`] asks for a full scan. When it gives no more
-//! watches, [`FileWatcher::degraded`] says how many are needed; periodic scans carry on. Nothing here survives a crash;
+//! watches, or no inotify instance at all, [`FileWatcher::degraded`] says which limit to raise; full scans carry on,
+//! more often ([`FileWatcher::is_complete`]), and each of them asks the kernel once more. Nothing here survives a crash;
 //! the scan at the start finds what was missed.
 
 mod coalesce;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use notify::event::{AccessKind, AccessMode, CreateKind, ModifyKind, RenameMode};
 use notify::{Config, ErrorKind, Event, EventKind, INotifyWatcher, RecursiveMode, Watcher};
@@ -23,9 +24,6 @@ use p2p_sync_core::rel_path::RelPath;
 use tokio::sync::Notify;
 
 use self::coalesce::{Coalescer, Due, Kind};
-
-/// Time after which watches are asked for again when the kernel gave no more.
-const LIMIT_RETRY: Duration = Duration::from_secs(600);
 
 /// Something that may have changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,23 +34,13 @@ pub enum Hint {
     Overflow,
 }
 
-/// Why there is no watcher.
-#[derive(Debug, thiserror::Error)]
-#[error("Cannot watch {}", root.display())]
-pub struct WatcherError {
-    /// The folder.
-    pub root: PathBuf,
-    /// Why not; the limit of instances (`fs.inotify.max_user_instances`) is the usual reason.
-    #[source]
-    pub source: notify::Error,
-}
-
 /// Watches one folder; stops when it is dropped.
 #[derive(Debug, Clone)]
 pub struct FileWatcher {
     root: PathBuf,
     shared: Arc<Shared>,
-    inotify: Arc<Mutex<INotifyWatcher>>,
+    /// `None` while the kernel gives none.
+    inotify: Arc<Mutex<Option<INotifyWatcher>>>,
 }
 
 /// The receiving end of a [`FileWatcher`].
@@ -72,34 +60,60 @@ struct State {
     coalescer: Coalescer,
     /// Watched directories, relative to the folder, with their inodes.
     watched: HashMap<PathBuf, u64>,
-    /// Directories, by inode, that the kernel gave no watch for.
-    refused: HashSet<u64>,
-    refused_at: Option<Instant>,
+    /// Directories, by inode, that the kernel gave no watch for, with the number of the full scan that found so.
+    refused: HashMap<u64, u64>,
+    /// Full scans begun.
+    scans: u64,
+    /// The kernel gave no more watches; it is asked again by the next full scan.
+    exhausted: bool,
+    /// Why there is no inotify instance.
+    missing: Option<String>,
     /// Directories whose parent went elsewhere: the kernel still watches them under their old name.
     stale: Vec<PathBuf>,
 }
 
 impl FileWatcher {
-    /// Starts to watch `root`, in which nothing is watched until [`watch`](Self::watch) names a directory.
-    ///
-    /// # Errors
-    /// [`WatcherError`].
-    pub fn start(root: &Path) -> Result<(Self, Hints), WatcherError> {
+    /// Starts to watch `root`, in which nothing is watched until [`watch`](Self::watch) names a directory. Where the
+    /// kernel gives no inotify instance, there is nothing to hear until a later scan gets one.
+    #[must_use]
+    pub fn start(root: &Path) -> (Self, Hints) {
         let shared = Arc::<Shared>::default();
-        let failed = |source| WatcherError {
-            root: root.to_owned(),
-            source,
-        };
-        let (into, base) = (Arc::clone(&shared), root.to_owned());
-        let handler = move |event: notify::Result<Event>| into.take(event, &base);
-        let config = Config::default().with_follow_symlinks(false);
-        let inotify = INotifyWatcher::new(handler, config).map_err(failed)?;
         let watcher = Self {
             root: root.to_owned(),
             shared: Arc::clone(&shared),
-            inotify: Arc::new(Mutex::new(inotify)),
+            inotify: Arc::default(),
         };
-        Ok((watcher, Hints { shared }))
+        watcher.connect();
+        (watcher, Hints { shared })
+    }
+
+    /// Asks the kernel for an inotify instance if there is none.
+    fn connect(&self) {
+        let mut inotify = self.inotify.lock().unwrap_or_else(PoisonError::into_inner);
+        if inotify.is_some() {
+            return;
+        }
+        let (into, base) = (Arc::clone(&self.shared), self.root.clone());
+        let handler = move |event: notify::Result<Event>| into.take(event, &base);
+        let config = Config::default().with_follow_symlinks(false);
+        let made = INotifyWatcher::new(handler, config);
+        self.shared.lock().missing = made.as_ref().err().map(ToString::to_string);
+        *inotify = made.ok();
+    }
+
+    /// Notes that a full scan begins, which asks anew for what the kernel refused.
+    pub fn scan_begins(&self) {
+        self.connect();
+        let mut state = self.shared.lock();
+        state.scans += 1;
+        state.exhausted = false;
+    }
+
+    /// Notes that a full scan has named every directory there is.
+    pub fn scan_ended(&self) {
+        let mut state = self.shared.lock();
+        let now = state.scans;
+        state.refused.retain(|_, scan| *scan == now);
     }
 
     /// Watches a directory, relative to the folder, and returns whether it was not watched before. Known ones cost
@@ -110,8 +124,8 @@ impl FileWatcher {
             if state.watched.get(dir) == Some(&ino) {
                 return false;
             }
-            if state.refused_at.is_some_and(|at| at.elapsed() < LIMIT_RETRY) {
-                state.refused.insert(ino);
+            if state.exhausted {
+                state.refuse(ino);
                 return false;
             }
             std::mem::take(&mut state.stale)
@@ -123,6 +137,9 @@ impl FileWatcher {
         };
         let result = {
             let mut inotify = self.inotify.lock().unwrap_or_else(PoisonError::into_inner);
+            let Some(inotify) = inotify.as_mut() else {
+                return false;
+            };
             for old in stale {
                 // An old name left in notify's tables would end the watch of the new one when it goes.
                 let _ = inotify.unwatch(&self.root.join(old));
@@ -133,14 +150,12 @@ impl FileWatcher {
         match result {
             Ok(()) => {
                 state.watched.insert(dir.to_owned(), ino);
-                if state.refused_at.take().is_some() {
-                    state.refused.clear();
-                }
+                state.refused.remove(&ino);
                 return true;
             }
             Err(e) if matches!(e.kind, ErrorKind::MaxFilesWatch) => {
-                state.refused_at = Some(Instant::now());
-                state.refused.insert(ino);
+                state.exhausted = true;
+                state.refuse(ino);
             }
             // Gone again, or not ours to read: the scan says so.
             Err(error) => tracing::debug!(%error, "Cannot watch a directory"),
@@ -148,11 +163,26 @@ impl FileWatcher {
         false
     }
 
+    /// Says whether each directory that scans have found is watched.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        let state = self.shared.lock();
+        state.missing.is_none() && state.refused.is_empty()
+    }
+
     /// Says, for people, what keeps changes from being noticed at once; `None` if nothing does.
     #[must_use]
     pub fn degraded(&self) -> Option<String> {
         let state = self.shared.lock();
-        state.refused_at?;
+        if let Some(why) = &state.missing {
+            return Some(format!(
+                "The folder is not watched, but scanned from time to time ({why}); raise \
+                 fs.inotify.max_user_instances or the daemon's limit of open files"
+            ));
+        }
+        if state.refused.is_empty() {
+            return None;
+        }
         let needed = state.watched.len() + state.refused.len();
         Some(format!(
             "Only {} of {needed} directories are watched, the rest is scanned from time to time; raise \
@@ -220,6 +250,10 @@ impl Shared {
 }
 
 impl State {
+    fn refuse(&mut self, ino: u64) {
+        self.refused.insert(ino, self.scans);
+    }
+
     /// Returns whether there is something to be done.
     fn take_event(&mut self, event: &Event, root: &Path, now: Instant) -> bool {
         if event.need_rescan() {
@@ -302,7 +336,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir(dir.path().join(".p2p-sync")).unwrap();
         fs::create_dir(dir.path().join("d")).unwrap();
-        let (watcher, mut hints) = FileWatcher::start(dir.path()).unwrap();
+        let (watcher, mut hints) = FileWatcher::start(dir.path());
         watcher.watch(Path::new(""), 1);
         watcher.watch(Path::new("d"), 2);
         watcher.watch(Path::new("d"), 2);
@@ -322,7 +356,7 @@ mod tests {
     async fn a_directory_that_is_gone_can_be_watched_again() {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir_all(dir.path().join("d/e")).unwrap();
-        let (watcher, mut hints) = FileWatcher::start(dir.path()).unwrap();
+        let (watcher, mut hints) = FileWatcher::start(dir.path());
         for (path, ino) in [("", 1), ("d", 2), ("d/e", 3)] {
             watcher.watch(Path::new(path), ino);
         }
@@ -333,6 +367,31 @@ mod tests {
         watcher.watch(Path::new("moved/e"), 3);
         fs::write(dir.path().join("moved/e/f"), "f").unwrap();
         until(&mut hints, "moved/e/f").await;
+    }
+
+    #[test]
+    fn what_was_refused_is_named_until_a_scan_has_found_every_directory_watched() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["a", "b"] {
+            fs::create_dir(dir.path().join(name)).unwrap();
+        }
+        let (watcher, _hints) = FileWatcher::start(dir.path());
+        watcher.scan_begins();
+        assert!(watcher.watch(Path::new(""), 1));
+        // As if the kernel had refused the next one.
+        watcher.shared.lock().exhausted = true;
+        assert!(!watcher.watch(Path::new("a"), 2) && !watcher.watch(Path::new("b"), 3));
+        watcher.scan_ended();
+        let why = watcher.degraded().unwrap();
+        assert!(
+            why.contains("1 of 3") && why.contains("max_user_watches by at least 2"),
+            "{why}"
+        );
+        // A full scan asks again; of the two one has gone meanwhile, which only the scan's end shows.
+        watcher.scan_begins();
+        assert!(watcher.watch(Path::new("a"), 2) && !watcher.is_complete());
+        watcher.scan_ended();
+        assert!(watcher.is_complete() && watcher.degraded().is_none());
     }
 
     #[test]

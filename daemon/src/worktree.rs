@@ -374,10 +374,18 @@ impl Worktree {
         }
     }
 
+    fn check_root(&self) -> Result<(), WorktreeError> {
+        if self.root.is_root(&self.root_id)? {
+            Ok(())
+        } else {
+            Err(WorktreeError::RootChanged)
+        }
+    }
+
     /// Makes the slots and intents of a group durable; an error stands for a job that goes no further.
     fn stage_group(&self, jobs: &[InstallJob], put: IntentAction) -> Vec<Result<Intent, InstallOutcome>> {
-        if !self.root.is_root(&self.root_id) {
-            let why = WorktreeError::RootChanged.to_string();
+        if let Err(error) = self.check_root() {
+            let why = crate::error_chain(&error);
             return vec![Err(InstallOutcome::Failed(why)); jobs.len()];
         }
         let mut staged: Vec<_> = jobs.iter().map(|job| self.stage(job, put)).collect();

@@ -54,6 +54,14 @@ impl DirWatch for Watched {
     fn watch(&self, dir: &Path, _ino: u64) -> bool {
         self.0.lock().unwrap().insert(dir.to_owned())
     }
+
+    fn scan_begins(&self) {}
+
+    fn scan_ended(&self) {}
+
+    fn is_complete(&self) -> bool {
+        true
+    }
 }
 
 struct Rig {

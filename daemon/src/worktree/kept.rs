@@ -17,6 +17,7 @@
 
 mod index;
 mod purge;
+mod seen;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -92,6 +93,8 @@ pub struct Kept {
     path: PathBuf,
     dir: OwnedFd,
     state: Mutex<State>,
+    /// What the wall clock said when it was last noted, milliseconds since 1970; held while it is.
+    noted: Mutex<Option<u64>>,
 }
 
 #[derive(Debug, Default)]
@@ -124,6 +127,7 @@ impl Kept {
             path,
             dir,
             state: Mutex::default(),
+            noted: Mutex::default(),
         };
         for day in kept.days()? {
             if let Err(error) = kept.load(day) {
@@ -231,6 +235,7 @@ impl Kept {
     /// Moves files from their slots to the versions of today; returns where each lies, or `None` if it was gone.
     pub(super) fn keep(&self, tmp: &OwnedFd, items: &[Keep<'_>]) -> io::Result<Vec<Option<RelPath>>> {
         let now = SystemTime::now();
+        self.see_leap(millis(now));
         let day = day_number(now);
         let dir = make_dir(&self.dir, day_text(day).as_bytes())?;
         let records: Vec<Record> = items.iter().map(|item| Record::of(item, millis(now))).collect();

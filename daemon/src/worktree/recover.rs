@@ -69,9 +69,7 @@ impl Worktree {
         if self.journal.open_installs().is_empty() {
             return Ok(recovery);
         }
-        if !self.root.is_root(&self.root_id) {
-            return Err(WorktreeError::RootChanged);
-        }
+        self.check_root()?;
         let mut session = Session::new(&self.root, self.modes);
         for intent in self.journal.open_installs() {
             if self.journal.is_open(intent.tx) {

@@ -823,6 +823,10 @@ fn old_versions_go_after_thirty_days_and_temporary_files_when_nobody_wants_them(
     rig.wt().kept().purge(&Retention::default(), now).unwrap();
     assert!(rig.all_bytes().contains(&"old".into()));
     let later = now + Duration::from_secs(32 * 24 * 3600);
+    for day in [6, 12, 18, 24, 30] {
+        let seen = now + Duration::from_secs(day * 24 * 3600);
+        rig.wt().kept().purge(&Retention::default(), seen).unwrap();
+    }
     rig.wt().kept().purge(&Retention::default(), later).unwrap();
     assert!(rig.all_bytes().contains(&"old".into()), "it is watched still");
     for hours in [1, 2, 4, 30, 60] {

@@ -1,5 +1,7 @@
 //! One device: a daemon process, its directories, and `syncctl` beside it.
 
+mod limits;
+
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::net::{Ipv4Addr, TcpListener};
@@ -9,7 +11,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -36,6 +38,8 @@ pub struct DeviceOptions {
     pub log: Option<String>,
     /// Further arguments for the daemon.
     pub args: Vec<String>,
+    /// A program with its arguments that becomes the daemon, whose command line follows (it keeps the process id).
+    pub wrapper: Vec<String>,
 }
 
 /// A device of the folder. Dropping it kills its daemon and removes its directories.
@@ -47,6 +51,7 @@ pub struct Device {
     home: TempDir,
     port: u16,
     args: Vec<String>,
+    wrapper: Vec<String>,
     log: Option<String>,
     daemon: Option<Child>,
 }
@@ -89,13 +94,14 @@ impl Device {
         for dir in ["folder", "state", "home"] {
             fs::create_dir(home.path().join(dir)).context("Making a device's directory")?;
         }
-        let (args, log) = (options.args, options.log);
+        let (args, wrapper, log) = (options.args, options.wrapper, options.log);
         Ok(Self {
             name: name.to_owned(),
             binaries,
             home,
             port: free_port()?,
             args,
+            wrapper,
             log,
             daemon: None,
         })
@@ -269,20 +275,6 @@ impl Device {
                 self.log_tail()
             ))
         })
-    }
-
-    /// Lets every write of the running daemon fail that would make a file longer than so many bytes; `None`: none.
-    ///
-    /// # Errors
-    /// Fails if it is not running.
-    pub fn limit_file_size(&self, bytes: Option<u64>) -> Result<()> {
-        let pid = i32::try_from(self.pid()?).ok().and_then(Pid::from_raw);
-        let limit = Rlimit {
-            current: bytes,
-            maximum: None,
-        };
-        prlimit(pid, Resource::Fsize, limit).context("Limiting the size of files")?;
-        Ok(())
     }
 
     /// Kills the daemon (SIGKILL), as a crash or a power cut would.
@@ -494,7 +486,15 @@ impl Device {
             .append(true)
             .open(self.log_path())
             .context("Opening the log")?;
-        let mut command = self.isolated(&self.binaries.daemon);
+        let daemon = &self.binaries.daemon;
+        let mut command = match self.wrapper.split_first() {
+            None => self.isolated(daemon),
+            Some((program, args)) => {
+                let mut command = self.isolated(Path::new(program));
+                command.args(args).arg(daemon);
+                command
+            }
+        };
         command
             .arg("--sync-dir")
             .arg(self.folder())

@@ -1,16 +1,26 @@
-//! How long versions are kept, and how much of them.
+//! How long versions are kept, and how much of them. Their age is the time that was seen to pass (`seen`).
 
+use std::fs::File;
 use std::io;
+use std::sync::PoisonError;
 use std::time::{Duration, SystemTime};
 
-use rustix::fs::AtFlags;
+use rustix::fs::{AtFlags, Mode, OFlags};
 
+use super::seen::{self, SeenClock};
 use super::{INDEX, Kept, day_number, day_start_ms, day_text, millis, prefix};
 use crate::root_dir::lstat_at;
-use crate::worktree::slots::{names, open_dir};
+use crate::worktree::slots::{names, not_supported, open_dir};
 
 /// Bytes kept since the last purge after which another one is worth its walk.
 const WORTH_A_PURGE: u64 = 1 << 30;
+
+/// What was seen of the wall clock, beside the days.
+const CLOCK: &str = "clock";
+/// Milliseconds between the clock and its last note, hourly otherwise, that are a leap.
+const LEAP_MS: u64 = 2 * 3600 * 1000;
+/// Its next state until it is renamed.
+const CLOCK_NEW: &str = "clock.new";
 
 /// How much room versions may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,17 +84,18 @@ impl Kept {
         self.state().grown = 0;
         let (now_ms, limit) = (millis(now), self.limit(retention.max_size));
         let keep_ms = u64::try_from(retention.keep.as_millis()).unwrap_or(u64::MAX);
-        let oldest_ms = now_ms.saturating_sub(keep_ms);
+        let clock = self.see_clock(now_ms);
+        let is_old = |kept_at_ms| clock.age(kept_at_ms, now_ms) > keep_ms;
         let mut total = self.total()?;
         let mut purged = Purged::default();
         for day in self.days()? {
-            if total <= limit && day_start_ms(day) >= oldest_ms {
+            if total <= limit && !is_old(day_start_ms(day)) {
                 break;
             }
             let dir = open_dir(&self.dir, day_text(day).as_bytes())?;
             let mut left = false;
             for file in self.candidates(day)? {
-                let goes = file.kept_at_ms < oldest_ms || total > limit;
+                let goes = is_old(file.kept_at_ms) || total > limit;
                 if !goes || self.state().pinned.contains(&(day, file.name.clone())) {
                     left = true;
                     continue;
@@ -106,6 +117,44 @@ impl Kept {
             }
         }
         Ok(purged)
+    }
+
+    /// Notes the wall clock before something is kept by it, if it has leapt since the last note.
+    pub(super) fn see_leap(&self, now_ms: u64) {
+        let noted = *self.noted.lock().unwrap_or_else(PoisonError::into_inner);
+        if noted.is_none_or(|noted| noted.abs_diff(now_ms) > LEAP_MS) {
+            self.see_clock(now_ms);
+        }
+    }
+
+    /// Notes what the wall clock says, so that the next purge knows how much of a step to count.
+    fn see_clock(&self, now_ms: u64) -> SeenClock {
+        let mut noted = self.noted.lock().unwrap_or_else(PoisonError::into_inner);
+        *noted = Some(now_ms);
+        let mut clock = self.read_clock().unwrap_or_default();
+        clock.see(now_ms);
+        if let Err(error) = self.write_clock(&clock) {
+            tracing::warn!(%error, "Cannot note the time beside old versions");
+        }
+        clock
+    }
+
+    fn read_clock(&self) -> Option<SeenClock> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(&self.dir, CLOCK, flags, Mode::empty()).ok()?;
+        let mut text = String::new();
+        let mut file = io::Read::take(File::from(file), seen::FILE_MAX);
+        io::Read::read_to_string(&mut file, &mut text).ok()?;
+        SeenClock::from_text(&text)
+    }
+
+    fn write_clock(&self, clock: &SeenClock) -> io::Result<()> {
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(&self.dir, CLOCK_NEW, flags, Mode::RUSR | Mode::WUSR)?;
+        let mut file = File::from(file);
+        io::Write::write_all(&mut file, clock.to_text().as_bytes())?;
+        rustix::fs::fsync(&file).or_else(not_supported)?;
+        Ok(rustix::fs::renameat(&self.dir, CLOCK_NEW, &self.dir, CLOCK)?)
     }
 
     fn limit(&self, max: SizeLimit) -> u64 {

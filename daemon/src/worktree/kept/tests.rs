@@ -249,12 +249,44 @@ fn old_versions_go_with_their_day() {
     let mut rig = Rig::new();
     let place = rig.keep("p", "one");
     rig.kept.unpin(&place);
-    assert_eq!(rig.purge(Retention::default(), 29 * DAY).files, 0);
+    for day in [6, 12, 18, 24, 29] {
+        assert_eq!(rig.purge(Retention::default(), day * DAY).files, 0);
+    }
     assert_eq!(rig.purge(Retention::default(), 31 * DAY).files, 1);
     assert!(rig.kept.days().unwrap().is_empty());
     rig.keep("p", "two");
     rig.reopen();
     assert_eq!((rig.with("one").len(), rig.with("two").len()), (0, 1));
+}
+
+#[test]
+fn a_clock_that_leaps_by_years_takes_no_version_with_it() {
+    let mut rig = Rig::new();
+    let place = rig.keep("p", "one");
+    rig.kept.unpin(&place);
+    rig.purge(Retention::default(), Duration::ZERO);
+    // Forwards, over a restart, and as long as it stays there.
+    for day in [3650, 3651, 3670] {
+        rig.reopen();
+        assert_eq!(rig.purge(Retention::default(), day * DAY).files, 0);
+    }
+    // Set right again, it counts as before.
+    for day in [20, 27, 29] {
+        assert_eq!(rig.purge(Retention::default(), day * DAY).files, 0);
+    }
+    assert_eq!(rig.purge(Retention::default(), 31 * DAY).files, 1);
+    assert!(rig.kept.days().unwrap().is_empty());
+}
+
+#[test]
+fn what_is_kept_while_the_clock_is_years_behind_stays_when_it_is_set_right() {
+    let mut rig = Rig::new();
+    rig.purge(Retention::default(), 7300 * DAY);
+    let place = rig.keep("p", "one");
+    rig.kept.unpin(&place);
+    rig.reopen();
+    assert_eq!(rig.purge(Retention::default(), 7300 * DAY).files, 0);
+    assert_eq!(rig.purge(Retention::default(), 7306 * DAY).files, 0);
 }
 
 #[test]
