@@ -62,6 +62,12 @@ fn concurrent_edits_leave_one_winner_and_one_copy_everywhere() -> Result<()> {
         copy.starts_with("plan (conflict ") && copy.ends_with(").txt"),
         "{copy}"
     );
+    let history = group[0].ctl(["history", copy.as_ref()])?;
+    ensure!(
+        history.stderr.contains("syncctl history 'plan.txt'"),
+        "{}",
+        history.stderr
+    );
     ensure!(
         texts(&group, &tree)? == BTreeSet::from(["by anna".to_owned(), "by ben".to_owned()]),
         "{tree:?}"
