@@ -91,6 +91,11 @@ class Replay:
     def close(self):
         self.log.close()
 
+    def writes_from(self, address, begin, end):
+        """Returns the positions between `begin` and `end` after writes at or above an address."""
+        writes = (entry for entry in self.entries if entry.size and entry.at >= address)
+        return [entry.end for entry in writes if begin <= entry.end <= end]
+
     def _write(self, image, entry, start=0, size=None):
         size = entry.size - start if size is None else size
         self.log.seek(entry.data_at + start)

@@ -105,8 +105,7 @@ class User(threading.Thread):
         results = {path: number} if in_place else {path: number, name: None}
         act = self.oracle.begin(self.number, "write" if in_place else "save", results)
         full = self.full(name)
-        keeps_length = in_place and os.path.exists(full) and os.path.getsize(full) == len(data)
-        handle = os.open(full, os.O_WRONLY | os.O_CREAT | (0 if keeps_length else os.O_TRUNC), 0o644)
+        handle = os.open(full, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
         try:
             half = len(data) // 2
             os.write(handle, data[:half])
@@ -191,9 +190,8 @@ class User(threading.Thread):
 class Expected:
     """What must be in the folder of a host after a power cut at a position of the log."""
 
-    def __init__(self, acts, position, lossy):
-        """`lossy` is the number of the user whose disk lost what was not flushed."""
-        self.position, self.lossy, self.of_path = position, lossy, {}
+    def __init__(self, acts, position):
+        self.position, self.of_path = position, {}
         for act in acts:
             if act.start < position:
                 for path, number in act.results.items():
@@ -207,8 +205,8 @@ class Expected:
         return act.end > self.position
 
     def may_be_torn(self, path):
-        """The user of the disk that lost power did not say that the path's newest bytes are durable."""
-        return any(act.user == self.lossy and self.is_open(act) for act, _ in self.of_path.get(path, ()))
+        """Says whether a user was at work there when power was cut, or never says that it is done."""
+        return any(self.is_open(act) for act, _ in self.of_path.get(path, ()))
 
     def allowed(self, path):
         """Returns the numbers of what may stand at a path that one user wrote: the last durable result or a later
@@ -216,7 +214,8 @@ class Expected:
         allowed = {None}
         for act, number in self.of_path[path]:
             if self.is_open(act):
-                allowed.add(number)
+                # A save may stop while its bytes stand beside the path.
+                allowed |= {number, *act.results.values()}
             else:
                 allowed = {number}
         return allowed
