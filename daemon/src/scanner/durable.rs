@@ -24,30 +24,6 @@ use crate::root_dir::RootDir;
 /// Files and directories from which one `syncfs` is cheaper than an fsync for each.
 const SYNCFS_FROM: usize = 16;
 
-/// What the disk did not confirm.
-#[derive(Debug, Default)]
-pub(super) struct Refused {
-    /// Files and directories with the reason; `None` is the folder itself.
-    failed: BTreeMap<Option<RelPath>, io::Error>,
-    /// Files that are others by now.
-    replaced: BTreeSet<RelPath>,
-}
-
-impl Refused {
-    /// Returns why a change is not durable.
-    pub(super) fn reason(&self, path: &RelPath) -> Option<&io::Error> {
-        let dir = path.parent();
-        self.failed
-            .get(&Some(path.clone()))
-            .or_else(|| self.failed.get(&dir))
-    }
-
-    /// Says whether a file was replaced since it was hashed.
-    pub(super) fn is_replaced(&self, path: &RelPath) -> bool {
-        self.replaced.contains(path)
-    }
-}
-
 /// The one way to the disk, so that tests see what was synced, and can refuse it.
 #[derive(Debug, Default)]
 pub(super) struct Disk {
@@ -80,47 +56,56 @@ impl Disk {
         rustix::fs::syncfs(root.fd())
     }
 
-    /// Syncs what these changes tell of. Blocks as long as the disk needs.
-    pub(super) fn make_durable(&self, root: &RootDir, changes: &[LocalChange]) -> Refused {
+    /// Syncs what these changes tell of, and takes out and returns those that the disk did not confirm, with its reason,
+    /// or none if another entry stands there by now. Blocks as long as the disk needs.
+    pub(super) fn make_durable(
+        &self,
+        root: &RootDir,
+        changes: &mut Vec<LocalChange>,
+    ) -> Vec<(RelPath, Option<String>)> {
         let dirs: BTreeSet<Option<RelPath>> = changes.iter().map(|change| change.path.parent()).collect();
         let entries = changes.iter().filter(|change| has_more_than_a_name(change));
-        let mut refused = Refused::default();
-        if dirs.len() + entries.clone().count() >= SYNCFS_FROM && self.syncfs(root).is_ok() {
-            return refused;
+        if dirs.len() + entries.count() >= SYNCFS_FROM && self.syncfs(root).is_ok() {
+            return Vec::new();
         }
-        for change in entries {
-            match self.sync_entry(root, change) {
-                Ok(true) => {}
-                Ok(false) => drop(refused.replaced.insert(change.path.clone())),
-                Err(e) => drop(refused.failed.insert(Some(change.path.clone()), e)),
-            }
-        }
+        let mut failed_dirs = BTreeMap::new();
         for dir in dirs {
             if let Err(e) = self.sync_dir(root, dir.as_ref()) {
-                refused.failed.insert(dir, e);
+                failed_dirs.insert(dir, e.to_string());
             }
         }
+        let mut refused = Vec::new();
+        changes.retain(|change| {
+            let result = match failed_dirs.get(&change.path.parent()) {
+                Some(why) => Err(Some(why.clone())),
+                None if has_more_than_a_name(change) => self.sync_entry(root, change),
+                None => Ok(()),
+            };
+            result
+                .map_err(|why| refused.push((change.path.clone(), why)))
+                .is_ok()
+        });
         refused
     }
 
-    /// Syncs a file or directory; says whether it is still the one that was looked at.
-    fn sync_entry(&self, root: &RootDir, change: &LocalChange) -> io::Result<bool> {
-        let Some(after) = &change.after else {
-            return Ok(true);
-        };
+    /// Syncs a file or directory; the error is as in `make_durable`.
+    fn sync_entry(&self, root: &RootDir, change: &LocalChange) -> Result<(), Option<String>> {
+        let Some(after) = &change.after else { return Ok(()) };
         let opened = if after.entry.node.is_dir() {
             root.open_dir(Some(&change.path))
         } else {
             root.open_file(&change.path)
         };
+        let reason = |e: io::Error| Some(e.to_string());
         match opened {
             Ok(file) => {
-                self.sync(&file, root)?;
-                Ok(rustix::fs::fstat(&file)?.st_ino == after.print.ino)
+                self.sync(&file, root).map_err(reason)?;
+                let stat = rustix::fs::fstat(&file).map_err(|e| reason(e.into()))?;
+                (stat.st_ino == after.print.ino).then_some(()).ok_or(None)
             }
-            Err(e) if is_gone(&e) => Ok(false),
+            Err(e) if is_gone(&e) => Err(None),
             // Not ours to open; the whole file system is.
-            Err(_) => self.sync_all(root).map(|()| true),
+            Err(_) => self.sync_all(root).map_err(reason),
         }
     }
 

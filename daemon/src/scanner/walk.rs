@@ -508,29 +508,18 @@ impl<'a> Walk<'a> {
         if self.stopped() {
             return Ok(());
         }
-        self.keep_durable(&mut changes);
+        for (path, why) in self.scanner.disk.make_durable(&self.scanner.root, &mut changes) {
+            if let Some(why) = why {
+                self.name_problem(path.clone(), &format!("The disk does not take it: {why}"));
+            }
+            self.report.retry.push(path);
+        }
         // The folder may have been unmounted since a path was found absent.
         self.check_root()?;
         if !changes.is_empty() && !self.stopped() {
             (self.emit)(changes);
         }
         Ok(())
-    }
-
-    /// Leaves only those changes whose files and directories the disk has confirmed; the others are tried again.
-    fn keep_durable(&mut self, changes: &mut Vec<LocalChange>) {
-        let refused = self.scanner.disk.make_durable(&self.scanner.root, changes);
-        changes.retain(|change| {
-            let reason = refused.reason(&change.path);
-            if let Some(e) = reason {
-                self.name_problem(change.path.clone(), &format!("The disk does not take it: {e}"));
-            }
-            let is_kept = reason.is_none() && !refused.is_replaced(&change.path);
-            if !is_kept {
-                self.report.retry.push(change.path.clone());
-            }
-            is_kept
-        });
     }
 
     fn prove_gone(&mut self, mut change: LocalChange) -> Option<LocalChange> {
