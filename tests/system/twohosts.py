@@ -20,6 +20,10 @@ HEADER = 40
 OWN = ".p2p-sync"
 
 
+# Whoever ends a suite early has its mounts and daemons cleaned up all the same.
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+
+
 class Failed(Exception):
     """Something that must hold does not."""
 
