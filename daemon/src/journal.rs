@@ -246,7 +246,6 @@ impl JournalService {
         let recorded = intents.into_iter().map(|intent| Intent {
             action: IntentAction::Recorded,
             new: None,
-            staged: None,
             from: None,
             ..intent
         });

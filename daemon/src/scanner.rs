@@ -9,6 +9,9 @@
 //! looked at is a problem, not a deletion. Deletions are proven twice, and sent after the additions of the same scan
 //! (as far as `HELD_MAX`), so that both ends of a rename are seen together.
 //!
+//! What a change tells of is on the disk before it is told (`scanner/durable.rs`): a power cut never takes from this
+//! device what the others have from it.
+//!
 //! Of a file with several names only the one by which it was changed is hinted at; the others that the index knows are
 //! looked at with it.
 //!
@@ -17,6 +20,7 @@
 //!
 //! The scanner keeps no state: a crash loses nothing, the next scan starts anew.
 
+mod durable;
 mod hash;
 mod observe;
 mod walk;
@@ -30,6 +34,7 @@ use p2p_sync_core::engine::LocalChange;
 use p2p_sync_core::rel_path::RelPath;
 use p2p_sync_core::tree::Installed;
 
+use self::durable::Disk;
 use self::walk::Walk;
 use crate::ignore_rules::Rules;
 pub use crate::root_dir::Modes;
@@ -109,6 +114,7 @@ pub struct Scanner {
     modes: Modes,
     watch: Arc<dyn DirWatch>,
     rules: Arc<Rules>,
+    disk: Disk,
 }
 
 impl std::fmt::Debug for Scanner {
@@ -140,6 +146,7 @@ impl Scanner {
             modes,
             watch,
             rules,
+            disk: Disk::default(),
         })
     }
 

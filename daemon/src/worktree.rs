@@ -141,6 +141,9 @@ pub struct Worktree {
     /// Whether to behave as on a file system without `RENAME_EXCHANGE`.
     #[cfg(test)]
     plain: bool,
+    /// Whether the disk takes no mode or time of what stands in the folder.
+    #[cfg(test)]
+    refuses_meta: bool,
 }
 
 impl std::fmt::Debug for Worktree {
@@ -173,6 +176,8 @@ impl Worktree {
             hook: Mutex::new(None),
             #[cfg(test)]
             plain: false,
+            #[cfg(test)]
+            refuses_meta: false,
         })
     }
 

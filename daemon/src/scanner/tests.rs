@@ -650,3 +650,92 @@ fn a_file_that_was_changed_by_one_of_its_names_is_found_changed_by_all() {
     assert_eq!(rig.scan_paths(&["c/d"], Below::Changed).len(), 3);
     assert_eq!(rig.scan_paths(&["a/one", "b", "c/d"], Below::Changed), []);
 }
+
+/// Scans and hands over what was told together with the inodes that had been synced by then.
+fn scan_with_syncs(scanner: &Scanner) -> (Vec<(LocalChange, BTreeSet<u64>)>, ScanReport) {
+    let mut told = Vec::new();
+    let report = scanner
+        .scan_all(&AtomicBool::new(false), &mut |changes| {
+            let synced = scanner.disk.synced.lock().unwrap().clone();
+            told.extend(changes.into_iter().map(|change| (change, synced.clone())));
+        })
+        .unwrap();
+    (told, report)
+}
+
+fn ino(path: &Path) -> u64 {
+    fs::symlink_metadata(path).unwrap().ino()
+}
+
+#[test]
+fn what_is_told_is_on_the_disk_with_the_directory_it_lies_in() {
+    let rig = Rig::new();
+    rig.write("dir/file", "bytes");
+    symlink("nowhere", rig.path("link")).unwrap();
+    let (told, _) = scan_with_syncs(&rig.scanner());
+    assert_eq!(told.len(), 3);
+    for (change, synced) in told {
+        let path = rig.path(&change.path.to_string());
+        assert!(synced.contains(&ino(path.parent().unwrap())), "{}", change.path);
+        let is_link = path.is_symlink();
+        assert!(is_link || synced.contains(&ino(&path)), "{}", change.path);
+    }
+}
+
+#[test]
+fn a_deletion_is_on_the_disk_before_it_is_told_also_with_its_directory() {
+    let rig = Rig::new();
+    rig.write("dir/file", "bytes");
+    rig.scan();
+    fs::remove_dir_all(rig.path("dir")).unwrap();
+    let (told, _) = scan_with_syncs(&rig.scanner());
+    assert_eq!(told.len(), 2);
+    assert!(
+        told.iter()
+            .all(|(_, synced)| synced.contains(&ino(rig.dir.path())))
+    );
+}
+
+#[test]
+fn many_changes_cost_one_sync() {
+    let rig = Rig::new();
+    (0..40).for_each(|number| rig.write(&format!("file{number}"), "bytes"));
+    let (told, _) = scan_with_syncs(&rig.scanner());
+    assert_eq!(told.len(), 40);
+    assert!(told.iter().all(|(_, synced)| *synced == BTreeSet::from([0])));
+}
+
+#[test]
+fn what_the_disk_does_not_take_is_named_and_not_told() {
+    let rig = Rig::new();
+    rig.write("bad/inside", "bytes");
+    rig.write("file", "bytes");
+    rig.write("good", "bytes");
+    for refused in ["file", "bad"] {
+        let scanner = rig.scanner();
+        *scanner.disk.refuses.lock().unwrap() = Some(ino(&rig.path(refused)));
+        let (told, report) = scan_with_syncs(&scanner);
+        let told: Vec<String> = told.iter().map(|(change, _)| change.path.to_string()).collect();
+        let named: Vec<String> = report.problems.iter().map(|(path, _)| path.to_string()).collect();
+        let (expect_told, expect_named): (&[&str], &[&str]) = match refused {
+            "file" => (&["bad", "bad/inside", "good"], &["file"]),
+            _ => (&["file", "good"], &["bad", "bad/inside"]),
+        };
+        assert_eq!(
+            (told.len(), named),
+            (
+                expect_told.len(),
+                expect_named.iter().map(ToString::to_string).collect()
+            )
+        );
+        assert!(
+            expect_told.iter().all(|path| told.contains(&(*path).to_owned())),
+            "{told:?}"
+        );
+        assert!(
+            expect_named.iter().all(|path| report.retry.contains(&rel(path))),
+            "{:?}",
+            report.retry
+        );
+    }
+}

@@ -505,6 +505,15 @@ impl<'a> Walk<'a> {
                 }
             }
         }
+        if self.stopped() {
+            return Ok(());
+        }
+        for (path, why) in self.scanner.disk.make_durable(&self.scanner.root, &mut changes) {
+            if let Some(why) = why {
+                self.name_problem(path.clone(), &format!("The disk does not take it: {why}"));
+            }
+            self.report.retry.push(path);
+        }
         // The folder may have been unmounted since a path was found absent.
         self.check_root()?;
         if !changes.is_empty() && !self.stopped() {

@@ -424,7 +424,12 @@ impl Worktree {
                 Ok(print) => print,
                 // Its user changed it just now: what was moved is told, and the scanner sees the difference.
                 Err(Errno::STALE | Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => *from_expect,
-                Err(e) => return Err(Stop::Io("set mode and time", e.into())),
+                // What failed must not have happened, or it would look like the user's own doing.
+                Err(e) if slots::rename_new(&spot.dir, spot.name(), &source.dir, source.name()).is_ok() => {
+                    let outcome = InstallOutcome::Failed(format!("Cannot set mode and time: {e}"));
+                    return Ok(self.after_no_move(intent, &spot, session, replaced, outcome));
+                }
+                Err(_) => *from_expect,
             };
             session.touch_itself(&intent.path);
             return Ok(Effect {
@@ -440,14 +445,23 @@ impl Worktree {
             // What was moved is a save of that instant. If its place is taken by now, it is safe where it is.
             let _ = slots::rename_new(&spot.dir, spot.name(), &source.dir, source.name());
         }
-        if replaced.is_some() {
-            let slot = intent.tx.slot();
-            return Ok(Effect {
-                outcome,
-                ..self.return_removed(&slot, &spot, session)
-            });
+        Ok(self.after_no_move(intent, &spot, session, replaced, outcome))
+    }
+
+    /// Gives back what a move that came to nothing was to replace.
+    fn after_no_move(
+        &self,
+        intent: &Intent,
+        spot: &Spot<'_>,
+        session: &mut Session<'_>,
+        replaced: Option<Fingerprint>,
+        outcome: InstallOutcome,
+    ) -> Effect {
+        let effect = replaced.map(|_| self.return_removed(&intent.tx.slot(), spot, session));
+        Effect {
+            outcome: outcome.clone(),
+            ..effect.unwrap_or(Effect::of(outcome))
         }
-        Ok(Effect::of(outcome))
     }
 
     /// Takes what a move is to replace into the slot; the inner error is the end of the move.
@@ -507,6 +521,10 @@ pub(super) fn set_entry_meta(
     entry: &Entry,
     expect: &Fingerprint,
 ) -> Result<Fingerprint, Errno> {
+    #[cfg(test)]
+    if worktree.refuses_meta {
+        return Err(Errno::IO);
+    }
     match &entry.node {
         Node::Link { .. } => {
             meta::set_link(&spot.dir, spot.name(), entry.mtime_ns)?;

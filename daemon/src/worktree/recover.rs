@@ -150,13 +150,22 @@ impl Worktree {
         session: &mut Session<'_>,
         recovery: &mut Recovery,
     ) -> std::io::Result<()> {
-        let Intent { tx, path, expect, .. } = case.intent;
+        let Intent {
+            tx,
+            path,
+            expect,
+            staged,
+            ..
+        } = case.intent;
         if let (Some(old), None) = (expect, case.slot)
             && let Some(version) = self.own.kept.find_version(*tx, path)?
         {
+            // Where the old entry had its place back, it is the new one that was kept.
+            let now = self.root.lstat(&version)?.map(|stat| print_of(&stat).ino);
+            let kept = staged.as_ref().filter(|staged| Some(staged.ino) == now);
             recovery
                 .displaced
-                .extend(self.check_version(&version, old, path, session)?);
+                .extend(self.check_version(&version, kept.unwrap_or(old), path, session)?);
         }
         Ok(())
     }
@@ -291,6 +300,9 @@ impl Worktree {
                 Ok(None)
             }
             Some(print) if case.is_old(case.slot) => Ok(Some(print)),
+            Some(print) if case.intent.action == IntentAction::Recorded && case.is_new(case.slot) => {
+                Ok(Some(print))
+            }
             Some(_) => {
                 self.show(&slot, case.intent, session, recovery)?;
                 Ok(None)

@@ -555,6 +555,41 @@ fn files_move_and_take_their_mode_and_time() {
 }
 
 #[test]
+fn a_move_whose_mode_or_time_the_disk_refuses_did_not_happen() {
+    for over in [None, Some("there")] {
+        let mut rig = Rig::new();
+        rig.install_one(rig.put_bytes("from", "bytes"));
+        over.into_iter()
+            .for_each(|old| fs::write(rig.path("to"), old).unwrap());
+        rig.worktree.as_mut().unwrap().refuses_meta = true;
+        let outcome = rig.install_one(rig.move_job("from", "to", file_entry(b"bytes")));
+        assert!(matches!(outcome, InstallOutcome::Failed(_)), "{outcome:?}");
+        assert_eq!(rig.read("from"), "bytes");
+        assert_eq!(fs::read_to_string(rig.path("to")).ok().as_deref(), over);
+    }
+}
+
+#[test]
+fn what_was_taken_back_from_a_path_and_kept_is_nobodys_edit_after_a_crash() {
+    let mut rig = Rig::new();
+    rig.install_one(InstallJob {
+        path: rel("p"),
+        expect: None,
+        action: InstallAction::Put {
+            entry: dir_entry(),
+            keep: false,
+        },
+    });
+    fs::write(rig.path("p/child"), "user").unwrap();
+    let outcome = rig.install_one(rig.put_bytes("p", "new"));
+    assert!(matches!(outcome, InstallOutcome::NotEmpty(_)), "{outcome:?}");
+    rig.start();
+    let recovery = rig.wt().recover().unwrap();
+    assert_eq!(recovery.displaced, []);
+    assert_eq!(rig.read("p/child"), "user");
+}
+
+#[test]
 fn modes_are_given_as_the_folder_wants_them() {
     let rig = Rig::with(Modes::Exec);
     let mut exec = file_entry(b"x");
