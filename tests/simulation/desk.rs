@@ -9,8 +9,8 @@ use std::rc::Rc;
 use p2p_sync_core::access::Role;
 use p2p_sync_core::engine::{
     Command, CommandError, CommandId, DELETE_GUARD, EngineConfig, InboundId, Input, InstallAction,
-    InstallJob, InstallOutcome, InstallResult, LocalChange, Observed, Output, Recovered, Reply, Request,
-    RequestFailed, RequestId, Response, SyncEngine,
+    InstallJob, InstallOutcome, InstallResult, LocalChange, Observed, Output, Recovered, RecoveredInstall,
+    Reply, Request, RequestFailed, RequestId, Response, SyncEngine,
 };
 use p2p_sync_core::ids::{ContentHash, DeviceId, GroupId};
 use p2p_sync_core::rel_path::RelPath;
@@ -110,6 +110,11 @@ impl Desk {
 
     /// Ends an engine and starts it again from what is durable.
     pub(crate) fn restart(&mut self, index: usize) {
+        self.restart_after(index, vec![]);
+    }
+
+    /// As [`Desk::restart`], with installs that recovery found.
+    pub(crate) fn restart_after(&mut self, index: usize, installs: Vec<RecoveredInstall>) {
         for other in 0..self.seats.len() {
             if other != index {
                 self.disconnect(index, other);
@@ -118,7 +123,7 @@ impl Desk {
         let seat = &mut self.seats[index];
         seat.engine = SyncEngine::new(seat.config.clone(), seat.store.recover());
         seat.announced = None;
-        self.tell(index, Input::Start { installs: vec![] });
+        self.tell(index, Input::Start { installs });
     }
 
     /// Gives an input, and everybody what follows from it at once.

@@ -87,6 +87,12 @@ impl MemoryStore {
         self.pending.clear();
     }
 
+    /// Takes these tables instead of its own.
+    pub fn restore(&mut self, tables: Tables) {
+        self.durable = tables;
+        self.pending.clear();
+    }
+
     /// Returns how many batches are on their way.
     #[must_use]
     pub fn pending_len(&self) -> usize {
