@@ -265,6 +265,18 @@ impl JournalService {
     /// # Errors
     /// [`JournalError::Io`], [`JournalError::Broken`].
     pub fn done(&self, txs: &[Tx]) -> Result<(), JournalError> {
+        self.close(txs, Sync::Later)
+    }
+
+    /// Closes installs that did nothing, durably.
+    ///
+    /// # Errors
+    /// [`JournalError::Io`], [`JournalError::Broken`].
+    pub fn abandoned(&self, txs: &[Tx]) -> Result<(), JournalError> {
+        self.close(txs, Sync::Now)
+    }
+
+    fn close(&self, txs: &[Tx], sync: Sync) -> Result<(), JournalError> {
         let mut state = self.lock()?;
         let records: Vec<_> = txs
             .iter()
@@ -274,7 +286,7 @@ impl JournalService {
         if records.is_empty() {
             return Ok(());
         }
-        self.append(&mut state, &records, Sync::Later)
+        self.append(&mut state, &records, sync)
     }
 
     /// Returns the installs that the last run left open, in their order.

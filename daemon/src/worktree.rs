@@ -340,6 +340,7 @@ impl Worktree {
         }
         let failed = session.make_durable();
         let mut closed = Vec::new();
+        let mut unused = Vec::new();
         for ((job, staged), mut effect) in jobs.iter().zip(staged).zip(effects) {
             self.at(Step::Synced, &job.path);
             let done = matches!(effect.outcome, InstallOutcome::Done(_));
@@ -365,6 +366,8 @@ impl Worktree {
                         displaced,
                         content,
                     });
+                } else if effect.unused && intent.staged.is_some() {
+                    unused.push(intent);
                 } else if !effect.stuck {
                     closed.push(intent.tx);
                 }
@@ -376,6 +379,18 @@ impl Worktree {
         }
         if let Err(error) = self.journal.done(&closed) {
             tracing::warn!(%error, "Cannot close installs in the journal");
+        }
+        self.take_back(&unused);
+    }
+
+    /// Closes installs whose slots the folder never saw, and only then takes the slots back: an open intent whose slot is
+    /// gone means that it was put in place, and what a user put there before would pass for an edit of it.
+    fn take_back(&self, unused: &[Intent]) {
+        let txs: Vec<Tx> = unused.iter().map(|intent| intent.tx).collect();
+        match self.journal.abandoned(&txs) {
+            Ok(()) => unused.iter().for_each(|intent| self.unstage(intent)),
+            // Recovery drops the slots.
+            Err(error) => tracing::warn!(%error, "Cannot close installs in the journal"),
         }
     }
 
@@ -430,6 +445,8 @@ struct Effect {
     displaced: Option<Fingerprint>,
     /// A user's bytes are still in the slot: the intent must stay open.
     stuck: bool,
+    /// The folder never saw the slot: it goes when its intent is closed.
+    unused: bool,
 }
 
 impl Effect {
@@ -438,6 +455,7 @@ impl Effect {
             outcome,
             displaced: None,
             stuck: false,
+            unused: false,
         }
     }
 }

@@ -9,8 +9,8 @@ use std::rc::Rc;
 use p2p_sync_core::access::Role;
 use p2p_sync_core::engine::{
     Command, CommandError, CommandId, DELETE_GUARD, EngineConfig, InboundId, Input, InstallAction,
-    InstallJob, InstallOutcome, InstallResult, LocalChange, Observed, Output, Recovered, Reply, Request,
-    RequestFailed, RequestId, Response, ScanNo, SyncEngine,
+    InstallJob, InstallOutcome, InstallResult, LocalChange, Observed, Output, Recovered, RecoveredInstall,
+    Reply, Request, RequestFailed, RequestId, Response, ScanNo, SyncEngine,
 };
 use p2p_sync_core::ids::{ContentHash, DeviceId, GroupId};
 use p2p_sync_core::rel_path::RelPath;
@@ -115,11 +115,20 @@ impl Desk {
 
     /// Ends an engine and starts it again from what is durable.
     pub(crate) fn restart(&mut self, index: usize) {
-        self.restart_expecting(index, 0);
+        self.restart_with(index, vec![], 0);
     }
 
-    /// The same, with so many own events as something else than the store knows of.
+    /// As [`Desk::restart`], with installs that recovery found.
+    pub(crate) fn restart_after(&mut self, index: usize, installs: Vec<RecoveredInstall>) {
+        self.restart_with(index, installs, 0);
+    }
+
+    /// As [`Desk::restart`], with so many own events as something else than the store knows of.
     pub(crate) fn restart_expecting(&mut self, index: usize, own_events: u64) {
+        self.restart_with(index, vec![], own_events);
+    }
+
+    fn restart_with(&mut self, index: usize, installs: Vec<RecoveredInstall>, own_events: u64) {
         for other in 0..self.seats.len() {
             if other != index {
                 self.disconnect(index, other);
@@ -129,7 +138,7 @@ impl Desk {
         seat.engine = SyncEngine::new(seat.config.clone(), seat.store.recover());
         seat.engine.expect_own_events(own_events);
         seat.announced = None;
-        self.tell(index, Input::Start { installs: vec![] });
+        self.tell(index, Input::Start { installs });
     }
 
     /// Gives an input, and everybody what follows from it at once.

@@ -11,7 +11,6 @@ use p2p_sync_core::ignore::IgnoreRules;
 use p2p_sync_core::rel_path::RelPath;
 use p2p_sync_tests::sim::disk::Kind;
 use p2p_sync_tests::sim::plan::Plan;
-use p2p_sync_tests::sim::rng::Rng;
 use p2p_sync_tests::sim::trace::Sink;
 use p2p_sync_tests::sim::world::World;
 
@@ -57,7 +56,7 @@ struct Rig {
 /// Runs a case both ways.
 fn both_ways(case: impl Fn(&mut Rig)) {
     for restarts in [false, true] {
-        let world = World::with_plan(Plan::quiet(2), Rng::new(7), Sink::Drop, Vec::new());
+        let world = World::with_plan(Plan::quiet(2), Sink::Drop, Vec::new());
         let mut rig = Rig {
             world,
             restarts,

@@ -13,6 +13,7 @@
 //! | 18 the folder is what the ledger says, on all devices | `equal_trees` |
 //! | 19 an idle group is silent | `silence` |
 //! | all who were invited are in, and every question is answered | `answered` |
+//! | 30 no event blames a user for an install | `not_blamed` |
 //! | strangers learn nothing | `strangers` |
 //! | many deletions that nobody saw are not published unasked | `guarded` |
 //! | no byte of a user's is lost | `users_bytes` |
@@ -27,11 +28,13 @@ mod equal_trees;
 mod forward;
 mod guarded;
 mod idempotent;
+mod not_blamed;
 mod nothing_vanishes;
 mod silence;
 mod strangers;
 mod users_bytes;
 
+use p2p_sync_tests::sim::plan::Plan;
 use p2p_sync_tests::sim::trace::Sink;
 use p2p_sync_tests::sim::world::{Observer, World};
 
@@ -52,15 +55,19 @@ const AT_REST: [(&str, Check); 10] = [
 ];
 
 fn observers() -> Vec<Box<dyn Observer>> {
-    vec![Box::new(durable_first::DurableFirst), Box::new(guarded::Guarded)]
+    vec![
+        Box::new(durable_first::DurableFirst),
+        Box::new(guarded::Guarded),
+        Box::new(not_blamed::NotBlamed),
+    ]
 }
 
-/// Runs a seed and checks everything.
+/// Runs a plan and checks everything.
 ///
 /// # Errors
-/// The first property that does not hold, in words.
-pub(crate) fn run(seed: u64, sink: Sink) -> Result<World, String> {
-    let mut world = World::new(seed, sink, observers());
+/// The first property that does not hold, in words that begin with its name.
+pub(crate) fn run(plan: Plan, sink: Sink) -> Result<World, String> {
+    let mut world = World::with_plan(plan, sink, observers());
     world.run()?;
     for (name, check) in AT_REST {
         check(&world).map_err(|reason| format!("{name}: {reason}"))?;

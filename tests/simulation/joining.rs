@@ -83,6 +83,34 @@ fn a_device_that_knows_of_no_group_is_told_by_who_admitted_it() {
 }
 
 #[test]
+fn a_device_that_the_first_neighbour_may_not_admit_asks_the_others() {
+    let mut desk = Desk::new(3, true);
+    let tell = |desk: &mut Desk, index: usize, other: usize| {
+        let (device, group) = (desk.seats[other].id(), desk.seats[other].group());
+        desk.tell(index, Input::LanPeer { device, group });
+    };
+    // The third waits for the first, which is brought into the second's group as one that may admit nobody.
+    tell(&mut desk, 2, 0);
+    desk.pass(4_000);
+    let ticket = desk.invite(1, Role::Editor);
+    desk.connect(0, 1);
+    desk.command(0, Command::Join { ticket });
+    desk.pass(10_000);
+    assert_eq!(desk.seats[0].group(), desk.seats[1].group());
+    assert_eq!(desk.seats[2].group(), None);
+    // What it asks the one that may admit it gets lost for a while.
+    let heals_at = desk.now_ms() + 1_000;
+    let clock = desk.clock();
+    desk.loses_question = Box::new(move |_, asked, _| asked == 1 && clock.get() < heals_at);
+    desk.connect(0, 2);
+    desk.connect(1, 2);
+    tell(&mut desk, 2, 0);
+    tell(&mut desk, 2, 1);
+    desk.pass(30_000);
+    assert_together(&desk);
+}
+
+#[test]
 fn two_devices_with_groups_of_their_own_stay_apart() {
     let mut desk = Desk::new(2, true);
     desk.pass(30_000);

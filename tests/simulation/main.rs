@@ -1,5 +1,8 @@
-//! Random runs of simulated groups, each checked against the invariants, and each run twice: the same seed must give
-//! the same trace.
+//! Random runs of simulated groups, each checked against the invariants; of some the trace is compared with that of a
+//! second run: the same seed must give the same.
+//!
+//! A run that once failed is kept: by its seed as long as that means the same, or as a file in `kept/`, as
+//! `simulate --shrink SEED` prints it.
 
 mod desk;
 mod explaining;
@@ -12,16 +15,22 @@ mod joining;
 mod leaving;
 mod pausing;
 mod publishing;
+mod recovering;
 mod restored;
 
+use std::path::Path;
+
+use p2p_sync_tests::sim::plan::{Draw, Plan};
 use p2p_sync_tests::sim::trace::Sink;
 
-/// Seeds in each of the tests below; two of them run at a time on two cores.
-const SEEDS_PER_TEST: u64 = 250;
+/// Seeds in each of the tests below; two of them run at a time on two cores, all in about a minute.
+const SEEDS_PER_TEST: u64 = 1_000;
+/// Of so many seeds one is run twice.
+const TWICE_EVERY: u64 = 25;
 
 /// Seeds that once failed, with what they showed. A change of the simulation gives a seed another meaning; then it is one
 /// more seed like any other.
-const KEPT: [u64; 7] = [
+const KEPT: [u64; 9] = [
     7_771,   // the deletion of a conflict copy was held, and forgotten when its version was wanted elsewhere
     20_467,  // an edited conflict copy of a `.git` path stood in the way of the same copy
     101_725, // a source of a move that was not made was never let go
@@ -29,11 +38,48 @@ const KEPT: [u64; 7] = [
     203_452, // a content was dropped before the install that copies it; a rescue to a place below a file
     501_826, // an install of a former group was taken for one of the joined group, and undone
     510_936, // a temporary file was dropped for a rescue that failed, while another path's bytes were replaced
+    550,     // an install gave way to a user's file, and was taken for done after a crash
+    2_110,   // a file that an install moved away was taken for deleted by its user after a crash
+];
+
+/// Seeds that show faults which are not mended yet.
+const OPEN: [u64; 4] = [
+    584,   // a conflict copy's bytes go to the old versions after two crashes and a power cut
+    2_424, // an install is published as its user's edit
+    3_028, // as 584
+    3_330, // a conflict copy moved over its original, and the original's mode set, while another edits the original
 ];
 
 #[test]
 fn kept_seeds_hold_all_invariants() {
     KEPT.into_iter().for_each(check_seed);
+}
+
+#[test]
+fn kept_plans_hold_all_invariants() {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("simulation/kept");
+    let files: Vec<_> = std::fs::read_dir(dir)
+        .unwrap()
+        .map(|file| file.unwrap().path())
+        .collect();
+    assert!(!files.is_empty());
+    for path in files {
+        let plan: Plan = std::fs::read_to_string(&path).unwrap().parse().unwrap();
+        if let Err(reason) = invariants::run(plan, Sink::Drop) {
+            panic!(
+                "{}: {reason}\nsee it with: simulate --plan FILE --trace",
+                path.display()
+            );
+        }
+    }
+}
+
+#[test]
+fn seeds_of_open_faults_still_fail() {
+    for seed in OPEN {
+        let mended = invariants::run(Draw::default().plan(seed), Sink::Drop).is_ok();
+        assert!(!mended, "seed {seed} holds now: move it from OPEN to KEPT");
+    }
 }
 
 #[test]
@@ -57,13 +103,18 @@ fn seeds_of_the_fourth_quarter_hold_all_invariants() {
 }
 
 fn check(quarter: u64) {
-    (quarter * SEEDS_PER_TEST..(quarter + 1) * SEEDS_PER_TEST).for_each(check_seed);
+    let seeds = quarter * SEEDS_PER_TEST..(quarter + 1) * SEEDS_PER_TEST;
+    seeds.filter(|seed| !OPEN.contains(seed)).for_each(check_seed);
 }
 
 fn check_seed(seed: u64) {
-    let hash = || invariants::run(seed, Sink::Drop).map(|world| world.trace().hash());
+    let twice = seed.is_multiple_of(TWICE_EVERY);
+    let sink = if twice { Sink::Hash } else { Sink::Drop };
+    let hash = || invariants::run(Draw::default().plan(seed), sink).map(|world| world.trace().hash());
     let first = hash().unwrap_or_else(|reason| {
-        panic!("seed {seed}: {reason}\nsee it with: simulate --from {seed} --seeds 1 --trace");
+        panic!("seed {seed}: {reason}\nmake it smaller with: simulate --shrink {seed}");
     });
-    assert_eq!(hash(), Ok(first), "seed {seed} runs another way the second time");
+    if twice {
+        assert_eq!(hash(), Ok(first), "seed {seed} runs another way the second time");
+    }
 }

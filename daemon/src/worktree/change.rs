@@ -93,8 +93,10 @@ impl Worktree {
             Err(Stop::Outcome(outcome)) => outcome,
             Err(Stop::Io(action, e)) => InstallOutcome::Failed(format!("Cannot {action}: {e}")),
         };
-        self.unstage(intent);
-        Effect::of(outcome)
+        Effect {
+            unused: true,
+            ..Effect::of(outcome)
+        }
     }
 
     fn spot<'p>(&self, path: &'p RelPath, session: &mut Session<'_>) -> Result<Spot<'p>, Stop> {

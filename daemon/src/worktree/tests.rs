@@ -1093,6 +1093,27 @@ fn a_crash_between_exchange_and_put_back_keeps_the_users_save() {
 }
 
 #[test]
+fn an_install_that_gave_way_to_a_new_file_is_not_taken_for_done_after_a_crash() {
+    quiet_panics();
+    let mut rig = Rig::new();
+    let job = rig.put_bytes("p", "new");
+    let path = rig.path("p");
+    rig.hook(move |step, _| match step {
+        Step::Checked => save(path.clone(), "save")(),
+        Step::Synced => panic!("killed"),
+        _ => {}
+    });
+    let jobs = [job];
+    std::panic::catch_unwind(AssertUnwindSafe(|| rig.wt().install(&jobs))).unwrap_err();
+    rig.start();
+    let recovery = rig.wt().recover().unwrap();
+    // Else the user's file would pass for an edit of what he never saw.
+    assert_eq!(recovery.installs, []);
+    assert_eq!(rig.read("p"), "save");
+    settle(&mut rig, recovery);
+}
+
+#[test]
 fn a_token_that_never_comes_back_is_recovered() {
     let mut rig = Rig::new();
     fs::write(rig.path("p"), "old").unwrap();

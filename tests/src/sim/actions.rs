@@ -6,7 +6,7 @@ use std::fmt;
 use p2p_sync_core::ids::ContentHash;
 use p2p_sync_core::rel_path::RelPath;
 
-use super::disk::{FakeDisk, Kind};
+use super::disk::{FakeDisk, Kind, Place};
 use super::rng::Rng;
 
 /// Few paths, so that users get into each other's way; one below `.git`, whose copies lie elsewhere.
@@ -64,6 +64,8 @@ pub struct Hand<'a> {
     pub device: usize,
     /// Modification times to be had, nanoseconds.
     pub now_ns: i64,
+    /// Writes that are made durable at once, of a hundred.
+    pub syncs: u64,
 }
 
 impl Hand<'_> {
@@ -97,6 +99,65 @@ impl Hand<'_> {
             84..88 => self.touch(rng),
             _ => self.handle_copy(rng),
         }
+    }
+
+    /// Does one thing at a path where an install is under way; `open` is where a program finds the file that it opened
+    /// there before.
+    pub fn meddle(&mut self, path: &RelPath, open: Option<&Place>, rng: &mut Rng) -> Option<Action> {
+        let mtime = self.disk.lstat(path).map(|inode| inode.mtime_ns);
+        if (path.is_own() || is_copy(path)) && mtime.is_none() {
+            // Nobody makes files in the daemon's own directory, or with the name of a copy that he has not seen yet.
+            return None;
+        }
+        match rng.below(12) {
+            0..3 => {
+                let bytes = self.fresh(rng);
+                self.write_file(path, bytes, rng)
+            }
+            3 => self.extend(path, rng),
+            4 | 5 => self.remove(path),
+            6 => self.move_to(path, &some_path(rng)),
+            7 => {
+                let from = self.some_entry(rng)?;
+                self.move_to(&from, path)
+            }
+            8 => {
+                let mode = match self.disk.lstat(path)?.kind {
+                    Kind::Dir => DIR_MODES[1],
+                    Kind::File(_) => FILE_MODES[rng.index(2)],
+                    Kind::Link(_) => return None,
+                };
+                self.disk.set_meta(path, mode, mtime?);
+                done(format!("chmod {path}"), vec![path.clone()])
+            }
+            9 => {
+                let mode = self.disk.lstat(path).filter(|inode| !inode.is_dir())?.mode;
+                self.disk.set_meta(path, mode, self.now_ns);
+                done(format!("touch {path}"), vec![path.clone()])
+            }
+            10 => {
+                self.remove(path);
+                self.disk.create(path, Kind::Dir, 0o755, 0);
+                let bytes = self.fresh(rng);
+                self.write_file(&path.join(b"in").ok()?, bytes, rng)
+            }
+            _ => self.write_open(open?, rng),
+        }
+    }
+
+    /// A program goes on writing to a file that was taken away under it.
+    fn write_open(&mut self, place: &Place, rng: &mut Rng) -> Option<Action> {
+        let Kind::File(mut bytes) = self.disk.at(place)?.kind.clone() else {
+            return None;
+        };
+        let old = bytes.clone();
+        bytes.extend(b" + ");
+        bytes.extend(self.fresh(rng));
+        self.users.give_up(&old);
+        self.users.remember(&bytes, self.device);
+        let what = format!("write to {place:?} = {:?}", String::from_utf8_lossy(&bytes));
+        self.disk.write_at(place, bytes, self.now_ns);
+        done(what, Vec::new())
     }
 
     fn create_or_save(&mut self, rng: &mut Rng) -> Option<Action> {
@@ -229,6 +290,7 @@ impl Hand<'_> {
                 }
                 if rng.percent(50) {
                     self.disk.write(path, bytes, self.now_ns);
+                    self.maybe_sync(path, rng);
                     return done(what, vec![path.clone()]);
                 }
             }
@@ -236,7 +298,14 @@ impl Hand<'_> {
         }
         self.disk
             .create(path, Kind::File(bytes), FILE_MODES[rng.index(2)], self.now_ns);
+        self.maybe_sync(path, rng);
         done(what, vec![path.clone()])
+    }
+
+    fn maybe_sync(&mut self, path: &RelPath, rng: &mut Rng) {
+        if rng.percent(self.syncs) {
+            self.disk.sync(&Place::Folder(path.clone()));
+        }
     }
 
     fn move_to(&mut self, from: &RelPath, to: &RelPath) -> Option<Action> {

@@ -4,19 +4,18 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use ed25519_dalek::SigningKey;
-use p2p_sync_core::engine::{
-    Batch, BatchNo, EngineConfig, Input, InstallJob, InstallResult, RecoveredInstall, ScanNo, Status,
-    SyncEngine, Write,
-};
+use p2p_sync_core::engine::{BatchNo, EngineConfig, Input, ScanNo, Status, SyncEngine};
 use p2p_sync_core::ids::{DeviceId, GroupId};
 use p2p_sync_core::ignore::{IgnoreNothing, IgnoreRules};
 use p2p_sync_core::rel_path::RelPath;
 use p2p_sync_core::time::{BootInstant, Now};
-use p2p_sync_core::tree::{Fingerprint, Installed};
+use p2p_sync_core::tree::{Installed, Node};
 
-use super::disk::{FakeDisk, Inode};
+use super::disk::FakeDisk;
+use super::journal::FakeJournal;
 use super::rng::Rng;
-use super::store::MemoryStore;
+use super::store::{MemoryStore, Tables};
+use super::worktree::{Died, Recovery, Round, Unfinished, Watched, Worktree};
 
 /// Deletions of one scan that are published without asking; folders are small here.
 const DELETE_GUARD: usize = 2;
@@ -42,16 +41,22 @@ pub struct Device {
     pub disk: FakeDisk,
     /// Which paths it leaves alone.
     pub rules: Arc<dyn IgnoreRules>,
-    /// Installs that happened on disk, until the store knows.
-    pub journal: Vec<JournalEntry>,
+    /// Installs that are open.
+    pub journal: FakeJournal,
     /// Who may use the members' protocols.
     pub members: BTreeSet<DeviceId>,
     /// What it tells the local network; `None`: nothing.
     pub announced: Option<Option<GroupId>>,
     /// Devices that it keeps dialling.
     pub dials: BTreeSet<usize>,
-    /// Installs asked for and not yet answered, in order.
-    pub installs: VecDeque<InstallRound>,
+    /// What the thread that changes the folder has still to do, in order.
+    pub tasks: VecDeque<Task>,
+    /// Installs whose record is not durable yet, with the batch that has it.
+    pub unfinished: VecDeque<(BatchNo, Vec<Unfinished>)>,
+    /// Old versions that a program may still be writing to.
+    pub watched: VecDeque<Watched>,
+    /// What goes wrong between two steps of an install.
+    pub ambushes: Vec<Ambush>,
     /// Paths that a full scan has still to look at.
     pub scan: Option<VecDeque<RelPath>>,
     /// Which scan that is.
@@ -60,29 +65,57 @@ pub struct Device {
     pub reports: VecDeque<Input>,
     /// The newest batch the engine has asked for in this run.
     pub last_batch: BatchNo,
+    /// The newest batch that is durable in this run.
+    pub durable_batch: BatchNo,
     /// Its clock's error in milliseconds.
     pub skew_ms: i64,
     /// What stood at paths whose deletion was held, as long as they are gone and the user has not answered.
     pub guarded: BTreeMap<RelPath, Installed>,
-    boot_offset_ms: u64,
+    /// What its user ever had in his folder by his own doing; `None`: nobody can say any more.
+    pub stood: Option<BTreeSet<Node>>,
+    /// An old copy of its database.
+    pub backup: Option<Tables>,
+    /// Its share of chance.
+    pub dice: Rng,
+    /// What its boot clock shows at the start of the run, milliseconds; less than nothing after a restart of the machine.
+    boot_offset_ms: i64,
 }
 
-/// One `Output::Install` in the doing.
-#[derive(Debug, Default)]
-pub struct InstallRound {
-    /// What is still to be done.
-    pub jobs: VecDeque<InstallJob>,
-    /// What came of the others.
-    pub results: Vec<InstallResult>,
+/// What the thread that changes the folder is asked to do.
+#[derive(Debug)]
+pub enum Task {
+    /// Install.
+    Install(Round),
+    /// The store has recorded installs: say so in the journal.
+    Record(Vec<Unfinished>),
+    /// Then keep what they replaced.
+    Finish(Vec<Unfinished>),
 }
 
-/// An install in the journal.
-#[derive(Debug, Clone)]
-pub struct JournalEntry {
-    /// What is told to the engine after a crash.
-    pub install: RecoveredInstall,
-    /// The first batch that can record it; `None` until the engine was told of the install.
-    pub told: Option<BatchNo>,
+/// What goes wrong after some more steps of installs.
+#[derive(Debug, Clone, Copy)]
+pub struct Ambush {
+    /// Steps until then.
+    pub steps: u64,
+    /// What happens.
+    pub what: AmbushKind,
+}
+
+/// See [`Ambush`].
+#[derive(Debug, Clone, Copy)]
+pub enum AmbushKind {
+    /// A user changes the path.
+    Meddle {
+        /// From which it is drawn.
+        seed: u64,
+    },
+    /// The daemon dies.
+    Die {
+        /// Until when, milliseconds.
+        until: u64,
+        /// Whether the machine dies with it.
+        power: bool,
+    },
 }
 
 impl Device {
@@ -100,18 +133,25 @@ impl Device {
             store: MemoryStore::default(),
             disk: FakeDisk::default(),
             rules: Arc::new(IgnoreNothing),
-            journal: Vec::new(),
+            journal: FakeJournal::default(),
             members: BTreeSet::new(),
             announced: None,
             dials: BTreeSet::new(),
-            installs: VecDeque::new(),
+            tasks: VecDeque::new(),
+            unfinished: VecDeque::new(),
+            watched: VecDeque::new(),
+            ambushes: Vec::new(),
             scan: None,
             scan_no: ScanNo::default(),
             reports: VecDeque::new(),
             last_batch: BatchNo(0),
+            durable_batch: BatchNo(0),
             skew_ms,
             guarded: BTreeMap::new(),
-            boot_offset_ms: rng.below(1_000_000),
+            stood: Some(BTreeSet::new()),
+            backup: None,
+            dice: Rng::new(rng.bits()),
+            boot_offset_ms: i64::try_from(rng.below(1_000_000)).unwrap_or(0),
         }
     }
 
@@ -120,7 +160,7 @@ impl Device {
     pub fn now(&self, time_ms: u64) -> Now {
         let wall = EPOCH_MS + i64::try_from(time_ms).unwrap_or(0) + self.skew_ms;
         Now {
-            boot: BootInstant::from_millis(time_ms + self.boot_offset_ms),
+            boot: BootInstant::from_millis(time_ms.saturating_add_signed(self.boot_offset_ms)),
             wall_ms: u64::try_from(wall).unwrap_or(0),
         }
     }
@@ -128,85 +168,118 @@ impl Device {
     /// Returns when, in the run's time, this device reaches an instant.
     #[must_use]
     pub const fn time_of(&self, instant: BootInstant) -> u64 {
-        instant.as_millis().saturating_sub(self.boot_offset_ms)
+        instant
+            .as_millis()
+            .saturating_add_signed(self.boot_offset_ms.saturating_neg())
     }
 
-    /// Makes the engine of a new run and returns what recovery found.
-    pub fn start(&mut self, rng: &mut Rng) -> Vec<RecoveredInstall> {
+    /// Returns the folder with its journal, to do something to them.
+    pub fn worktree(&mut self, time_ms: u64) -> Worktree<'_> {
+        self.disk.set_time(time_ms);
+        self.disk.set_by_user(false);
+        Worktree {
+            disk: &mut self.disk,
+            journal: &mut self.journal,
+        }
+    }
+
+    /// Looks at what the last run left half done, and makes the engine of a new run.
+    ///
+    /// # Errors
+    /// [`Died`] after so many `intents`: then it does not run.
+    pub fn start(&mut self, time_ms: u64, intents: Option<u64>) -> Result<Recovery, Died> {
+        let recovery = self.worktree(time_ms).recover(intents)?;
         self.run += 1;
         self.last_batch = BatchNo(0);
+        self.durable_batch = BatchNo(0);
         let config = EngineConfig {
             secret: self.secret,
             name: format!("device {}", self.index),
-            seed: rng.bytes32(),
+            seed: self.dice.bytes32(),
             trust_lan: self.trust_lan,
             delete_guard: Some(DELETE_GUARD),
         };
         self.engine = Some(SyncEngine::new(config, self.store.recover()));
-        let journal = std::mem::take(&mut self.journal);
-        let unknown: Vec<JournalEntry> = journal.into_iter().filter(|entry| self.is_news(entry)).collect();
-        let found = unknown.iter().map(|entry| entry.install.clone()).collect();
-        self.journal = unknown;
-        for entry in &mut self.journal {
-            entry.told = Some(BatchNo(1));
-        }
-        found
-    }
-
-    /// Says whether the store does not know of an install.
-    fn is_news(&self, entry: &JournalEntry) -> bool {
-        let row = self.store.durable().installed.get(&entry.install.path);
-        let stored: Option<Fingerprint> = row.map(|row| row.print);
-        stored != entry.install.now.as_ref().map(|(_, print)| *print)
+        Ok(recovery)
     }
 
     /// The daemon dies; `survivors` of the batches on their way became durable.
-    pub fn crash(&mut self, survivors: usize, keep_temporary: bool) {
+    pub fn crash(&mut self, survivors: usize) {
         self.engine = None;
         self.run += 1;
         self.store.crash(survivors);
         self.members.clear();
         self.announced = None;
         self.dials.clear();
-        self.installs.clear();
+        self.tasks.clear();
+        self.unfinished.clear();
+        self.watched.clear();
         self.scan = None;
         self.reports.clear();
-        if !keep_temporary {
-            self.disk.sweep();
+    }
+
+    /// The machine dies: what is not on the disk is lost, and the boot clock begins anew. Returns what users lost.
+    pub fn power_cut(&mut self, time_ms: u64) -> super::disk::Loss {
+        let before = self.disk.tree().clone();
+        self.disk.set_time(time_ms);
+        self.journal.power_cut(&mut self.dice);
+        let loss = self.disk.power_cut(&mut self.dice);
+        if loss.of_users {
+            // What is back, or torn, is as its user left it.
+            let changed = self.disk.tree().iter();
+            let changed = changed.filter(|(path, inode)| before.get(*path) != Some(inode));
+            let changed: Vec<Node> = changed.map(|(_, inode)| inode.entry().node).collect();
+            self.stood
+                .iter_mut()
+                .for_each(|stood| stood.extend(changed.clone()));
         }
+        let since_boot = self.dice.between(2_000, 60_000);
+        let offset = since_boot.wrapping_sub(time_ms).cast_signed();
+        self.boot_offset_ms = offset;
+        loss
     }
 
-    /// Notes that the engine is told of all installs done so far, sources of moves included.
-    pub fn told(&mut self) {
-        let next = BatchNo(self.last_batch.0 + 1);
-        for entry in &mut self.journal {
-            entry.told.get_or_insert(next);
+    /// State and key are lost; the folder stays.
+    pub fn lose_state(&mut self) {
+        self.secret = self.dice.bytes32();
+        self.id = DeviceId::new(SigningKey::from_bytes(&self.secret).verifying_key().to_bytes());
+        self.store = MemoryStore::default();
+        self.backup = None;
+        self.guarded.clear();
+        self.stood = None;
+    }
+
+    /// The database becomes an old copy of itself, if there is one.
+    pub fn restore_backup(&mut self) -> bool {
+        let Some(tables) = self.backup.clone() else {
+            return false;
+        };
+        self.store.restore(tables);
+        self.guarded.clear();
+        self.stood = None;
+        true
+    }
+
+    /// Notes what a user has at these paths, and below them, by his own doing.
+    pub fn note_user(&mut self, paths: &[RelPath]) {
+        let below = paths.iter().flat_map(|path| self.disk.below(path));
+        let all: BTreeSet<RelPath> = paths.iter().cloned().chain(below).collect();
+        let stand = all
+            .into_iter()
+            .filter_map(|path| Some(self.disk.lstat(&path)?.entry().node));
+        let mut stand: Vec<Node> = stand.collect();
+        if paths.is_empty() {
+            // He wrote to a file that was taken away under him.
+            let places = self.disk.own_places();
+            stand.extend(
+                places
+                    .iter()
+                    .filter_map(|place| Some(self.disk.at(place)?.entry().node)),
+            );
         }
-    }
-
-    /// Drops from the journal what a durable batch records.
-    pub fn forget_recorded(&mut self, batch: &Batch) {
-        let recorded = |path: &RelPath| {
-            let mut writes = batch.writes.iter();
-            writes.any(|write| matches!(write, Write::Installed(written, _) if written == path))
-        };
-        self.journal.retain(|entry| {
-            let could = entry.told.is_some_and(|first| first <= batch.no);
-            !(could && recorded(&entry.install.path))
-        });
-    }
-
-    /// Notes an install on disk.
-    pub fn journal_path(&mut self, path: &RelPath) {
-        let now = self
-            .disk
-            .lstat(path)
-            .map(|inode: &Inode| (inode.entry(), inode.print()));
-        let install = RecoveredInstall {
-            path: path.clone(),
-            now,
-        };
-        self.journal.push(JournalEntry { install, told: None });
+        self.stood
+            .iter_mut()
+            .for_each(|stood| stood.extend(stand.clone()));
     }
 
     /// Notes whose deletion is held.

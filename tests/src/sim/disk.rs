@@ -1,20 +1,27 @@
-//! A file system in memory with inode numbers and times, on which users and the daemon work.
+//! A file system in memory with inode numbers and times, on which users and the daemon work, and which knows what a power
+//! cut would leave of it (`disk/power.rs`).
 //!
-//! Installs are compare-and-swap on the [`Fingerprint`], as `engine::io` documents. Change times come from a counter
-//! that never repeats, so an entry that was touched never looks untouched.
+//! Change times come from a counter that never repeats, so an entry that was touched never looks untouched.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod files;
+mod power;
 
-use p2p_sync_core::engine::{InstallAction, InstallJob, InstallOutcome};
+use std::collections::BTreeMap;
+
 use p2p_sync_core::ids::ContentHash;
 use p2p_sync_core::rel_path::RelPath;
 use p2p_sync_core::tree::{Entry, Fingerprint, Node};
 
+pub use files::Place;
+use files::{Files, Op};
+use power::Cache;
+pub use power::Loss;
+
+use super::rng::Rng;
+
 const FILE: u32 = 0o100_000;
 const DIR: u32 = 0o040_000;
 const LINK: u32 = 0o120_000;
-/// Mode of a directory that an install makes on its way.
-const PARENT_MODE: u32 = 0o755;
 const LINK_MODE: u32 = 0o777;
 
 /// What an entry is and holds.
@@ -43,14 +50,17 @@ pub struct Inode {
     pub ctime_ns: i64,
 }
 
-/// A device's disk: the folder, the temporary directory, and what was put aside.
+/// A device's disk: the folder, the temporary directory with the slots of installs, and old versions.
 #[derive(Debug, Clone, Default)]
 pub struct FakeDisk {
-    tree: BTreeMap<RelPath, Inode>,
+    files: Files,
+    cache: Cache,
     temporary: BTreeMap<ContentHash, Vec<u8>>,
-    put_aside: BTreeSet<ContentHash>,
     next_ino: u64,
     ticks: i64,
+    now_ms: u64,
+    /// Whether it is a user who changes something at the moment.
+    by_user: bool,
 }
 
 impl Inode {
@@ -70,6 +80,12 @@ impl Inode {
             ctime_ns: if is_dir { 0 } else { self.ctime_ns },
             mode: kind | self.mode,
         }
+    }
+
+    /// Says whether it is a directory.
+    #[must_use]
+    pub fn is_dir(&self) -> bool {
+        self.kind == Kind::Dir
     }
 
     /// Returns the entry as a scanner describes it.
@@ -95,38 +111,62 @@ impl Inode {
 }
 
 impl FakeDisk {
-    /// Returns all entries in byte order of their paths.
+    /// Returns all entries of the folder in byte order of their paths.
     #[must_use]
     pub const fn tree(&self) -> &BTreeMap<RelPath, Inode> {
-        &self.tree
+        &self.files.folder
     }
 
     /// Returns what stands at a path.
     #[must_use]
     pub fn lstat(&self, path: &RelPath) -> Option<&Inode> {
-        self.tree.get(path)
+        self.files.folder.get(path)
     }
 
-    /// Returns the bytes of a content, wherever they lie in folder or temporary directory.
+    /// Returns what stands at a place.
+    #[must_use]
+    pub fn at(&self, place: &Place) -> Option<&Inode> {
+        self.files.get(place)
+    }
+
+    /// Returns the places of slots and versions that are taken.
+    #[must_use]
+    pub fn own_places(&self) -> Vec<Place> {
+        self.files.own().map(|(place, _)| place.clone()).collect()
+    }
+
+    /// Returns the bytes of a content, wherever they lie.
     #[must_use]
     pub fn bytes_of(&self, content: &ContentHash) -> Option<Vec<u8>> {
-        let held = |inode: &&Inode| inode.entry().node.content() == Some(*content);
-        let in_tree = self.tree.values().find(held).and_then(|inode| match &inode.kind {
+        let own = self.files.own().map(|(_, inode)| inode);
+        let mut all = self.files.folder.values().chain(own);
+        let held = all.find(|inode| inode.entry().node.content() == Some(*content));
+        let held = held.and_then(|inode| match &inode.kind {
             Kind::File(bytes) => Some(bytes.clone()),
             Kind::Dir | Kind::Link(_) => None,
         });
-        in_tree.or_else(|| self.temporary.get(content).cloned())
+        held.or_else(|| self.temporary.get(content).cloned())
     }
 
-    /// Says whether a content lies among what was put aside before it was replaced.
+    /// Says whether a content lies among old versions or in a slot.
     #[must_use]
     pub fn put_aside(&self, content: &ContentHash) -> bool {
-        self.put_aside.contains(content)
+        let mut own = self.files.own();
+        own.any(|(_, inode)| inode.entry().node.content() == Some(*content))
     }
 
     /// Puts fetched bytes into the temporary directory.
     pub fn fetched(&mut self, bytes: Vec<u8>) {
         self.temporary.insert(ContentHash::of(&bytes), bytes);
+    }
+
+    /// Returns the bytes of a temporary file; takes it away unless they are copied.
+    pub fn use_content(&mut self, content: &ContentHash, copy: bool) -> Option<Vec<u8>> {
+        if copy {
+            self.temporary.get(content).cloned()
+        } else {
+            self.temporary.remove(content)
+        }
     }
 
     /// Throws temporary files away.
@@ -136,7 +176,7 @@ impl FakeDisk {
         }
     }
 
-    /// Empties the temporary directory, as recovery may.
+    /// Empties the temporary directory of all but slots.
     pub fn sweep(&mut self) {
         self.temporary.clear();
     }
@@ -144,196 +184,132 @@ impl FakeDisk {
     /// Returns the paths below a directory, deepest last.
     #[must_use]
     pub fn below(&self, dir: &RelPath) -> Vec<RelPath> {
-        self.tree
-            .keys()
-            .filter(|path| path.is_below(dir))
-            .cloned()
-            .collect()
+        let all = self.files.folder.keys();
+        all.filter(|path| path.is_below(dir)).cloned().collect()
+    }
+
+    /// Says whether nothing lies below a place.
+    #[must_use]
+    pub fn is_empty_dir(&self, place: &Place) -> bool {
+        self.files.is_empty_dir(place)
     }
 
     /// Says whether something can be made at this path: all above it are directories.
     #[must_use]
     pub fn has_parent(&self, path: &RelPath) -> bool {
         path.ancestors()
-            .all(|dir| self.tree.get(&dir).is_some_and(|inode| inode.kind == Kind::Dir))
+            .all(|dir| self.lstat(&dir).is_some_and(Inode::is_dir))
     }
 
-    /// A user makes an entry, or puts one in the place of what is there (a new inode, as editors do).
+    /// Sets the clock by which changes become durable.
+    pub const fn set_time(&mut self, now_ms: u64) {
+        self.now_ms = now_ms;
+    }
+
+    /// Says who makes the next changes.
+    pub const fn set_by_user(&mut self, by_user: bool) {
+        self.by_user = by_user;
+    }
+
+    /// Somebody makes an entry, or puts one in the place of what is there (a new inode, as editors do).
     pub fn create(&mut self, path: &RelPath, kind: Kind, mode: u32, mtime_ns: i64) {
+        self.make(Place::Folder(path.clone()), kind, mode, mtime_ns);
+    }
+
+    /// As [`FakeDisk::create`], wherever.
+    pub fn make(&mut self, place: Place, kind: Kind, mode: u32, mtime_ns: i64) {
         let inode = self.inode(kind, mode, mtime_ns);
-        self.tree.insert(path.clone(), inode);
+        self.apply(Op::Make(place, inode));
     }
 
     /// A user writes into a file in place.
     pub fn write(&mut self, path: &RelPath, bytes: Vec<u8>, mtime_ns: i64) {
+        self.write_at(&Place::Folder(path.clone()), bytes, mtime_ns);
+    }
+
+    /// As [`FakeDisk::write`], wherever; a program that has a file open writes to it though it was moved.
+    pub fn write_at(&mut self, place: &Place, bytes: Vec<u8>, mtime_ns: i64) {
         let ctime_ns = self.tick();
-        if let Some(inode) = self.tree.get_mut(path) {
-            inode.kind = Kind::File(bytes);
-            inode.mtime_ns = mtime_ns;
-            inode.ctime_ns = ctime_ns;
-        }
+        let Some(ino) = self.at(place).map(|inode| inode.ino) else {
+            return;
+        };
+        self.apply(Op::Write {
+            ino,
+            bytes,
+            mtime_ns,
+            ctime_ns,
+        });
     }
 
     /// Somebody sets mode and modification time.
     pub fn set_meta(&mut self, path: &RelPath, mode: u32, mtime_ns: i64) {
         let ctime_ns = self.tick();
-        if let Some(inode) = self.tree.get_mut(path) {
-            inode.mode = mode;
-            inode.mtime_ns = mtime_ns;
-            inode.ctime_ns = ctime_ns;
-        }
+        let Some(ino) = self.lstat(path).map(|inode| inode.ino) else {
+            return;
+        };
+        self.apply(Op::Meta {
+            ino,
+            mode,
+            mtime_ns,
+            ctime_ns,
+        });
     }
 
-    /// A user removes an entry and all below it.
+    /// Somebody removes an entry and all below it.
     pub fn remove_all(&mut self, path: &RelPath) {
-        self.tree
-            .retain(|other, _| other != path && !other.is_below(path));
+        self.remove(Place::Folder(path.clone()));
+    }
+
+    /// As [`FakeDisk::remove_all`], wherever.
+    pub fn remove(&mut self, place: Place) {
+        if self.at(&place).is_some() {
+            self.apply(Op::Remove(place));
+        }
     }
 
     /// A user renames an entry, with all below it, to where nothing or no directory is.
     pub fn rename(&mut self, from: &RelPath, to: &RelPath) {
-        let ctime_ns = self.tick();
-        let moved: Vec<RelPath> = self
-            .tree
-            .keys()
-            .filter(|path| *path == from || path.is_below(from))
-            .cloned()
-            .collect();
-        for path in moved {
-            let Some(mut inode) = self.tree.remove(&path) else {
-                continue;
-            };
-            let mut target = to.as_bytes().to_vec();
-            target.extend_from_slice(&path.as_bytes()[from.as_bytes().len()..]);
-            if path == *from {
-                inode.ctime_ns = ctime_ns;
-            }
-            if let Ok(target) = RelPath::parse(target) {
-                self.tree.insert(target, inode);
-            }
-        }
+        self.remove_all(to);
+        self.rename_new(Place::Folder(from.clone()), Place::Folder(to.clone()));
     }
 
-    /// The daemon does one install.
-    pub fn install(&mut self, job: &InstallJob) -> InstallOutcome {
-        match &job.action {
-            InstallAction::Put { entry, keep } => self.put(job, entry, *keep),
-            InstallAction::SetMeta { entry } => {
-                if !self.is_as(&job.path, job.expect.as_ref()) || job.expect.is_none() {
-                    return InstallOutcome::Changed;
-                }
-                self.set_meta(&job.path, entry.mode, entry.mtime_ns);
-                self.done(&job.path)
-            }
-            InstallAction::Move {
-                from,
-                from_expect,
-                entry,
-            } => self.move_here(job, from, from_expect, entry),
-            InstallAction::Remove => self.remove(job),
-        }
-    }
-
-    fn put(&mut self, job: &InstallJob, entry: &Entry, keep: bool) -> InstallOutcome {
-        if !self.is_as(&job.path, job.expect.as_ref()) {
-            return InstallOutcome::Changed;
-        }
-        let here = self.tree.get(&job.path).map(|inode| inode.kind.clone());
-        if here == Some(Kind::Dir) && entry.node.is_dir() {
-            self.set_meta(&job.path, entry.mode, 0);
-            return self.done(&job.path);
-        }
-        if here == Some(Kind::Dir) && !self.below(&job.path).is_empty() {
-            return InstallOutcome::NotEmpty(self.below(&job.path));
-        }
-        let (kind, mode) = match &entry.node {
-            Node::Dir => (Kind::Dir, entry.mode),
-            Node::Link { target } => (Kind::Link(target.clone()), LINK_MODE),
-            Node::File { size: 0, .. } => (Kind::File(Vec::new()), entry.mode),
-            Node::File { content, .. } => {
-                let bytes = if keep {
-                    self.temporary.get(content).cloned()
-                } else {
-                    self.temporary.remove(content)
-                };
-                let Some(bytes) = bytes else {
-                    return InstallOutcome::ContentMissing;
-                };
-                (Kind::File(bytes), entry.mode)
-            }
-        };
-        if !self.make_parents(&job.path) {
-            return InstallOutcome::Changed;
-        }
-        self.take_out(&job.path);
-        self.create(&job.path, kind, mode, entry.mtime_ns);
-        self.done(&job.path)
-    }
-
-    fn move_here(
-        &mut self,
-        job: &InstallJob,
-        from: &RelPath,
-        from_expect: &Fingerprint,
-        entry: &Entry,
-    ) -> InstallOutcome {
-        if !self.is_as(&job.path, job.expect.as_ref()) || !self.is_as(from, Some(from_expect)) {
-            return InstallOutcome::Changed;
-        }
-        if !self.below(&job.path).is_empty() {
-            return InstallOutcome::NotEmpty(self.below(&job.path));
-        }
-        if !self.make_parents(&job.path) {
-            return InstallOutcome::Changed;
-        }
-        self.take_out(&job.path);
-        self.rename(from, &job.path);
-        self.set_meta(&job.path, entry.mode, entry.mtime_ns);
-        self.done(&job.path)
-    }
-
-    fn remove(&mut self, job: &InstallJob) -> InstallOutcome {
-        if !self.is_as(&job.path, job.expect.as_ref()) {
-            return InstallOutcome::Changed;
-        }
-        if !self.below(&job.path).is_empty() {
-            return InstallOutcome::NotEmpty(self.below(&job.path));
-        }
-        self.take_out(&job.path);
-        InstallOutcome::Done(None)
-    }
-
-    /// Makes the directories above a path; `false` if one of them is something else.
-    fn make_parents(&mut self, path: &RelPath) -> bool {
-        let above: Vec<RelPath> = path.ancestors().collect();
-        if above
-            .iter()
-            .any(|dir| self.tree.get(dir).is_some_and(|inode| inode.kind != Kind::Dir))
-        {
+    /// Renames without replacing; `false` if nothing is at the first place or something at the second.
+    pub fn rename_new(&mut self, from: Place, to: Place) -> bool {
+        if self.at(&from).is_none() || self.at(&to).is_some() {
             return false;
         }
-        for dir in above.iter().rev() {
-            if !self.tree.contains_key(dir) {
-                self.create(dir, Kind::Dir, PARENT_MODE, 0);
-            }
-        }
+        let ctime_ns = self.tick();
+        self.apply(Op::Rename(from, to, ctime_ns));
         true
     }
 
-    fn take_out(&mut self, path: &RelPath) {
-        if let Some(inode) = self.tree.remove(path)
-            && let Some(content) = inode.entry().node.content()
-        {
-            self.put_aside.insert(content);
+    /// Exchanges what stands at two places; `false` if one is empty.
+    pub fn exchange(&mut self, a: Place, b: Place) -> bool {
+        if self.at(&a).is_none() || self.at(&b).is_none() {
+            return false;
         }
+        let ctime_ns = self.tick();
+        self.apply(Op::Exchange(a, b, ctime_ns));
+        true
     }
 
-    fn is_as(&self, path: &RelPath, expect: Option<&Fingerprint>) -> bool {
-        self.tree.get(path).map(Inode::print).as_ref() == expect
+    /// Makes what stands at a place durable, and with it all names.
+    pub fn sync(&mut self, place: &Place) {
+        let ino = self.at(place).map(|inode| inode.ino);
+        self.cache.sync(ino, self.now_ms);
     }
 
-    fn done(&self, path: &RelPath) -> InstallOutcome {
-        InstallOutcome::Done(self.tree.get(path).map(Inode::print))
+    /// The power fails.
+    pub fn power_cut(&mut self, rng: &mut Rng) -> Loss {
+        let (files, loss) = self.cache.power_cut(self.now_ms, rng);
+        self.files = files;
+        self.temporary.clear();
+        loss
+    }
+
+    fn apply(&mut self, op: Op) {
+        self.files.apply(op.clone());
+        self.cache.note(op, self.now_ms, self.by_user);
     }
 
     fn inode(&mut self, kind: Kind, mode: u32, mtime_ns: i64) -> Inode {
@@ -366,68 +342,11 @@ mod tests {
         RelPath::parse(s).unwrap()
     }
 
-    fn put(disk: &FakeDisk, at: &str, node: Node) -> InstallJob {
-        InstallJob {
-            path: path(at),
-            expect: disk.lstat(&path(at)).map(Inode::print),
-            action: InstallAction::Put {
-                entry: Entry {
-                    node,
-                    mode: 0o644,
-                    mtime_ns: 7,
-                },
-                keep: false,
-            },
+    fn text(disk: &FakeDisk, name: &str) -> Option<String> {
+        match &disk.lstat(&path(name))?.kind {
+            Kind::File(bytes) => Some(String::from_utf8(bytes.clone()).unwrap()),
+            Kind::Dir | Kind::Link(_) => None,
         }
-    }
-
-    fn file(bytes: &[u8]) -> Node {
-        Node::File {
-            content: ContentHash::of(bytes),
-            size: bytes.len() as u64,
-        }
-    }
-
-    #[test]
-    fn an_install_over_an_edit_changes_nothing() {
-        let mut disk = FakeDisk::default();
-        disk.create(&path("a"), Kind::File(b"1".to_vec()), 0o644, 1);
-        disk.fetched(b"2".to_vec());
-        let job = put(&disk, "a", file(b"2"));
-        disk.write(&path("a"), b"3".to_vec(), 1);
-        assert_eq!(disk.install(&job), InstallOutcome::Changed);
-        let again = put(&disk, "a", file(b"2"));
-        assert!(matches!(disk.install(&again), InstallOutcome::Done(Some(_))));
-        assert!(disk.put_aside(&ContentHash::of(b"3")));
-        let third = put(&disk, "a", file(b"2"));
-        assert_eq!(disk.install(&third), InstallOutcome::ContentMissing);
-    }
-
-    #[test]
-    fn a_directory_goes_only_when_it_is_empty() {
-        let mut disk = FakeDisk::default();
-        disk.create(&path("d"), Kind::Dir, 0o755, 0);
-        disk.create(&path("d/x"), Kind::File(vec![]), 0o644, 0);
-        let job = InstallJob {
-            path: path("d"),
-            expect: disk.lstat(&path("d")).map(Inode::print),
-            action: InstallAction::Remove,
-        };
-        let held = InstallOutcome::NotEmpty(vec![path("d/x")]);
-        assert_eq!(disk.install(&job), held);
-        disk.remove_all(&path("d/x"));
-        assert_eq!(disk.install(&job), InstallOutcome::Done(None));
-    }
-
-    #[test]
-    fn parents_are_made_but_files_do_not_become_directories() {
-        let mut disk = FakeDisk::default();
-        disk.create(&path("f"), Kind::File(vec![]), 0o644, 0);
-        let deep = put(&disk, "p/q/r", file(b""));
-        assert!(matches!(disk.install(&deep), InstallOutcome::Done(Some(_))));
-        assert_eq!(disk.lstat(&path("p/q")).unwrap().kind, Kind::Dir);
-        let under = put(&disk, "f/x", file(b""));
-        assert_eq!(disk.install(&under), InstallOutcome::Changed);
     }
 
     #[test]
@@ -438,5 +357,40 @@ mod tests {
         disk.rename(&path("d"), &path("e"));
         assert_eq!(disk.below(&path("e")), [path("e/x")]);
         assert!(disk.lstat(&path("d")).is_none());
+        disk.make(Place::Slot(1), Kind::Dir, 0o700, 0);
+        assert!(disk.exchange(Place::Slot(1), Place::Folder(path("e"))));
+        assert!(!disk.is_empty_dir(&Place::Slot(1)) && disk.is_empty_dir(&Place::Folder(path("e"))));
+    }
+
+    #[test]
+    fn a_power_cut_leaves_what_was_synced_and_the_names_before_it() {
+        for seed in 0..100 {
+            let mut disk = FakeDisk::default();
+            disk.set_by_user(true);
+            disk.create(&path("synced"), Kind::File(b"synced".to_vec()), 0o644, 0);
+            disk.create(&path("torn"), Kind::File(b"torn".to_vec()), 0o644, 0);
+            disk.sync(&Place::Folder(path("synced")));
+            disk.create(&path("late"), Kind::File(b"late".to_vec()), 0o644, 0);
+            disk.remove_all(&path("synced"));
+            let loss = disk.power_cut(&mut Rng::new(seed));
+            if disk.lstat(&path("synced")).is_some() {
+                assert_eq!(text(&disk, "synced").as_deref(), Some("synced"));
+            } else {
+                assert!(disk.lstat(&path("late")).is_some(), "names come in order");
+            }
+            let torn = text(&disk, "torn").unwrap();
+            assert!("torn".starts_with(&torn));
+            assert_eq!(loss.contents.contains(&ContentHash::of(b"torn")), torn != "torn");
+        }
+    }
+
+    #[test]
+    fn after_half_a_minute_everything_is_durable() {
+        let mut disk = FakeDisk::default();
+        disk.create(&path("a"), Kind::File(b"1".to_vec()), 0o644, 0);
+        disk.write(&path("a"), b"22".to_vec(), 1);
+        disk.set_time(30_000);
+        assert!(disk.power_cut(&mut Rng::new(1)).contents.is_empty());
+        assert_eq!(text(&disk, "a").as_deref(), Some("22"));
     }
 }

@@ -1,52 +1,54 @@
-//! What a seed means: who takes part, what goes wrong, and when.
+//! A run as data: who takes part, what users do, what goes wrong, and when.
+//!
+//! A plan is drawn from a seed (`plan/draw.rs`), can be written down and read again (`plan/text.rs`), and can be made
+//! smaller while it still fails (`plan/shrink.rs`). Each [`Happening`] stands for itself: what it does follows from its
+//! own numbers, so that leaving one out changes the others as little as possible. All other chance (how long messages
+//! take, which are lost) comes from the plan's seed, by a stream of its own for each device and each pair of devices.
+
+mod draw;
+mod shrink;
+mod text;
+
+use std::collections::BTreeSet;
 
 use p2p_sync_core::access::Role;
 
-use super::rng::Rng;
+pub use draw::Draw;
+pub use shrink::shrink;
 
 /// One minute in milliseconds.
 const MINUTE_MS: u64 = 60_000;
-/// Devices that take part at most; more find nothing that four do not, and cost time.
-const DEVICES_MAX: u64 = 4;
-/// What users do at most.
-const ACTIONS_MAX: u64 = 60;
-/// How far a clock may jump: ten years.
-const JUMP_MAX_MS: u64 = 10 * 365 * 24 * 60 * MINUTE_MS;
 
 /// A run, before it starts.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
+    /// From which all that the plan does not name is drawn.
+    pub seed: u64,
     /// How the devices take part.
     pub devices: Vec<DevicePlan>,
+    /// What happens to them.
+    pub happenings: Vec<Happening>,
     /// Whether devices find each other without being told an address.
     pub lan: bool,
     /// Whether devices admit each other without tickets.
     pub trust_lan: bool,
     /// Whether somebody who is no member talks to the devices.
     pub stranger: bool,
-    /// When the faults begin, milliseconds. Devices that admit each other without tickets get some quiet first: those
-    /// that found each other's groups too late would stay apart for good.
+    /// When messages begin to be lost, milliseconds. Devices that admit each other without tickets get some quiet first:
+    /// those that found each other's groups too late would stay apart for good.
     pub faults_from_ms: u64,
     /// When the faults end, milliseconds.
     pub span_ms: u64,
-    /// When who does something.
-    pub actions: Vec<(u64, usize)>,
-    /// Which cables are cut: from, until, between whom.
-    pub cuts: Vec<(u64, u64, usize, usize)>,
-    /// Who dies: when, until when.
-    pub crashes: Vec<(u64, u64, usize)>,
-    /// Who empties his folder: when. Nothing happens while his daemon runs.
-    pub emptied: Vec<(u64, usize)>,
-    /// Whose clock jumps: when, by how many milliseconds.
-    pub jumps: Vec<(u64, usize, i64)>,
     /// Messages lost, of a hundred.
     pub loss: u64,
-    /// Broadcasts that arrive twice, of a hundred.
+    /// Broadcasts that arrive twice, of a hundred; half of those long after, maybe over another connection.
     pub duplicates: u64,
     /// Changes that the watcher misses, of a hundred.
     pub missed_hints: u64,
     /// Fetches that fail for no good reason, of a hundred.
     pub bad_fetches: u64,
+    /// Writes that users make durable at once, of a hundred.
+    pub user_syncs: u64,
     /// The longest a message takes, milliseconds.
     pub delay_max_ms: u64,
     /// The longest that what the scanner saw takes to reach the engine, milliseconds.
@@ -56,7 +58,7 @@ pub struct Plan {
 }
 
 /// How one device takes part.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DevicePlan {
     /// When its daemon starts first, milliseconds.
     pub start_ms: u64,
@@ -68,6 +70,154 @@ pub struct DevicePlan {
     pub files: u64,
     /// How far its clock is off, milliseconds.
     pub skew_ms: i64,
+}
+
+/// One thing that happens. Times are milliseconds since the start of the run; devices are named by their places.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Happening {
+    /// A user does something.
+    User {
+        /// When.
+        at: u64,
+        /// Whose user.
+        device: usize,
+        /// From which it is drawn.
+        seed: u64,
+    },
+    /// A user does something at the path of an install, between two of its steps.
+    Meddle {
+        /// From when on.
+        at: u64,
+        /// Whose user.
+        device: usize,
+        /// How many steps of installs he lets pass before.
+        steps: u64,
+        /// From which it is drawn.
+        seed: u64,
+    },
+    /// A cable is cut.
+    Cut {
+        /// When.
+        at: u64,
+        /// When it is mended.
+        until: u64,
+        /// One end.
+        a: usize,
+        /// The other end.
+        b: usize,
+    },
+    /// Messages get through in one direction only.
+    OneWay {
+        /// When.
+        at: u64,
+        /// When it ends.
+        until: u64,
+        /// Who is not heard.
+        from: usize,
+        /// Who does not hear.
+        to: usize,
+    },
+    /// Messages between two devices take long.
+    Slow {
+        /// When.
+        at: u64,
+        /// When it ends.
+        until: u64,
+        /// One end.
+        a: usize,
+        /// The other end.
+        b: usize,
+        /// How long at most, milliseconds.
+        delay: u64,
+    },
+    /// A daemon dies.
+    Crash {
+        /// When.
+        at: u64,
+        /// When it is started again.
+        until: u64,
+        /// Whose.
+        device: usize,
+        /// After how many steps of installs from then on; 0: at once.
+        steps: u64,
+        /// Whether the machine dies, and with it what is not yet on its disk.
+        power: bool,
+    },
+    /// A user empties his folder. Nothing happens while his daemon runs.
+    Empty {
+        /// When.
+        at: u64,
+        /// Whose.
+        device: usize,
+    },
+    /// A clock jumps.
+    Jump {
+        /// When.
+        at: u64,
+        /// Whose.
+        device: usize,
+        /// By how many milliseconds.
+        by: i64,
+    },
+    /// A device's state and key are lost while the folder stays; its user pairs it anew. Nothing happens while its
+    /// daemon runs.
+    Lose {
+        /// When.
+        at: u64,
+        /// Whose.
+        device: usize,
+    },
+    /// A copy of a device's database is made, to which [`Happening::Restore`] goes back.
+    Backup {
+        /// When.
+        at: u64,
+        /// Whose.
+        device: usize,
+    },
+    /// A device's database becomes that of the last copy, while the folder stays. Nothing happens while its daemon runs.
+    Restore {
+        /// When.
+        at: u64,
+        /// Whose.
+        device: usize,
+    },
+}
+
+impl Happening {
+    /// Returns when it happens, or begins.
+    #[must_use]
+    pub const fn at(&self) -> u64 {
+        match self {
+            Self::User { at, .. }
+            | Self::Meddle { at, .. }
+            | Self::Cut { at, .. }
+            | Self::OneWay { at, .. }
+            | Self::Slow { at, .. }
+            | Self::Crash { at, .. }
+            | Self::Empty { at, .. }
+            | Self::Jump { at, .. }
+            | Self::Lose { at, .. }
+            | Self::Backup { at, .. }
+            | Self::Restore { at, .. } => *at,
+        }
+    }
+
+    /// Returns the devices that it happens to.
+    #[must_use]
+    pub fn devices(&self) -> BTreeSet<usize> {
+        match *self {
+            Self::User { device, .. }
+            | Self::Meddle { device, .. }
+            | Self::Crash { device, .. }
+            | Self::Empty { device, .. }
+            | Self::Jump { device, .. }
+            | Self::Lose { device, .. }
+            | Self::Backup { device, .. }
+            | Self::Restore { device, .. } => BTreeSet::from([device]),
+            Self::Cut { a, b, .. } | Self::Slow { a, b, .. } => BTreeSet::from([a, b]),
+            Self::OneWay { from, to, .. } => BTreeSet::from([from, to]),
+        }
+    }
 }
 
 impl Plan {
@@ -82,130 +232,22 @@ impl Plan {
             skew_ms: 0,
         };
         Self {
+            seed: 0,
             devices: (0..count).map(device).collect(),
+            happenings: Vec::new(),
             lan: false,
             trust_lan: false,
             stranger: false,
             faults_from_ms: 0,
             span_ms: MINUTE_MS,
-            actions: Vec::new(),
-            cuts: Vec::new(),
-            crashes: Vec::new(),
-            jumps: Vec::new(),
-            emptied: Vec::new(),
             loss: 0,
             duplicates: 0,
             missed_hints: 0,
             bad_fetches: 0,
+            user_syncs: 100,
             delay_max_ms: 20,
             report_delay_max_ms: 20,
             commit_max_ms: 20,
-        }
-    }
-
-    /// Draws a plan.
-    #[must_use]
-    pub fn draw(rng: &mut Rng) -> Self {
-        let count = rng.between(2, DEVICES_MAX + 1);
-        let trust_lan = rng.percent(20);
-        let span_ms = rng.between(1, 5) * MINUTE_MS;
-        let calm = rng.percent(25);
-        let devices = (0..count)
-            .map(|index| DevicePlan::draw(rng, index, trust_lan, span_ms))
-            .collect();
-        let mut plan = Self {
-            devices,
-            lan: trust_lan || rng.percent(60),
-            trust_lan,
-            stranger: !trust_lan && rng.percent(30),
-            faults_from_ms: if trust_lan { 20_000 } else { 0 },
-            span_ms,
-            actions: Vec::new(),
-            cuts: Vec::new(),
-            crashes: Vec::new(),
-            emptied: Vec::new(),
-            jumps: Vec::new(),
-            loss: if calm { 0 } else { rng.below(15) },
-            duplicates: rng.below(20),
-            missed_hints: [0, 10, 100][rng.index(3)],
-            bad_fetches: if calm { 0 } else { rng.below(20) },
-            delay_max_ms: [20, 300, 3_000][rng.index(3)],
-            report_delay_max_ms: [0, 20, 500][rng.index(3)],
-            commit_max_ms: [5, 100, 1_500][rng.index(3)],
-        };
-        if trust_lan {
-            // It is a local network: whoever waits 20 s in vain founds a group of his own.
-            plan.delay_max_ms = plan.delay_max_ms.min(300);
-            plan.commit_max_ms = plan.commit_max_ms.min(100);
-        }
-        plan.draw_actions(rng);
-        if !calm {
-            plan.draw_faults(rng);
-        }
-        plan
-    }
-
-    /// Half of what users do comes in bursts on several devices at once.
-    fn draw_actions(&mut self, rng: &mut Rng) {
-        let count = rng.between(5, ACTIONS_MAX + 1);
-        let mut at = rng.below(self.span_ms);
-        for _ in 0..count {
-            at = if rng.percent(50) {
-                (at + rng.below(500)).min(self.span_ms)
-            } else {
-                rng.below(self.span_ms)
-            };
-            self.actions.push((at, rng.index(self.devices.len())));
-        }
-    }
-
-    fn draw_faults(&mut self, rng: &mut Rng) {
-        let last = self.devices.len() as u64;
-        let earliest = self.faults_from_ms;
-        for _ in 0..rng.below(6) {
-            let (a, b) = (rng.below(last), rng.below(last));
-            let from = rng.between(earliest, self.span_ms);
-            if a != b {
-                let until = from + rng.below(MINUTE_MS);
-                self.cuts.push((from, until, rng_index(a), rng_index(b)));
-            }
-        }
-        for _ in 0..rng.below(6) {
-            let from = rng.between(earliest, self.span_ms);
-            let until = from + rng.below(MINUTE_MS / 2);
-            let device = rng_index(rng.below(last));
-            self.crashes.push((from, until, device));
-            if rng.percent(30) {
-                self.emptied.push((rng.between(from, until + 1), device));
-            }
-        }
-        if rng.percent(30) {
-            let jump = i64::try_from(rng.below(2 * JUMP_MAX_MS)).unwrap_or(0);
-            let jump = jump - i64::try_from(JUMP_MAX_MS).unwrap_or(0);
-            self.jumps
-                .push((rng.below(self.span_ms), rng_index(rng.below(last)), jump));
-        }
-    }
-}
-
-fn rng_index(index: u64) -> usize {
-    usize::try_from(index).unwrap_or(0)
-}
-
-impl DevicePlan {
-    fn draw(rng: &mut Rng, index: u64, trust_lan: bool, span_ms: u64) -> Self {
-        let late = rng.percent(30);
-        let join_ms = if late {
-            rng.below(span_ms / 2)
-        } else {
-            rng.below(5_000)
-        };
-        Self {
-            start_ms: rng.below(2_000),
-            join_ms: (index > 0 && !trust_lan).then_some(join_ms),
-            role: [Role::Editor, Role::Editor, Role::Admin][rng.index(3)],
-            files: if rng.percent(50) { rng.below(6) } else { 0 },
-            skew_ms: i64::try_from(rng.below(10_000)).unwrap_or(0) - 5_000,
         }
     }
 }

@@ -99,6 +99,12 @@ impl MemoryStore {
         tables.settings.insert(COMPARE.to_owned(), Vec::new());
     }
 
+    /// Takes these tables instead of its own.
+    pub fn restore(&mut self, tables: Tables) {
+        self.durable = tables;
+        self.pending.clear();
+    }
+
     /// Returns how many batches are on their way.
     #[must_use]
     pub fn pending_len(&self) -> usize {

@@ -1,6 +1,8 @@
 //! The queue of things to come, and the loop that lets them happen.
 
 mod daemon;
+mod disks;
+mod faults;
 mod guarding;
 mod links;
 mod pairing;
@@ -13,9 +15,9 @@ use p2p_sync_core::engine::{Command, CommandId, FetchJob, Input, Output, Request
 use p2p_sync_core::ids::DeviceId;
 use p2p_sync_core::rel_path::RelPath;
 
-use super::actions::{Hand, Users};
-use super::device::Device;
-use super::plan::Plan;
+use super::actions::{Action, Hand, Users};
+use super::device::{Ambush, AmbushKind, Device};
+use super::plan::{Draw, Plan};
 use super::rng::Rng;
 use super::trace::{Sink, Trace};
 pub use links::StrangerSaw;
@@ -29,19 +31,35 @@ const REST_WITHIN_MS: u64 = 60 * 60_000;
 const REST_MS: u64 = 240_000;
 /// From the first look at all folders after the healing to the second.
 const SECOND_LOOK_MS: u64 = 60_000;
+/// Added to a plan's seed, so that what it is drawn from is not what happens in it.
+const DICE: u64 = 0x6469_6365_0000_0000;
 /// Outputs of one input; an engine that gives more has no end.
 const OUTPUTS_MAX: u32 = 20_000;
+
+/// What goes wrong.
+#[derive(Debug, Clone, Copy)]
+enum Fault {
+    Crash { device: usize, power: bool },
+    Ambush { device: usize, ambush: Ambush },
+    Jump { device: usize, by: i64 },
+    Cut(usize, usize),
+    Mend(usize, usize),
+    Deafen { from: usize, to: usize, until: u64 },
+    Undeafen { from: usize, to: usize },
+    Slow { a: usize, b: usize, delay: u64 },
+    Quick(usize, usize),
+    Empty(usize),
+    Lose(usize),
+    Backup(usize),
+    Restore(usize),
+}
 
 /// What is yet to come.
 #[derive(Debug)]
 enum Event {
     Start(usize),
-    Crash(usize),
-    Jump(usize, i64),
-    Cut(usize, usize),
-    Mend(usize, usize),
-    User(usize),
-    Empty(usize),
+    Fault(Fault),
+    User(usize, u64),
     AnswerHeld(usize),
     Pair(usize),
     Redeem(usize),
@@ -78,6 +96,7 @@ enum Work {
     ScanStep,
     Fetch(FetchJob),
     InstallStep,
+    LookAgain,
     LanPeer(usize),
 }
 
@@ -138,14 +157,13 @@ impl World {
     /// Sets the scene of a seed.
     #[must_use]
     pub fn new(seed: u64, sink: Sink, observers: Vec<Box<dyn Observer>>) -> Self {
-        let mut rng = Rng::new(seed);
-        let plan = Plan::draw(&mut rng);
-        Self::with_plan(plan, rng, sink, observers)
+        Self::with_plan(Draw::default().plan(seed), sink, observers)
     }
 
     /// Sets the scene of a plan.
     #[must_use]
-    pub fn with_plan(plan: Plan, mut rng: Rng, sink: Sink, observers: Vec<Box<dyn Observer>>) -> Self {
+    pub fn with_plan(plan: Plan, sink: Sink, observers: Vec<Box<dyn Observer>>) -> Self {
+        let mut rng = Rng::new(plan.seed ^ DICE);
         let each = plan.devices.iter().enumerate();
         let devices = each
             .map(|(i, d)| Device::new(i, d.skew_ms, plan.trust_lan, &mut rng))
@@ -244,30 +262,18 @@ impl World {
         for index in 0..self.devices.len() {
             let plan = self.plan.devices[index].clone();
             let files = plan.files;
-            let mut rng = self.rng.clone();
-            self.hand(index).move_in(files, &mut rng);
-            self.rng = rng;
+            let mut rng = self.devices[index].dice.clone();
+            self.with_hand(index, |hand| hand.move_in(files, &mut rng));
+            self.devices[index].dice = rng;
+            let all: Vec<RelPath> = self.devices[index].disk.tree().keys().cloned().collect();
+            self.devices[index].note_user(&all);
             self.at(plan.start_ms, Event::Start(index));
             if let Some(join_ms) = plan.join_ms {
                 self.at(join_ms, Event::Pair(index));
             }
         }
-        for (at, device) in self.plan.actions.clone() {
-            self.at(at, Event::User(device));
-        }
-        for (from, until, a, b) in self.plan.cuts.clone() {
-            self.at(from, Event::Cut(a, b));
-            self.at(until, Event::Mend(a, b));
-        }
-        for (from, until, device) in self.plan.crashes.clone() {
-            self.at(from, Event::Crash(device));
-            self.at(until, Event::Start(device));
-        }
-        for (at, device) in self.plan.emptied.clone() {
-            self.at(at, Event::Empty(device));
-        }
-        for (at, device, by) in self.plan.jumps.clone() {
-            self.at(at, Event::Jump(device, by));
+        for happening in self.plan.happenings.clone() {
+            self.expect(happening);
         }
         if self.plan.stranger {
             for _ in 0..10 {
@@ -311,27 +317,9 @@ impl World {
     fn happen(&mut self, event: Event) -> Result<(), String> {
         match event {
             Event::Start(device) => self.start(device),
-            Event::Crash(device) if !self.healed => self.crash(device),
-            Event::Crash(_) => Ok(()),
-            Event::Jump(device, by) => {
-                self.trace.line(format_args!(
-                    "{:>8} {device} clock jumps by {by} ms",
-                    self.time_ms
-                ));
-                self.devices[device].skew_ms += by;
-                Ok(())
-            }
-            Event::Cut(a, b) => self.cut(a, b),
-            Event::Mend(a, b) => {
-                self.mend(a, b);
-                Ok(())
-            }
-            Event::User(device) => {
-                self.act(device);
-                Ok(())
-            }
-            Event::Empty(device) => {
-                self.empty(device);
+            Event::Fault(fault) => self.fault(fault),
+            Event::User(device, seed) => {
+                self.act(device, seed);
                 Ok(())
             }
             Event::AnswerHeld(device) => self.answer_held(device),
@@ -362,7 +350,9 @@ impl World {
         self.plan.loss = 0;
         self.plan.bad_fetches = 0;
         self.plan.missed_hints = 0;
+        self.links.heal();
         for a in 0..self.devices.len() {
+            self.devices[a].ambushes.clear();
             self.start(a)?;
             for b in 0..a {
                 self.mend(b, a);
@@ -382,30 +372,39 @@ impl World {
         Ok(())
     }
 
-    fn act(&mut self, device: usize) {
-        let mut rng = self.rng.clone();
-        let action = self.hand(device).act(&mut rng);
-        self.rng = rng;
-        let Some(action) = action else { return };
-        self.trace
-            .line(format_args!("{:>8} {device} user: {action}", self.time_ms));
-        self.last_activity_ms = self.time_ms;
-        self.devices[device].note_what_is_back();
-        if !self.rng.percent(self.plan.missed_hints) {
-            let delay = self.rng.between(1, 2_000);
-            self.later(device, delay, Work::Look(action.paths));
+    fn act(&mut self, device: usize, seed: u64) {
+        let action = self.with_hand(device, |hand| hand.act(&mut Rng::new(seed)));
+        if let Some(action) = action {
+            self.acted(device, &action);
         }
     }
 
-    fn hand(&mut self, device: usize) -> Hand<'_> {
+    /// Notes what a user did; the watcher sees it, or not.
+    fn acted(&mut self, device: usize, action: &Action) {
+        self.trace
+            .line(format_args!("{:>8} {device} user: {action}", self.time_ms));
+        self.last_activity_ms = self.time_ms;
+        let here = &mut self.devices[device];
+        here.note_what_is_back();
+        here.note_user(&action.paths);
+        if !here.dice.percent(self.plan.missed_hints) {
+            let delay = here.dice.between(1, 2_000);
+            self.later(device, delay, Work::Look(action.paths.clone()));
+        }
+    }
+
+    fn with_hand<T>(&mut self, device: usize, act: impl FnOnce(&mut Hand<'_>) -> T) -> T {
         let here = &mut self.devices[device];
         let now_ns = here.now(self.time_ms).wall_ms.saturating_mul(1_000_000);
-        Hand {
+        here.disk.set_time(self.time_ms);
+        here.disk.set_by_user(true);
+        act(&mut Hand {
             users: &mut self.users,
             disk: &mut here.disk,
             device,
             now_ns: i64::try_from(now_ns).unwrap_or(i64::MAX),
-        }
+            syncs: self.plan.user_syncs,
+        })
     }
 
     fn at(&mut self, at_ms: u64, event: Event) {

@@ -85,6 +85,8 @@ pub(super) struct Joining {
     lan: BTreeMap<DeviceId, (Option<GroupId>, BootInstant)>,
     lan_found_at: Option<BootInstant>,
     lan_asked: bool,
+    /// Which of them was asked last, when none had answered for a while.
+    lan_last: Option<DeviceId>,
     /// The group that this device was made to leave: it is not drawn into it again unasked.
     left: Option<GroupId>,
 }
@@ -157,7 +159,7 @@ impl SyncEngine {
 
     fn recover_install(&mut self, install: RecoveredInstall, view: &impl StateView) {
         let RecoveredInstall { path, now: there } = install;
-        if self.is_newer_than_recovery(&path, view) {
+        if there.is_some() && self.is_newer_than_recovery(&path, view) {
             return;
         }
         let installed = there.map(|(entry, print)| {
@@ -185,7 +187,9 @@ impl SyncEngine {
     }
 
     /// Says whether what is wanted at a path is believed to stand there: then the install that recovery found was recorded
-    /// before it was found, and perhaps its user has published a change since. The scan will tell what became of that.
+    /// before it was found, and perhaps its user has published a change since. The scan will tell what became of that. Not
+    /// so for what was taken away: it may have been wanted again before that was recorded, and believed to stand there it
+    /// would pass for deleted by its user. What stands there all the same is found by the scan, and known by its bytes.
     fn is_newer_than_recovery(&self, path: &RelPath, view: &impl StateView) -> bool {
         let want = self.want(path, view);
         let have = self.pending.installed(view, path);

@@ -13,13 +13,23 @@ impl World {
         if self.devices[device].engine.is_some() {
             return Ok(());
         }
-        let installs = self.devices[device].start(&mut self.rng);
+        let here = &mut self.devices[device];
+        let dies = !self.healed && here.dice.percent(5);
+        let intents = dies.then(|| here.dice.below(3));
+        let Ok(recovery) = here.start(self.time_ms, intents) else {
+            self.trace
+                .line(format_args!("{:>8} {device} dies in recovery", self.time_ms));
+            self.at(self.time_ms + 100, Event::Start(device));
+            return Ok(());
+        };
         self.wakes.remove(&device);
         self.trace
-            .line(format_args!("{:>8} {device} starts", self.time_ms));
+            .line(format_args!("{:>8} {device} starts: {recovery:?}", self.time_ms));
         self.last_activity_ms = self.time_ms;
         self.tell(device, Input::IgnoreRules(self.devices[device].rules.clone()))?;
+        let installs = recovery.installs;
         self.tell(device, Input::Start { installs })?;
+        self.note_unfinished(device, recovery.unfinished);
         for other in 0..self.devices.len() {
             self.schedule_connect(device, other);
         }
@@ -32,7 +42,7 @@ impl World {
     /// What an observer found in the outputs.
     pub fn restart_with(&mut self, device: usize, rules: Arc<dyn IgnoreRules>) -> Result<(), String> {
         let on_their_way = self.devices[device].store.pending_len();
-        self.devices[device].crash(on_their_way, true);
+        self.devices[device].crash(on_their_way);
         self.drop_links(device)?;
         self.devices[device].rules = rules;
         self.start(device)
@@ -45,22 +55,6 @@ impl World {
     pub fn ignore(&mut self, device: usize, rules: Arc<dyn IgnoreRules>) -> Result<(), String> {
         self.devices[device].rules = rules.clone();
         self.tell(device, Input::IgnoreRules(rules))
-    }
-
-    pub(super) fn crash(&mut self, device: usize) -> Result<(), String> {
-        if self.devices[device].engine.is_none() {
-            return Ok(());
-        }
-        let on_their_way = self.devices[device].store.pending_len();
-        let survivors = self.rng.index(on_their_way + 1);
-        let keep = self.rng.percent(50);
-        self.trace.line(format_args!(
-            "{:>8} {device} dies; {survivors} of {on_their_way} batches are durable",
-            self.time_ms
-        ));
-        self.last_activity_ms = self.time_ms;
-        self.devices[device].crash(survivors, keep);
-        self.drop_links(device)
     }
 
     /// Takes what the engine gives until it gives nothing more.
@@ -122,7 +116,8 @@ impl World {
             }
             Output::Fetch(jobs) => {
                 for job in jobs {
-                    let delay = self.rng.between(1, 2 + self.plan.delay_max_ms);
+                    let longest = 2 + self.plan.delay_max_ms;
+                    let delay = self.devices[device].dice.between(1, longest);
                     self.later(device, delay, Work::Fetch(job));
                 }
             }
@@ -130,7 +125,7 @@ impl World {
             Output::Install(jobs) => self.queue_installs(device, jobs),
             Output::Scan(no) => self.begin_scan(device, no),
             Output::Rescan(paths) => {
-                let delay = self.rng.between(1, 500);
+                let delay = self.devices[device].dice.between(1, 500);
                 self.later(device, delay, Work::Look(paths));
             }
             Output::Reply { id, reply } => self.replied(device, id, reply),
@@ -156,6 +151,10 @@ impl World {
             Work::ScanStep => self.scan_step(device),
             Work::Fetch(job) => self.fetch(device, job),
             Work::InstallStep => self.install_step(device),
+            Work::LookAgain => {
+                self.look_again(device);
+                Ok(())
+            }
             Work::LanPeer(other) => self.lan_peer(device, other),
         }
     }
@@ -191,7 +190,7 @@ impl World {
 
     pub(super) fn schedule_connect(&mut self, a: usize, b: usize) {
         if a != b {
-            let delay = self.rng.between(10, 3_000);
+            let delay = self.links.dice(a, b).between(10, 3_000);
             self.at(self.time_ms + delay, Event::Connect(a, b));
         }
     }

@@ -11,7 +11,7 @@ impl World {
         if self.devices[device].engine.is_some() {
             return;
         }
-        let Some(action) = self.hand(device).empty() else {
+        let Some(action) = self.with_hand(device, |hand| hand.empty()) else {
             return;
         };
         self.trace
@@ -23,7 +23,7 @@ impl World {
     pub(super) fn see_what_is_held(&mut self, device: usize) {
         self.devices[device].note_held();
         if self.devices[device].status().deletions_held > 0 {
-            let delay = self.rng.between(100, 20_000);
+            let delay = self.devices[device].dice.between(100, 20_000);
             self.at(self.time_ms + delay, Event::AnswerHeld(device));
         }
     }
@@ -33,7 +33,7 @@ impl World {
         if self.devices[device].status().deletions_held == 0 {
             return Ok(());
         }
-        let restore = self.rng.percent(50) && self.others_have_all(device);
+        let restore = self.devices[device].dice.percent(50) && self.others_have_all(device);
         self.trace.line(format_args!(
             "{:>8} {device} user: {}",
             self.time_ms,

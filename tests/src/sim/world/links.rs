@@ -13,6 +13,12 @@ use crate::sim::ticket;
 
 /// How long an asker waits at most for an answer.
 const REQUEST_TIMEOUT_MS: u64 = 30_000;
+/// How long two devices take at most to notice that one does not hear the other.
+const NOTICED_MS: u64 = 40_000;
+/// How late a broadcast may arrive once more.
+const LATE_MS: u64 = 120_000;
+/// Stands for whatever connection there is.
+const ANY_EPOCH: u64 = 0;
 /// Devices that pass a broadcast on, one after the other.
 const GOSSIP_HOPS: u8 = 2;
 
@@ -65,6 +71,12 @@ pub(super) struct Links {
     epochs: u64,
     inbound: BTreeMap<InboundId, (usize, Asker)>,
     next_inbound: u64,
+    /// Who is not heard, by whom, and until when.
+    deaf: BTreeMap<(usize, usize), u64>,
+    /// How long messages take at most, where it is long.
+    slow: BTreeMap<(usize, usize), u64>,
+    dice: BTreeMap<(usize, usize), Rng>,
+    seed: u64,
     open: BTreeSet<(usize, u32, RequestId)>,
     stranger: DeviceId,
 }
@@ -78,13 +90,39 @@ impl Links {
             epochs: 0,
             inbound: BTreeMap::new(),
             next_inbound: 0,
+            deaf: BTreeMap::new(),
+            slow: BTreeMap::new(),
+            dice: BTreeMap::new(),
+            seed: rng.bits(),
             open: BTreeSet::new(),
             stranger: DeviceId::new(key.verifying_key().to_bytes()),
         }
     }
 
-    pub(super) fn is_cut(&self, a: usize, b: usize) -> bool {
-        self.cut.contains(&pair(a, b))
+    /// Says whether what the first sends would reach the second.
+    pub(super) fn hears(&self, from: usize, to: usize) -> bool {
+        !self.cut.contains(&pair(from, to)) && !self.deaf.contains_key(&(from, to))
+    }
+
+    /// Returns the chance that rules between two devices.
+    pub(super) fn dice(&mut self, a: usize, b: usize) -> &mut Rng {
+        let place = pair(a, b);
+        let seed = self.seed ^ ((place.0 as u64) << 32) ^ place.1 as u64;
+        self.dice.entry(place).or_insert_with(|| Rng::new(seed))
+    }
+
+    pub(super) fn slow_down(&mut self, a: usize, b: usize, delay_ms: u64) {
+        self.slow.insert(pair(a, b), delay_ms);
+    }
+
+    pub(super) fn quicken(&mut self, a: usize, b: usize) {
+        self.slow.remove(&pair(a, b));
+    }
+
+    /// Ends all that is wrong with lines but for cuts.
+    pub(super) fn heal(&mut self) {
+        self.deaf.clear();
+        self.slow.clear();
     }
 
     pub(super) fn are_connected(&self, a: usize, b: usize) -> bool {
@@ -107,7 +145,8 @@ impl World {
         let runs = |device: usize| self.devices[device].engine.is_some();
         let dialled = |from: usize, to: usize| self.devices[from].dials.contains(&to);
         let wanted = self.plan.lan || dialled(a, b) || dialled(b, a);
-        if !wanted || !runs(a) || !runs(b) || self.links.is_cut(a, b) || self.links.are_connected(a, b) {
+        let reachable = self.links.hears(a, b) && self.links.hears(b, a);
+        if !wanted || !runs(a) || !runs(b) || !reachable || self.links.are_connected(a, b) {
             return Ok(());
         }
         self.links.epochs += 1;
@@ -147,15 +186,23 @@ impl World {
     }
 
     pub(super) fn cut(&mut self, a: usize, b: usize) -> Result<(), String> {
-        if self.healed {
-            return Ok(());
-        }
-        self.trace.line(format_args!(
-            "{:>8} the cable between {a} and {b} is cut",
-            self.time_ms
-        ));
         self.links.cut.insert(pair(a, b));
         self.disconnect(a, b)
+    }
+
+    /// What one sends does not reach the other. A connection that is up stays so for a while, and no other comes up.
+    pub(super) fn deafen(&mut self, from: usize, to: usize, until: u64) {
+        self.links.deaf.insert((from, to), until);
+        let noticed = self.links.dice(from, to).between(NOTICED_MS / 4, NOTICED_MS);
+        if self.time_ms + noticed < until {
+            self.at(self.time_ms + noticed, Event::Reconnect(from, to));
+        }
+    }
+
+    pub(super) fn undeafen(&mut self, from: usize, to: usize) {
+        self.links.deaf.remove(&(from, to));
+        self.schedule_connect(from, to);
+        self.later(to, 1, Work::LanPeer(from));
     }
 
     pub(super) fn mend(&mut self, a: usize, b: usize) {
@@ -187,7 +234,7 @@ impl World {
         if let Some((to, epoch)) = to {
             self.send(from, to, epoch, Message::Request { run, id, request });
         } else {
-            patience = self.rng.between(1, 100);
+            patience = self.devices[from].dice.between(1, 100);
         }
         self.at(
             self.time_ms + patience,
@@ -200,12 +247,23 @@ impl World {
     }
 
     fn send(&mut self, from: usize, to: usize, epoch: u64, message: Message) {
-        if self.time_ms >= self.plan.faults_from_ms && self.rng.percent(self.plan.loss) {
+        let longest = self.links.slow.get(&pair(from, to)).copied();
+        let longest = longest.unwrap_or(2 + self.plan.delay_max_ms);
+        let lossy = self.time_ms >= self.plan.faults_from_ms;
+        let dice = self.links.dice(from, to);
+        if lossy && dice.percent(self.plan.loss) {
             return;
         }
-        let delay = self.rng.between(1, 2 + self.plan.delay_max_ms);
+        let mut at = self.time_ms + dice.between(1, longest);
+        // Half of what is not heard is repeated by the transport until it is, if the connection lives so long.
+        let repeated = dice.percent(50);
+        match self.links.deaf.get(&(from, to)) {
+            Some(until) if repeated => at = at.max(*until),
+            Some(_) => return,
+            None => {}
+        }
         self.at(
-            self.time_ms + delay,
+            at,
             Event::Message {
                 epoch,
                 from,
@@ -222,7 +280,8 @@ impl World {
         to: usize,
         message: Message,
     ) -> Result<(), String> {
-        if self.links.up.get(&pair(from, to)) != Some(&epoch) {
+        let up = self.links.up.get(&pair(from, to));
+        if up.is_none_or(|up| *up != epoch && epoch != ANY_EPOCH) {
             return Ok(());
         }
         let asker = self.devices[from].id;
@@ -253,7 +312,7 @@ impl World {
                 self.tell(to, Input::Response { id, result })
             }
             Message::Gossip { message, hops } => {
-                if hops > 0 && self.rng.percent(50) {
+                if hops > 0 && self.links.dice(from, to).percent(50) {
                     self.spread(to, &message, hops - 1);
                 }
                 self.tell(to, Input::Gossip { from: asker, message })
@@ -316,14 +375,26 @@ impl World {
             if !both {
                 continue;
             }
-            let times = if self.rng.percent(self.plan.duplicates) {
-                2
-            } else {
-                1
+            let dice = self.links.dice(from, peer);
+            let again = dice.percent(self.plan.duplicates);
+            let late = dice.percent(50).then(|| dice.below(LATE_MS));
+            let gossip = |message: &GossipMessage| Message::Gossip {
+                message: message.clone(),
+                hops,
             };
-            for _ in 0..times {
-                let message = message.clone();
-                self.send(from, peer, epoch, Message::Gossip { message, hops });
+            self.send(from, peer, epoch, gossip(message));
+            match late {
+                _ if !again => {}
+                None => self.send(from, peer, epoch, gossip(message)),
+                Some(late) => self.at(
+                    self.time_ms + late,
+                    Event::Message {
+                        epoch: ANY_EPOCH,
+                        from,
+                        to: peer,
+                        message: gossip(message),
+                    },
+                ),
             }
         }
     }

@@ -14,7 +14,7 @@ impl World {
         if self.is_in_group(device) {
             return Ok(());
         }
-        let again = self.rng.between(3_000, 10_000);
+        let again = self.devices[device].dice.between(3_000, 10_000);
         self.at(self.time_ms + again, Event::Pair(device));
         if self.devices[device].engine.is_none() || self.devices[INVITER].engine.is_none() {
             return Ok(());
@@ -27,7 +27,7 @@ impl World {
             role: self.plan.devices[device].role,
             expires_ms: None,
             max_uses: 1,
-            secret: self.rng.bytes32(),
+            secret: self.devices[device].dice.bytes32(),
         };
         self.invite_asked.insert(CommandId(self.next_command + 1), device);
         self.command(INVITER, command)?;

@@ -1,14 +1,10 @@
-//! The fakes of a device's store, scanner, transfer, worktree and local discovery at work.
+//! The fakes of a device's store, scanner, transfer and local discovery at work.
 
-use p2p_sync_core::engine::{
-    Batch, FetchFailure, FetchJob, Input, InstallAction, InstallJob, InstallOutcome, InstallResult, ScanNo,
-    Write,
-};
+use p2p_sync_core::engine::{Batch, FetchFailure, FetchJob, Input, ScanNo, Write};
 use p2p_sync_core::ids::GroupId;
 use p2p_sync_core::rel_path::RelPath;
 
 use super::{Work, World};
-use crate::sim::device::InstallRound;
 use crate::sim::scanner;
 
 /// Paths that a scan looks at before it tells what it found.
@@ -22,23 +18,27 @@ impl World {
             here.guarded.clear();
         }
         here.store.push(batch);
-        let delay = self.rng.between(1, 2 + self.plan.commit_max_ms);
+        let delay = here.dice.between(1, 2 + self.plan.commit_max_ms);
         self.later(device, delay, Work::Commit);
     }
 
     /// Commits one batch, or all as a group commit does, and says so once.
     pub(super) fn commit(&mut self, device: usize) -> Result<(), String> {
-        let all = self.rng.percent(30);
+        let all = self.devices[device].dice.percent(30);
         let mut newest = None;
         while let Some(batch) = self.devices[device].store.commit_next() {
             newest = Some(batch.no);
-            self.devices[device].forget_recorded(&batch);
             if !all {
                 break;
             }
         }
         match newest {
-            Some(no) => self.tell(device, Input::Persisted(no)),
+            Some(no) => {
+                self.devices[device].durable_batch = no;
+                self.tell(device, Input::Persisted(no))?;
+                self.finish_installs(device);
+                Ok(())
+            }
             None => Ok(()),
         }
     }
@@ -52,7 +52,7 @@ impl World {
             // It begins anew.
             self.report(device, Input::ScanFailed);
         } else {
-            let delay = self.rng.between(1, 300);
+            let delay = self.devices[device].dice.between(1, 300);
             self.later(device, delay, Work::ScanStep);
         }
     }
@@ -65,7 +65,7 @@ impl World {
         let finished = open.is_empty();
         if !finished {
             self.devices[device].scan = Some(open);
-            let delay = self.rng.between(1, 300);
+            let delay = self.devices[device].dice.between(1, 300);
             self.later(device, delay, Work::ScanStep);
         }
         self.look_and_tell(device, &batch, true);
@@ -78,7 +78,7 @@ impl World {
 
     /// Sends what the scanner found, which reaches the engine in order but later than it was seen.
     fn report(&mut self, device: usize, input: Input) {
-        let delay = self.rng.below(1 + self.plan.report_delay_max_ms);
+        let delay = self.devices[device].dice.below(1 + self.plan.report_delay_max_ms);
         self.devices[device].reports.push_back(input);
         self.later(device, delay, Work::Report);
     }
@@ -118,7 +118,7 @@ impl World {
             content: job.content,
             reason,
         };
-        if self.rng.percent(self.plan.bad_fetches) {
+        if self.devices[device].dice.percent(self.plan.bad_fetches) {
             return self.tell(
                 device,
                 failed(FetchFailure::Disk("No space left on device".to_owned())),
@@ -143,80 +143,19 @@ impl World {
         offers.next()
     }
 
-    pub(super) fn queue_installs(&mut self, device: usize, jobs: Vec<InstallJob>) {
-        self.devices[device].installs.push_back(InstallRound {
-            jobs: jobs.into(),
-            results: Vec::new(),
-        });
-        let delay = self.rng.between(1, 50);
-        self.later(device, delay, Work::InstallStep);
-    }
-
-    /// Does one install, or says what came of a round when none is left in it.
-    pub(super) fn install_step(&mut self, device: usize) -> Result<(), String> {
-        let here = &mut self.devices[device];
-        let Some(round) = here.installs.front_mut() else {
-            return Ok(());
-        };
-        let Some(job) = round.jobs.pop_front() else {
-            let results = here
-                .installs
-                .pop_front()
-                .map(|round| round.results)
-                .unwrap_or_default();
-            here.told();
-            return self.tell(device, Input::Installed(results));
-        };
-        let outcome = here.disk.install(&job);
-        self.trace.line(format_args!(
-            "{:>8} {device} install {job:?}: {outcome:?}",
-            self.time_ms
-        ));
-        self.note_install(device, &job, outcome);
-        let delay = self.rng.between(1, 100);
-        self.later(device, delay, Work::InstallStep);
-        Ok(())
-    }
-
-    /// Journals what was done; the watcher sees it like any other change.
-    fn note_install(&mut self, device: usize, job: &InstallJob, outcome: InstallOutcome) {
-        let mut touched = vec![job.path.clone()];
-        if let InstallAction::Move { from, .. } = &job.action {
-            touched.insert(0, from.clone());
-        }
-        let here = &mut self.devices[device];
-        here.note_what_is_back();
-        if matches!(outcome, InstallOutcome::Done(_)) {
-            for path in &touched {
-                here.journal_path(path);
-            }
-        }
-        let result = InstallResult {
-            path: job.path.clone(),
-            outcome,
-        };
-        if let Some(round) = here.installs.front_mut() {
-            round.results.push(result);
-        }
-        if self.rng.percent(50) {
-            let delay = self.rng.between(1, 500);
-            self.later(device, delay, Work::Look(touched));
-        }
-    }
-
     /// Tells the local network; each device hears it in its own time.
     pub(super) fn announce(&mut self, device: usize, group: Option<GroupId>) {
         self.devices[device].announced = Some(group);
         for other in 0..self.devices.len() {
             if other != device {
-                let delay = self.rng.between(1, 2_000);
+                let delay = self.links.dice(device, other).between(1, 2_000);
                 self.later(other, delay, Work::LanPeer(device));
             }
         }
     }
 
     pub(super) fn lan_peer(&mut self, device: usize, other: usize) -> Result<(), String> {
-        if !self.plan.trust_lan || self.links.is_cut(device, other) {
+        if !self.plan.trust_lan || !self.links.hears(other, device) {
             return Ok(());
         }
         let there = &self.devices[other];

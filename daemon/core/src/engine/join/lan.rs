@@ -1,6 +1,7 @@
 //! Joining without a ticket: devices of the local network that trust each other (`--trust-lan`).
 //!
-//! The smallest of the devices that wait founds a group, the others ask it to be admitted. Admitting a device renews the
+//! The smallest of the devices that wait founds a group, the others ask it to be admitted; where there is a group
+//! already, its devices are asked in turn, since not all of them may admit others. Admitting a device renews the
 //! connection to it, which may drop the answer, so a device asks until it is in a group, and does not found one of its
 //! own as long as it is connected to one that has a group. If it did nevertheless, being alone, it leaves it when
 //! somebody who admitted it shows up.
@@ -47,6 +48,17 @@ impl SyncEngine {
             .is_some_and(|(group, _)| group.is_some());
         if has_group && self.group.is_none() {
             self.ask_admission(device);
+        }
+    }
+
+    /// Asks the next of these, in the order of their ids, of those that are connected: the one that was asked last may
+    /// not be allowed to admit anybody.
+    fn ask_next(&mut self, mut grouped: Vec<DeviceId>) {
+        grouped.retain(|device| self.peers.get(device).is_some());
+        let after = |device: &&DeviceId| Some(**device) > self.joining.lan_last;
+        if let Some(device) = grouped.iter().find(after).or(grouped.first()) {
+            self.joining.lan_last = Some(*device);
+            self.ask_lan(*device);
         }
     }
 
@@ -98,17 +110,19 @@ impl SyncEngine {
         self.joining
             .lan
             .retain(|device, (_, heard)| connected(device) || now.boot.since(*heard) < LAN_WAIT);
-        let grouped = self
+        let has_group = |(_, (group, _)): &(&DeviceId, &(Option<GroupId>, _))| group.is_some();
+        let grouped: Vec<DeviceId> = self
             .joining
             .lan
             .iter()
-            .find(|(_, (group, _))| group.is_some())
-            .map(|(id, _)| *id);
+            .filter(has_group)
+            .map(|(id, _)| *id)
+            .collect();
         let smaller = self.joining.lan.keys().any(|device| *device < self.me);
         self.joining.lan_asked = false;
-        if let Some(device) = grouped {
+        if !grouped.is_empty() {
             self.joining.lan_found_at = Some(now.boot.after(LAN_QUIET));
-            self.ask_lan(device);
+            self.ask_next(grouped);
         } else if smaller {
             self.joining.lan_found_at = Some(now.boot.after(LAN_QUIET));
         } else {
