@@ -43,11 +43,10 @@ const KEPT: [u64; 9] = [
 ];
 
 /// Seeds that show faults which are not mended yet.
-const OPEN: [u64; 4] = [
+const OPEN: [u64; 3] = [
     584,   // a conflict copy's bytes go to the old versions after two crashes and a power cut
     2_424, // an install is published as its user's edit
     3_028, // as 584
-    3_330, // a conflict copy moved over its original, and the original's mode set, while another edits the original
 ];
 
 #[test]

@@ -569,11 +569,8 @@ fn set_open_file(
     if !meta::is_moved(expect, &print_of(&stat)) {
         return Err(Errno::STALE);
     }
-    meta::set_file(
-        &file,
-        meta::changed_mode(worktree.modes, stat.st_mode, entry.mode),
-        entry.mtime_ns,
-    )?;
+    let mode = meta::changed_mode(worktree.modes, stat.st_mode, entry.mode);
+    meta::set_file(&file, mode, entry.mtime_ns)?;
     Ok(print_of(&rustix::fs::fstat(&file)?))
 }
 

@@ -360,7 +360,15 @@ impl SyncEngine {
     }
 
     /// Takes what stands on disk for the wanted versions.
+    ///
+    /// Not so a conflict copy for one that this device's user made elsewhere of the same bytes: perhaps he moved the copy
+    /// there, and its absence here, of which nobody has told yet, would discard what he made of it.
     fn adopt(&mut self, path: &RelPath, want: &Want, have: Installed, view: &impl StateView) {
+        let me = self.me.short();
+        let made_here = |dot: &Dot| dot.device == me && !have.dots.contains(dot);
+        if have.copy_of.is_some() && want.copy_of.is_some() && want.dots.iter().any(made_here) {
+            return;
+        }
         if have.dots != want.dots || have.copy_of != want.copy_of {
             let installed = Installed {
                 dots: want.dots.clone(),
