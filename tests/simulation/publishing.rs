@@ -1,8 +1,9 @@
 //! When local changes become events, and which go together.
 
-use p2p_sync_core::engine::InstallAction;
+use p2p_sync_core::engine::{Input, InstallAction, LocalChange};
 use p2p_sync_core::ledger::Item;
 use p2p_sync_core::rel_path::RelPath;
+use p2p_sync_core::time::BootInstant;
 
 use crate::desk::{Desk, File};
 
@@ -161,4 +162,30 @@ fn what_lay_in_a_directory_that_is_gone_is_gone_though_nobody_told_of_it() {
         installed.keys().cloned().collect::<Vec<_>>(),
         ["d!", "e", "first"].map(path)
     );
+}
+
+/// A directory that was gone before the store had the rows of what lay in it: the scanner tells of the directory only.
+#[test]
+fn what_was_recorded_while_the_scanner_looked_at_its_directory_goes_with_it() {
+    let mut desk = Desk::pair();
+    desk.report_dirs(0, &[path("d")]);
+    desk.pass(1_000);
+    let looked = BootInstant::from_millis(desk.now_ms());
+    desk.pass(100);
+    desk.report(0, &[(path("d/f"), file(1))]);
+    desk.pass(1_000);
+    let has = |desk: &Desk, index: usize| {
+        let installed = &desk.seats[index].store.durable().installed;
+        installed.contains_key(&path("d/f"))
+    };
+    assert!(has(&desk, 0) && has(&desk, 1));
+    let gone = LocalChange {
+        path: path("d"),
+        seen_at: looked,
+        after: None,
+        inferred: false,
+    };
+    desk.tell(0, Input::LocalChanges(vec![gone]));
+    desk.pass(10_000);
+    assert!(!has(&desk, 0) && !has(&desk, 1));
 }

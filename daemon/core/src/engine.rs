@@ -209,7 +209,8 @@ impl SyncEngine {
             Input::Gossip { from, message } => self.gossip(from, &message, now),
             Input::Persisted(no) => {
                 self.persisted = self.persisted.max(no);
-                self.pending.persisted(self.persisted);
+                let installed = self.pending.persisted(self.persisted);
+                self.local.recorded(installed, now.boot);
             }
             Input::Fetched(contents) => self.fetched(&contents, view),
             Input::FetchFailed { content, reason } => self.fetch_failed(content, reason, now, view),

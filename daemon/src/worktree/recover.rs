@@ -402,9 +402,12 @@ impl Worktree {
                 ..Effect::of(InstallOutcome::Done(None))
             });
         }
-        if case.slot.is_none() && case.target.is_none() {
+        let was_file = case.intent.expect.as_ref().is_some_and(|old| !is_dir_print(old));
+        if !was_file && case.slot.is_none() && case.target.is_none() {
             return Ok(Effect::of(InstallOutcome::Done(None)));
         }
+        // A file stays in its slot until the store knows that it was taken away. If neither is there, the store knows, and
+        // its user may have put and deleted another file there since; or the user deleted it before. The scan tells.
         self.undo_remove(case, session, recovery)
     }
 

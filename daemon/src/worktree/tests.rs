@@ -1114,6 +1114,22 @@ fn an_install_that_gave_way_to_a_new_file_is_not_taken_for_done_after_a_crash() 
 }
 
 #[test]
+fn a_file_that_its_user_deleted_is_not_told_as_removed_by_an_install_that_was_cut_short() {
+    quiet_panics();
+    let mut rig = Rig::new();
+    fs::write(rig.path("p"), "old").unwrap();
+    let job = rig.remove("p");
+    rig.hook(|step, _| assert!(step != Step::Checked, "killed"));
+    std::panic::catch_unwind(AssertUnwindSafe(|| rig.wt().install(&[job]))).unwrap_err();
+    fs::remove_file(rig.path("p")).unwrap();
+    rig.start();
+    let recovery = rig.wt().recover().unwrap();
+    // It may be another file than the install meant: then the end of that install is what the journal lost.
+    assert_eq!(recovery.installs, []);
+    settle(&mut rig, recovery);
+}
+
+#[test]
 fn a_token_that_never_comes_back_is_recovered() {
     let mut rig = Rig::new();
     fs::write(rig.path("p"), "old").unwrap();

@@ -12,6 +12,7 @@ mod moves;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use self::gone::Recorded;
 pub(super) use self::guard::DELETIONS_HELD;
 use self::guard::Guard;
 pub(super) use self::joiner::JOIN_COUNTS;
@@ -36,6 +37,7 @@ pub(super) struct Local {
     /// Files of unknown descent, until the scan is over or the user has chosen.
     held: BTreeMap<RelPath, Observed>,
     guard: Guard,
+    recorded: Recorded,
     /// What a joiner's files turned out to be; those that differ are `held`.
     counts: JoinCounts,
     published_at: Option<BootInstant>,

@@ -253,8 +253,9 @@ impl Pending {
         Some(super::Batch { no, writes })
     }
 
-    /// Drops what is durable.
-    pub(super) fn persisted(&mut self, through: BatchNo) {
+    /// Drops what is durable; returns the paths at which something is installed that became durable.
+    pub(super) fn persisted(&mut self, through: BatchNo) -> Vec<RelPath> {
+        let mut installed = Vec::new();
         if self.forgotten.is_some_and(|no| no <= through) {
             self.forgotten = None;
         }
@@ -262,8 +263,17 @@ impl Pending {
             let Some((no, keys)) = self.closed.pop_front() else {
                 break;
             };
-            keys.iter().for_each(|key| self.drop_if(key, no));
+            for key in keys {
+                let there = |path| matches!(self.installed.get(path), Some((at, Some(_))) if *at == no);
+                if let Key::Installed(path) = &key
+                    && there(path)
+                {
+                    installed.push(path.clone());
+                }
+                self.drop_if(&key, no);
+            }
         }
+        installed
     }
 
     fn drop_if(&mut self, key: &Key, no: BatchNo) {

@@ -239,7 +239,12 @@ impl Worktree<'_> {
             let displaced = self.dispose_old(case, recovery);
             return done(None, displaced);
         }
-        if case.slot.is_none() && case.target.is_none() {
+        let was_file = case
+            .intent
+            .expect
+            .as_ref()
+            .is_some_and(|old| !prints::is_dir(old));
+        if !was_file && case.slot.is_none() && case.target.is_none() {
             return done(None, None);
         }
         self.undo_remove(case, recovery)

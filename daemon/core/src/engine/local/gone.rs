@@ -1,14 +1,59 @@
 //! What lay below a path at which there is no directory any more.
 //!
-//! The scanner tells of all that it finds in the store. What it told a moment ago is in the queue, or recorded and not
-//! durable: the scanner does not know of that, and nobody would look at those paths again.
+//! The scanner tells of all that it finds in the store. What it told a moment ago is in the queue, or recorded and was not
+//! durable when it looked: the scanner did not know of that, and nobody would look at those paths again.
+
+use std::collections::{BTreeMap, VecDeque};
 
 use super::{Change, Local};
-use crate::engine::{SyncEngine, below};
+use crate::engine::{Output, SyncEngine, below};
 use crate::rel_path::RelPath;
 use crate::time::BootInstant;
 
+/// Paths that are remembered as recorded; what was seen before older ones is looked at again.
+const MAX_RECORDED: usize = 65_536;
+
+/// Paths at which something is installed, and when the engine heard that the store has it: whoever looked before may not
+/// have found it there.
+#[derive(Debug, Default)]
+pub(super) struct Recorded {
+    at: BTreeMap<RelPath, BootInstant>,
+    order: VecDeque<(BootInstant, RelPath)>,
+    /// When the last of those was recorded that are not remembered any more.
+    forgotten: Option<BootInstant>,
+}
+
+impl Recorded {
+    fn note(&mut self, path: RelPath, now: BootInstant) {
+        if self.at.insert(path.clone(), now) != Some(now) {
+            self.order.push_back((now, path));
+        }
+        while self.order.len() > MAX_RECORDED {
+            let Some((at, path)) = self.order.pop_front() else {
+                break;
+            };
+            if self.at.get(&path) == Some(&at) {
+                self.at.remove(&path);
+            }
+            self.forgotten = Some(at);
+        }
+    }
+}
+
 impl Local {
+    /// Takes note of paths at which something is installed, which the store has now.
+    pub(in crate::engine) fn recorded(&mut self, paths: Vec<RelPath>, now: BootInstant) {
+        for path in paths {
+            self.recorded.note(path, now);
+        }
+    }
+
+    /// Returns the paths below another at which something was installed that the store may not have had at a time.
+    fn recorded_below(&self, path: &RelPath, since: BootInstant) -> Vec<RelPath> {
+        let recorded = below(&self.recorded.at, path).filter(|(_, at)| **at >= since);
+        recorded.map(|(other, _)| other.clone()).collect()
+    }
+
     /// Returns the paths below another of which something waits to be decided.
     fn known_below(&self, path: &RelPath) -> Vec<RelPath> {
         let queued = below(&self.queue, path).map(|(other, _)| other);
@@ -23,6 +68,12 @@ impl SyncEngine {
     pub(super) fn below_is_gone(&mut self, path: &RelPath, seen_at: Option<BootInstant>, now: BootInstant) {
         let mut gone = self.local.known_below(path);
         gone.extend(self.pending.installed_below(path));
+        if let Some(seen_at) = seen_at {
+            gone.extend(self.local.recorded_below(path, seen_at));
+            if self.local.recorded.forgotten.is_some_and(|at| at >= seen_at) {
+                self.emit_now(Output::Rescan(vec![path.clone()]));
+            }
+        }
         for path in gone {
             let change = Change {
                 after: None,

@@ -228,6 +228,7 @@ impl SyncEngine {
         }
         self.set_unanswered(hold);
         for (path, seen_at) in sure {
+            self.below_is_gone(&path, Some(seen_at), now.boot);
             self.local.add(path, gone(seen_at), None, now.boot);
         }
         self.release_in_place(now);
