@@ -119,7 +119,9 @@ impl Worktree<'_> {
         let (Some(old), None, Some(now)) = (case.intent.expect, case.slot, self.print(&version)) else {
             return;
         };
-        if !prints::is_untouched(&old, &now) {
+        // Where the old entry had its place back, it is the new one that was kept.
+        let kept = case.intent.staged.filter(|staged| staged.ino == now.ino);
+        if !prints::is_untouched(&kept.unwrap_or(old), &now) {
             let beside = self.keep_beside(version, &case.intent.path);
             recovery.displaced.extend(beside);
         }
@@ -178,7 +180,8 @@ impl Worktree<'_> {
             self.disk.remove(slot);
             return None;
         }
-        if !prints::is_dir(&print) && case.is_old(case.slot) {
+        let taken_back = case.intent.action == IntentAction::Recorded && case.is_new(case.slot);
+        if !prints::is_dir(&print) && (case.is_old(case.slot) || taken_back) {
             return Some(print);
         }
         self.show(case, recovery);
