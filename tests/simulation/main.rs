@@ -30,7 +30,7 @@ const TWICE_EVERY: u64 = 25;
 
 /// Seeds that once failed, with what they showed. A change of the simulation gives a seed another meaning; then it is one
 /// more seed like any other.
-const KEPT: [u64; 20] = [
+const KEPT: [u64; 22] = [
     7_771,   // the deletion of a conflict copy was held, and forgotten when its version was wanted elsewhere
     20_467,  // an edited conflict copy of a `.git` path stood in the way of the same copy
     101_725, // a source of a move that was not made was never let go
@@ -48,6 +48,8 @@ const KEPT: [u64; 20] = [
     4_514,   // as 457
     6_251,   // as 457
     8_944,   // as 457
+    9_159,   // recovery dropped a slot and died, and took the install for done the next time
+    7_886,   // a file that was torn after an install took it out was not counted as its user's
     2_133,   // an empty file that a power cut took was not counted as lost
     700_880, // as 2133
     2_110,   // a file that an install moved away was taken for deleted by its user after a crash

@@ -136,7 +136,6 @@ impl Worktree<'_> {
         let Some(staged) = case.intent.staged else {
             return self.recover_mkdir(case);
         };
-        let slot = Place::Slot(case.intent.tx);
         if let Some(target) = case.target.filter(|_| case.is_new(case.target)) {
             if case.slot.is_some_and(|slot| !prints::is_dir(&slot)) && !case.is_old_inode(case.slot) {
                 return self.put_back(&case.intent, InstallOutcome::Changed);
@@ -154,7 +153,10 @@ impl Worktree<'_> {
                 again.expect = case.target;
                 return self.change_at_once(&again);
             }
-            self.disk.remove(slot);
+            // Only after its intent, or recovery after another crash would take it for done.
+            self.journal.done(case.intent.tx);
+            self.journal.begin([]);
+            self.disk.remove(Place::Slot(case.intent.tx));
             return Effect::of(InstallOutcome::Changed);
         }
         if case.slot.is_none() {
