@@ -77,6 +77,8 @@ pub(crate) struct Desk {
     pub(crate) holds_scans: bool,
     /// While set, this comes of every install.
     pub(crate) refuses: Option<InstallOutcome>,
+    /// What the scanner sees in the middle of the next install that is refused.
+    pub(crate) glimpse: Vec<(RelPath, Option<File>)>,
 }
 
 impl Desk {
@@ -97,6 +99,7 @@ impl Desk {
             holds_fetches: false,
             holds_scans: false,
             refuses: None,
+            glimpse: Vec::new(),
         };
         for index in 0..desk.seats.len() {
             desk.tell(index, Input::Start { installs: vec![] });
@@ -339,6 +342,10 @@ impl Desk {
                     outcome,
                 });
                 self.inbox.push_back((index, Input::Installed(results.collect())));
+                let seen = std::mem::take(&mut self.glimpse).into_iter();
+                let seen = seen.map(|(path, file)| (path, file.map(File::observed)));
+                let changes = self.changes(index, seen.collect(), false);
+                self.inbox.push_back((index, Input::LocalChanges(changes)));
             }
             Output::Fetch(jobs) => {
                 seat.fetched += jobs.len();

@@ -1,5 +1,7 @@
-//! In which order paths are brought into their wanted states when they are in each other's way.
+//! In which order paths are brought into their wanted states when they are in each other's way, and what the scanner sees
+//! meanwhile.
 
+use p2p_sync_core::engine::InstallOutcome;
 use p2p_sync_core::rel_path::RelPath;
 
 use crate::desk::{Desk, File};
@@ -57,4 +59,22 @@ fn directories_that_become_files_with_each_others_bytes_come_to_an_end() {
     desk.pass(50);
     desk.report(0, &[(path("e/a"), None), (path("e"), file(1))]);
     assert_followed(&mut desk);
+}
+
+#[test]
+fn what_stood_at_a_path_in_the_middle_of_an_install_that_was_undone_says_nothing() {
+    let mut desk = Desk::pair();
+    made(&mut desk, &["d"], &[]);
+    // The directory holds what nobody has seen yet, so it gets its place back from the file.
+    desk.refuses = Some(InstallOutcome::NotEmpty(vec![path("d/new")]));
+    desk.glimpse = vec![(path("d"), file(1))];
+    desk.report(0, &[(path("d"), file(1))]);
+    desk.pass(100);
+    desk.refuses = None;
+    assert!(desk.glimpse.is_empty());
+    desk.report_dirs(1, &[path("d")]);
+    desk.report(1, &[(path("d/new"), file(2))]);
+    assert_followed(&mut desk);
+    let nodes: Vec<_> = desk.seats[0].floor.0.values().collect();
+    assert_eq!(nodes.iter().filter(|node| !node.is_dir()).count(), 2, "{nodes:?}");
 }

@@ -107,9 +107,9 @@ pub(super) const fn is_untouched(before: &Fingerprint, now: &Fingerprint) -> boo
 }
 
 /// Returns the print to tell of an entry that was put in place as `staged` and looks like `now`: a mode that its user set
-/// since must not pass for the installed one, or nobody would ever publish it. Directories get their mode later.
+/// since must not pass for the installed one, or nobody would ever publish it.
 pub(super) fn as_installed(staged: &Fingerprint, now: Fingerprint) -> Fingerprint {
-    if is_untouched(staged, &now) && (is_dir_print(&now) || staged.mode == now.mode) {
+    if is_untouched(staged, &now) && staged.mode == now.mode {
         now
     } else {
         *staged

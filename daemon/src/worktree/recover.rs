@@ -252,8 +252,7 @@ impl Worktree {
                 };
                 return Ok(self.change(&again, session));
             }
-            stage::remove_tmp(&self.own.tmp, slot.as_bytes())?;
-            return Ok(Effect::of(InstallOutcome::Changed));
+            return self.drop_new(case.intent);
         }
         let Some(in_slot) = case.slot else {
             // Slots are durable before their intents: where nothing was expected, the new entry must have been moved.
@@ -280,6 +279,16 @@ impl Worktree {
             return Ok(self.return_removed(&slot, &spot, session));
         }
         self.show(&slot, case.intent, session, recovery)?;
+        Ok(Effect::of(InstallOutcome::Changed))
+    }
+
+    /// Throws away a slot that is not wanted any more, after its intent was closed: recovery after another crash would
+    /// take an open intent whose slot is gone for one that was put in place.
+    fn drop_new(&self, intent: &Intent) -> std::io::Result<Effect> {
+        self.journal
+            .abandoned(&[intent.tx])
+            .map_err(std::io::Error::other)?;
+        stage::remove_tmp(&self.own.tmp, intent.tx.slot().as_bytes())?;
         Ok(Effect::of(InstallOutcome::Changed))
     }
 

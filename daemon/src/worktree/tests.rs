@@ -590,6 +590,23 @@ fn what_was_taken_back_from_a_path_and_kept_is_nobodys_edit_after_a_crash() {
 }
 
 #[test]
+fn a_mode_that_a_user_gives_a_directory_just_put_over_a_file_is_not_the_installed_one() {
+    let rig = Rig::new();
+    fs::write(rig.path("p"), "old").unwrap();
+    let path = rig.path("p");
+    rig.at(Step::Changed, move || {
+        fs::set_permissions(&path, PermissionsExt::from_mode(0o711)).unwrap();
+    });
+    let batch = rig.wt().install(&[rig.put("p", dir_entry())]);
+    let InstallOutcome::Done(Some(told)) = batch.results[0].outcome else {
+        panic!("{:?}", batch.results);
+    };
+    // The scanner sees the difference.
+    assert_eq!(told.mode & 0o777, 0o750);
+    assert_eq!(rig.print("p").unwrap().mode & 0o777, 0o711);
+}
+
+#[test]
 fn modes_are_given_as_the_folder_wants_them() {
     let rig = Rig::with(Modes::Exec);
     let mut exec = file_entry(b"x");
@@ -1105,11 +1122,16 @@ fn an_install_that_gave_way_to_a_new_file_is_not_taken_for_done_after_a_crash() 
     });
     let jobs = [job];
     std::panic::catch_unwind(AssertUnwindSafe(|| rig.wt().install(&jobs))).unwrap_err();
+    // The second time as after a crash before anybody was told.
+    for _ in 0..2 {
+        rig.start();
+        let recovery = rig.wt().recover().unwrap();
+        // Else the user's file would pass for an edit of what he never saw.
+        assert_eq!(recovery.installs, []);
+        assert_eq!(rig.read("p"), "save");
+    }
     rig.start();
     let recovery = rig.wt().recover().unwrap();
-    // Else the user's file would pass for an edit of what he never saw.
-    assert_eq!(recovery.installs, []);
-    assert_eq!(rig.read("p"), "save");
     settle(&mut rig, recovery);
 }
 

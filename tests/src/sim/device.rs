@@ -11,7 +11,7 @@ use p2p_sync_core::rel_path::RelPath;
 use p2p_sync_core::time::{BootInstant, Now};
 use p2p_sync_core::tree::{Installed, Node};
 
-use super::disk::FakeDisk;
+use super::disk::{FakeDisk, Place};
 use super::journal::FakeJournal;
 use super::rng::Rng;
 use super::store::{MemoryStore, Tables};
@@ -220,15 +220,19 @@ impl Device {
 
     /// The machine dies: what is not on the disk is lost, and the boot clock begins anew. Returns what users lost.
     pub fn power_cut(&mut self, time_ms: u64) -> super::disk::Loss {
-        let before = self.disk.tree().clone();
+        let before = self.disk.clone();
         self.disk.set_time(time_ms);
         self.journal.power_cut(&mut self.dice);
         let loss = self.disk.power_cut(&mut self.dice);
         if loss.of_users {
-            // What is back, or torn, is as its user left it.
-            let changed = self.disk.tree().iter();
-            let changed = changed.filter(|(path, inode)| before.get(*path) != Some(inode));
-            let changed: Vec<Node> = changed.map(|(_, inode)| inode.entry().node).collect();
+            // What is back, or torn, is as its user left it; also what an install took out of the folder just now.
+            let in_folder = self.disk.tree().keys().cloned().map(Place::Folder);
+            let taken_out = self.journal.open().into_keys().map(Place::Slot);
+            let changed = in_folder.chain(taken_out).filter_map(|place| {
+                let inode = self.disk.at(&place)?;
+                (before.at(&place) != Some(inode)).then(|| inode.entry().node)
+            });
+            let changed: Vec<Node> = changed.collect();
             self.stood
                 .iter_mut()
                 .for_each(|stood| stood.extend(changed.clone()));

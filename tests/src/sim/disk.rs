@@ -385,6 +385,20 @@ mod tests {
     }
 
     #[test]
+    fn an_empty_file_whose_name_is_not_durable_is_told_as_lost() {
+        let lost = |seed| {
+            let mut disk = FakeDisk::default();
+            disk.set_by_user(true);
+            disk.create(&path("empty"), Kind::File(Vec::new()), 0o644, 0);
+            let loss = disk.power_cut(&mut Rng::new(seed));
+            let is_there = disk.lstat(&path("empty")).is_some();
+            assert_eq!(loss.contents.contains(&ContentHash::of(b"")), !is_there);
+            !is_there
+        };
+        assert!((0..100).any(lost));
+    }
+
+    #[test]
     fn after_half_a_minute_everything_is_durable() {
         let mut disk = FakeDisk::default();
         disk.create(&path("a"), Kind::File(b"1".to_vec()), 0o644, 0);

@@ -105,7 +105,6 @@ fn apply(open: &mut BTreeMap<u64, Intent>, record: &Record) {
             if let Some(intent) = open.get_mut(tx) {
                 intent.action = IntentAction::Recorded;
                 intent.new = None;
-                intent.staged = None;
                 intent.from = None;
             }
         }

@@ -1,4 +1,5 @@
-//! Compares the disk with what the store believes to stand there.
+//! Compares the disk with what the store believes to stand there. As in the daemon, what differs is durable before it is
+//! told.
 
 use std::collections::BTreeSet;
 
@@ -7,7 +8,7 @@ use p2p_sync_core::ignore::IgnoreRules;
 use p2p_sync_core::rel_path::RelPath;
 use p2p_sync_core::time::BootInstant;
 
-use super::disk::{FakeDisk, Kind};
+use super::disk::{FakeDisk, Kind, Place};
 use super::store::Tables;
 
 /// Returns the paths to look at for a full scan: what is on disk, and what should be.
@@ -74,12 +75,42 @@ pub fn look(
     })
 }
 
+/// Makes durable what changes tell of; to be done before they are told.
+pub fn make_durable(changes: &[LocalChange], disk: &mut FakeDisk) {
+    for change in changes {
+        disk.sync(&Place::Folder(change.path.clone()));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use p2p_sync_core::tree::Installed;
 
     use super::*;
     use crate::sim::disk::{Inode, Kind};
+    use crate::sim::rng::Rng;
+
+    #[test]
+    fn a_power_cut_leaves_what_was_told() {
+        let path = |s: &str| RelPath::parse(s).unwrap();
+        for seed in 0..100 {
+            let mut disk = FakeDisk::default();
+            disk.create(&path("a"), Kind::File(b"old".to_vec()), 0o644, 0);
+            disk.write(&path("a"), b"new".to_vec(), 1);
+            disk.rename(&path("a"), &path("b"));
+            let told = look(
+                &path("b"),
+                &disk,
+                &Tables::default(),
+                BootInstant::default(),
+                false,
+            );
+            make_durable(&Vec::from_iter(told), &mut disk);
+            disk.power_cut(&mut Rng::new(seed));
+            assert!(disk.lstat(&path("a")).is_none());
+            assert_eq!(disk.lstat(&path("b")).unwrap().kind, Kind::File(b"new".to_vec()));
+        }
+    }
 
     #[test]
     fn only_what_differs_is_told() {

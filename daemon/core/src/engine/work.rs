@@ -172,7 +172,7 @@ impl Work {
         self.busy.contains(path)
     }
 
-    /// Says whether something was installed at a path since it was looked at.
+    /// Says whether an install at a path, whatever came of it, was over only after the path was looked at.
     pub(super) fn is_outdated(&self, path: &RelPath, seen_at: BootInstant) -> bool {
         let done = self.done.get(path).copied().max(self.done_before);
         done.is_some_and(|done| seen_at <= done)

@@ -47,10 +47,17 @@ pub(super) enum Op {
 impl Op {
     /// Returns the inode whose bytes it brings, if it brings any.
     pub(super) fn data_of(&self) -> Option<(u64, &[u8])> {
+        let (ino, bytes) = self.content_of()?;
+        let is_new = matches!(self, Self::Make(..));
+        (!is_new || !bytes.is_empty()).then_some((ino, bytes))
+    }
+
+    /// Returns the inode of which it makes a file with a content, which may be empty.
+    pub(super) fn content_of(&self) -> Option<(u64, &[u8])> {
         match self {
             Self::Make(_, inode) => match &inode.kind {
-                Kind::File(bytes) if !bytes.is_empty() => Some((inode.ino, bytes)),
-                Kind::File(_) | Kind::Dir | Kind::Link(_) => None,
+                Kind::File(bytes) => Some((inode.ino, bytes)),
+                Kind::Dir | Kind::Link(_) => None,
             },
             Self::Write { ino, bytes, .. } => Some((*ino, bytes)),
             Self::Meta { .. } | Self::Remove(_) | Self::Rename(..) | Self::Exchange(..) => None,

@@ -98,7 +98,7 @@ impl Cache {
         self.committed = 0;
         let fates = fates(&all[..kept], rng);
         for (index, mut pending) in all.into_iter().enumerate() {
-            if let Some((_, bytes)) = pending.op.data_of().filter(|_| pending.by_user) {
+            if let Some((_, bytes)) = pending.op.content_of().filter(|_| pending.by_user) {
                 written.insert(ContentHash::of(bytes));
             }
             if index >= kept {

@@ -37,7 +37,7 @@ pub(super) const fn is_untouched(before: &Fingerprint, now: &Fingerprint) -> boo
 
 /// Returns the print to tell of an entry that was put in place as `staged` and looks like `now`.
 pub(super) fn as_installed(staged: &Fingerprint, now: Fingerprint) -> Fingerprint {
-    if is_untouched(staged, &now) && (is_dir(&now) || staged.mode == now.mode) {
+    if is_untouched(staged, &now) && staged.mode == now.mode {
         now
     } else {
         *staged

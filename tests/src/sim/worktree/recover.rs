@@ -119,7 +119,9 @@ impl Worktree<'_> {
         let (Some(old), None, Some(now)) = (case.intent.expect, case.slot, self.print(&version)) else {
             return;
         };
-        if !prints::is_untouched(&old, &now) {
+        // Where the old entry had its place back, it is the new one that was kept.
+        let kept = case.intent.staged.filter(|staged| staged.ino == now.ino);
+        if !prints::is_untouched(&kept.unwrap_or(old), &now) {
             let beside = self.keep_beside(version, &case.intent.path);
             recovery.displaced.extend(beside);
         }
@@ -134,7 +136,6 @@ impl Worktree<'_> {
         let Some(staged) = case.intent.staged else {
             return self.recover_mkdir(case);
         };
-        let slot = Place::Slot(case.intent.tx);
         if let Some(target) = case.target.filter(|_| case.is_new(case.target)) {
             if case.slot.is_some_and(|slot| !prints::is_dir(&slot)) && !case.is_old_inode(case.slot) {
                 return self.put_back(&case.intent, InstallOutcome::Changed);
@@ -152,7 +153,10 @@ impl Worktree<'_> {
                 again.expect = case.target;
                 return self.change_at_once(&again);
             }
-            self.disk.remove(slot);
+            // Only after its intent, or recovery after another crash would take it for done.
+            self.journal.done(case.intent.tx);
+            self.journal.begin([]);
+            self.disk.remove(Place::Slot(case.intent.tx));
             return Effect::of(InstallOutcome::Changed);
         }
         if case.slot.is_none() {
@@ -178,7 +182,8 @@ impl Worktree<'_> {
             self.disk.remove(slot);
             return None;
         }
-        if !prints::is_dir(&print) && case.is_old(case.slot) {
+        let taken_back = case.intent.action == IntentAction::Recorded && case.is_new(case.slot);
+        if !prints::is_dir(&print) && (case.is_old(case.slot) || taken_back) {
             return Some(print);
         }
         self.show(case, recovery);

@@ -98,7 +98,7 @@ impl World {
     }
 
     pub(super) fn look_and_tell(&mut self, device: usize, paths: &[RelPath], inferred: bool) {
-        let here = &self.devices[device];
+        let here = &mut self.devices[device];
         let tables = here.store.durable();
         let looked = paths
             .iter()
@@ -107,6 +107,8 @@ impl World {
                 scanner::look(path, &here.disk, tables, here.now(self.time_ms).boot, inferred)
             });
         let changes: Vec<_> = looked.collect();
+        here.disk.set_time(self.time_ms);
+        scanner::make_durable(&changes, &mut here.disk);
         if !changes.is_empty() {
             self.report(device, Input::LocalChanges(changes));
         }

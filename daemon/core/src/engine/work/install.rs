@@ -225,12 +225,13 @@ impl SyncEngine {
             move_from,
             of_former_group,
         } = job;
+        // Also of one that was undone: what the scanner saw in the middle of it is neither there nor the user's.
+        for path in std::iter::once(&path).chain(&move_from) {
+            self.work.note_done(path, now.boot);
+        }
         if of_former_group {
             // What stands there is a joiner's, like all that the folder holds: the scanner tells.
-            for path in std::iter::once(path).chain(move_from) {
-                self.work.note_done(&path, now.boot);
-                rescan.insert(path);
-            }
+            rescan.extend(std::iter::once(path).chain(move_from));
             return;
         }
         if !matches!(outcome, InstallOutcome::Done(_)) {
@@ -238,9 +239,6 @@ impl SyncEngine {
         }
         let reason = match outcome {
             InstallOutcome::Done(print) => {
-                for path in [Some(&path), move_from.as_ref()].into_iter().flatten() {
-                    self.work.note_done(path, now.boot);
-                }
                 self.installed(&path, want.zip(print), move_from.as_ref(), view);
                 None
             }
