@@ -283,7 +283,10 @@ impl SyncEngine {
             return;
         }
         for (path, change) in self.local.queue.iter().take(MAX_ITEMS) {
-            let Some(after) = &change.after else { continue };
+            // A place in the daemon's own directory is nobody else's, and named in no event.
+            let Some(after) = change.after.as_ref().filter(|_| !path.is_own()) else {
+                continue;
+            };
             if let Some(from) = vanished.get(&(after.print.ino, after.entry.node.clone())) {
                 draft.moved.insert(from.clone(), path.clone());
             }

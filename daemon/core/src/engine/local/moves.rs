@@ -164,7 +164,7 @@ impl SyncEngine {
         }
         let from = view.path_with_content(&content)?;
         let busy = self.work.is_busy(path) || self.work.is_busy(&from);
-        if from == *path || from.is_own() || busy {
+        if from == *path || from.is_own() || path.is_own() || busy {
             return None;
         }
         let row = self.pending.installed(view, &from)?;
