@@ -223,7 +223,7 @@ impl SyncEngine {
             for (path, change) in std::iter::once((path, change)).chain(other) {
                 if self.work.is_busy(&path) {
                     self.work.rescan_after(path);
-                } else if change.seen_at.is_some_and(|at| self.work.is_outdated(&path, at)) {
+                } else if self.is_outdated(&path, &change, view) {
                     outdated.push(path);
                 } else {
                     self.take_change(path, change, &mut draft, &mut adopted, view);
@@ -243,6 +243,13 @@ impl SyncEngine {
         if !outdated.is_empty() {
             self.emit_now(Output::Rescan(outdated));
         }
+    }
+
+    /// Says whether a change was seen before an install at its path was over. What a joiner brought stays what it is when
+    /// an install gave way to it: seen once more, it would pass for an edit.
+    fn is_outdated(&self, path: &RelPath, change: &Change, view: &impl StateView) -> bool {
+        let outdated = change.seen_at.is_some_and(|at| self.work.is_outdated(path, at));
+        outdated && !(change.import && self.pending.installed(view, path).is_none())
     }
 
     fn publish_draft(&mut self, draft: Draft, now: Now, view: &impl StateView) {
