@@ -91,11 +91,9 @@ fn modes_and_times_alone_are_carried_and_other_touches_mean_nothing() -> Result<
     let file = group[0].path("Running/mode-644");
     let touched = group[0].path("Running/time-0");
     let before = fs::metadata(&touched)?;
-    // Each changes nothing but the change time.
+    // Each changes nothing but the change time, in one step: what stands between two may be seen and told.
     fs::set_permissions(&file, fs::metadata(&file)?.permissions())?;
     set_time(&touched, before.modified()?)?;
-    fs::rename(group[1].path("Running/time-1"), group[1].path("Running/away"))?;
-    fs::rename(group[1].path("Running/away"), group[1].path("Running/time-1"))?;
     ensure_quiet(&group, events)?;
     Ok(())
 }
