@@ -81,7 +81,7 @@ impl InstalledIndex for SharedStore {
         self.read(|view| view.installed(path))
     }
 
-    fn children(&self, dir: Option<&RelPath>) -> Vec<(RelPath, Installed)> {
+    fn children(&self, dir: Option<&RelPath>) -> Vec<(RelPath, Option<Installed>)> {
         self.read(|view| view.installed_children(dir))
     }
 

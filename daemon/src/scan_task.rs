@@ -14,7 +14,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use p2p_sync_core::engine::{LocalChange, ScanNo};
+use p2p_sync_core::engine::{FoundBy, LocalChange, ScanNo};
 use p2p_sync_core::ignore::IgnoreRules as _;
 use p2p_sync_core::rel_path::RelPath;
 use tokio::sync::mpsc;
@@ -203,7 +203,7 @@ impl Looker {
                 Err(RecvTimeoutError::Timeout) => {}
             }
             let again = self.again.take_due(Instant::now());
-            self.paths(again, Below::Changed);
+            self.paths(again, Below::Changed, FoundBy::Look);
             if self.root_at <= Instant::now() {
                 self.check_root();
             }
@@ -253,8 +253,8 @@ impl Looker {
         if full.is_some() || paths.len() + hints.len() > MAX_PATHS {
             self.full(&hints);
         } else {
-            self.paths(hints, Below::Changed);
-            self.paths(paths, Below::All);
+            self.paths(hints, Below::Changed, FoundBy::Watcher);
+            self.paths(paths, Below::All, FoundBy::Look);
         }
     }
 
@@ -284,7 +284,7 @@ impl Looker {
         let started = Instant::now();
         let events = self.events.clone();
         let result = self.scanner.scan_all(&self.stop, &mut |changes| {
-            send(&events, not_inferred(changes, hints));
+            send(&events, witnessed(changes, hints));
         });
         if let Some(report) = self.report(result) {
             self.root_lost = false;
@@ -299,23 +299,27 @@ impl Looker {
         }
     }
 
-    fn paths(&mut self, paths: BTreeSet<RelPath>, below: Below) {
+    fn paths(&mut self, paths: BTreeSet<RelPath>, below: Below, found_by: FoundBy) {
         if paths.is_empty() {
             return;
         }
+        let hints = match found_by {
+            FoundBy::Watcher => paths.clone(),
+            FoundBy::Look | FoundBy::Scan => BTreeSet::new(),
+        };
         let paths: Vec<RelPath> = paths.into_iter().collect();
         debug!(paths = paths.len(), "Looking at paths");
         for path in &paths {
             trace!(%path, "Looking at a path");
         }
         let suspects = self.problems.at_or_below(&paths);
-        let Some(found) = self.look(&paths, below) else {
+        let Some(found) = self.look(&paths, below, &hints) else {
             return;
         };
         let known = if suspects.is_empty() {
             Some(Vec::new())
         } else {
-            self.look(&suspects, Below::All)
+            self.look(&suspects, Below::All, &hints)
         };
         if let Some(known) = known {
             self.problems.replace(&suspects, found.into_iter().chain(known));
@@ -324,11 +328,16 @@ impl Looker {
     }
 
     /// Looks at paths and returns the problems there; `None` if not all were looked at.
-    fn look(&mut self, paths: &[RelPath], below: Below) -> Option<Vec<(RelPath, String)>> {
+    fn look(
+        &mut self,
+        paths: &[RelPath],
+        below: Below,
+        hints: &BTreeSet<RelPath>,
+    ) -> Option<Vec<(RelPath, String)>> {
         let events = self.events.clone();
-        let result = self
-            .scanner
-            .scan_paths(paths, below, &self.stop, &mut |changes| send(&events, changes));
+        let result = self.scanner.scan_paths(paths, below, &self.stop, &mut |changes| {
+            send(&events, witnessed(changes, hints));
+        });
         let report = self.report(result)?;
         (!report.stopped).then_some(report.problems)
     }
@@ -366,12 +375,14 @@ fn unwatched_interval(took: Duration) -> Duration {
     interval.clamp(UNWATCHED_INTERVAL, FULL_SCAN_INTERVAL)
 }
 
-/// Marks changes that the watcher hinted at, there or above, as seen to happen.
-fn not_inferred(mut changes: Vec<LocalChange>, hints: &BTreeSet<RelPath>) -> Vec<LocalChange> {
+/// Marks changes that the watcher hinted at, there or above.
+fn witnessed(mut changes: Vec<LocalChange>, hints: &BTreeSet<RelPath>) -> Vec<LocalChange> {
     if !hints.is_empty() {
         for change in &mut changes {
             let hinted = |path: &RelPath| hints.contains(path);
-            change.inferred = !hinted(&change.path) && !change.path.ancestors().any(|above| hinted(&above));
+            if hinted(&change.path) || change.path.ancestors().any(|above| hinted(&above)) {
+                change.found_by = FoundBy::Watcher;
+            }
         }
     }
     changes
@@ -398,18 +409,18 @@ mod tests {
     }
 
     #[test]
-    fn what_the_watcher_hinted_at_is_not_inferred_though_a_full_scan_finds_it() {
+    fn what_the_watcher_hinted_at_was_seen_to_happen_though_a_full_scan_finds_it() {
         let rel = |s: &str| RelPath::parse(s).unwrap();
         let found = |path| LocalChange {
             path: rel(path),
             seen_at: BootInstant::default(),
             after: None,
-            inferred: true,
+            found_by: FoundBy::Scan,
         };
         let changes: Vec<_> = ["a", "d/e/f", "other"].map(found).into();
-        let told = not_inferred(changes, &BTreeSet::from([rel("a"), rel("d")]));
-        let inferred: Vec<bool> = told.iter().map(|change| change.inferred).collect();
-        assert_eq!(inferred, [false, false, true]);
+        let told = witnessed(changes, &BTreeSet::from([rel("a"), rel("d")]));
+        let found_by: Vec<FoundBy> = told.iter().map(|change| change.found_by).collect();
+        assert_eq!(found_by, [FoundBy::Watcher, FoundBy::Watcher, FoundBy::Scan]);
     }
 
     #[test]

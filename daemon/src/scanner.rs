@@ -30,7 +30,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use p2p_sync_core::engine::LocalChange;
+use p2p_sync_core::engine::{FoundBy, LocalChange};
 use p2p_sync_core::rel_path::RelPath;
 use p2p_sync_core::tree::Installed;
 
@@ -48,8 +48,9 @@ const HELD_MAX: usize = 262_144;
 pub trait InstalledIndex: Send + Sync {
     /// Returns what is believed to stand at a path.
     fn installed(&self, path: &RelPath) -> Option<Installed>;
-    /// Returns what is believed to lie directly in a directory (`None`: the folder), sorted by path.
-    fn children(&self, dir: Option<&RelPath>) -> Vec<(RelPath, Installed)>;
+    /// Returns what is believed to lie directly in a directory (`None`: the folder), sorted by path; with `None` a path of
+    /// which nothing is believed but that something lies below it.
+    fn children(&self, dir: Option<&RelPath>) -> Vec<(RelPath, Option<Installed>)>;
     /// Returns what is believed to lie anywhere below a directory, sorted by path.
     fn below(&self, dir: &RelPath) -> Vec<(RelPath, Installed)>;
     /// Returns paths at which this very file is believed to stand, by content and inode.
@@ -176,7 +177,7 @@ impl Scanner {
         stop: &AtomicBool,
         emit: &mut dyn FnMut(Vec<LocalChange>),
     ) -> Result<ScanReport, ScanError> {
-        let mut walk = Walk::new(self, true, stop, emit)?;
+        let mut walk = Walk::new(self, FoundBy::Scan, stop, emit)?;
         self.watch.scan_begins();
         walk.enter(None);
         walk.run(Below::All)?;
@@ -205,8 +206,9 @@ impl Scanner {
         stop: &AtomicBool,
         emit: &mut dyn FnMut(Vec<LocalChange>),
     ) -> Result<ScanReport, ScanError> {
-        let mut walk = Walk::new(self, false, stop, emit)?;
+        let mut walk = Walk::new(self, FoundBy::Look, stop, emit)?;
         let mut starts = BTreeMap::new();
+        let mut passed_by = Vec::new();
         for path in paths {
             let start = if path.is_own() {
                 path.clone()
@@ -214,7 +216,12 @@ impl Scanner {
                 self.first_unknown(path)
             };
             // The index may learn of an unknown directory before it is looked at; the path below it must not be lost.
-            let below = if start == *path { below } else { Below::All };
+            let below = if start == *path {
+                below
+            } else {
+                passed_by.push(path);
+                Below::All
+            };
             let known = starts.entry(start).or_insert(below);
             if below == Below::All {
                 *known = Below::All;
@@ -224,6 +231,9 @@ impl Scanner {
         for (path, below) in starts {
             walk.look_at(&path, below)?;
             walk.run(below)?;
+        }
+        for path in passed_by {
+            walk.look_if_gone(path);
         }
         walk.other_names()?;
         walk.finish()

@@ -119,16 +119,8 @@ impl FileWatcher {
     /// Watches a directory, relative to the folder, and returns whether it was not watched before. Known ones cost
     /// nothing; safe to call for each directory of each scan.
     pub fn watch(&self, dir: &Path, ino: u64) -> bool {
-        let stale = {
-            let mut state = self.shared.lock();
-            if state.watched.get(dir) == Some(&ino) {
-                return false;
-            }
-            if state.exhausted {
-                state.refuse(ino);
-                return false;
-            }
-            std::mem::take(&mut state.stale)
+        let Some(stale) = self.shared.lock().claim(dir, ino) else {
+            return false;
         };
         let path = if dir.as_os_str().is_empty() {
             self.root.clone()
@@ -138,6 +130,7 @@ impl FileWatcher {
         let result = {
             let mut inotify = self.inotify.lock().unwrap_or_else(PoisonError::into_inner);
             let Some(inotify) = inotify.as_mut() else {
+                self.shared.lock().watched.remove(dir);
                 return false;
             };
             for old in stale {
@@ -147,18 +140,17 @@ impl FileWatcher {
             inotify.watch(&path, RecursiveMode::NonRecursive)
         };
         let mut state = self.shared.lock();
-        match result {
-            Ok(()) => {
-                state.watched.insert(dir.to_owned(), ino);
-                state.refused.remove(&ino);
-                return true;
-            }
-            Err(e) if matches!(e.kind, ErrorKind::MaxFilesWatch) => {
-                state.exhausted = true;
-                state.refuse(ino);
-            }
+        let Err(error) = result else {
+            state.refused.remove(&ino);
+            return true;
+        };
+        state.watched.remove(dir);
+        if matches!(error.kind, ErrorKind::MaxFilesWatch) {
+            state.exhausted = true;
+            state.refuse(ino);
+        } else {
             // Gone again, or not ours to read: the scan says so.
-            Err(error) => tracing::debug!(%error, "Cannot watch a directory"),
+            tracing::debug!(%error, "Cannot watch a directory");
         }
         false
     }
@@ -250,6 +242,20 @@ impl Shared {
 }
 
 impl State {
+    /// Counts a directory as watched, before the kernel is asked: what is heard of its end meanwhile, which ends the new
+    /// watch as well, then takes it off again. Returns the names to be forgotten first, `None` if there is nothing to ask.
+    fn claim(&mut self, dir: &Path, ino: u64) -> Option<Vec<PathBuf>> {
+        if self.watched.get(dir) == Some(&ino) {
+            return None;
+        }
+        if self.exhausted {
+            self.refuse(ino);
+            return None;
+        }
+        self.watched.insert(dir.to_owned(), ino);
+        Some(std::mem::take(&mut self.stale))
+    }
+
     fn refuse(&mut self, ino: u64) {
         self.refused.insert(ino, self.scans);
     }
@@ -275,8 +281,12 @@ impl State {
                 self.coalescer.renamed(from.clone(), to.clone(), now);
                 return true;
             }
-            // What is moved here may be a directory, so it counts as one.
-            EventKind::Modify(ModifyKind::Name(_)) => Kind::NewDir,
+            // What is moved here may be a directory, so it counts as one. A scan may have found it here already; that
+            // watch is the old name's, and ended with it.
+            EventKind::Modify(ModifyKind::Name(_)) => {
+                paths.iter().for_each(|p| self.unwatch(p));
+                Kind::NewDir
+            }
             EventKind::Modify(_) | EventKind::Any | EventKind::Other => Kind::Written,
         };
         let news = !paths.is_empty();
@@ -392,6 +402,35 @@ mod tests {
         assert!(watcher.watch(Path::new("a"), 2) && !watcher.is_complete());
         watcher.scan_ended();
         assert!(watcher.is_complete() && watcher.degraded().is_none());
+    }
+
+    #[test]
+    fn an_end_heard_of_while_a_directory_is_being_watched_counts_for_the_new_one_too() {
+        let mut state = State::default();
+        let (root, now, dir) = (Path::new("/folder"), Instant::now(), Path::new("d"));
+        let removed = Event::new(EventKind::Remove(notify::event::RemoveKind::Folder));
+        // Made again with another inode before the first one's end was heard of.
+        assert!(state.claim(dir, 1).is_some() && state.claim(dir, 2).is_some());
+        assert!(state.claim(dir, 2).is_none());
+        state.take_event(&removed.add_path("/folder/d".into()), root, now);
+        assert!(state.claim(dir, 2).is_some());
+    }
+
+    #[test]
+    fn a_directory_that_a_scan_found_before_its_move_was_heard_of_is_watched_again() {
+        let mut state = State::default();
+        let (root, now) = (Path::new("/folder"), Instant::now());
+        let name =
+            |mode, path: &str| Event::new(EventKind::Modify(ModifyKind::Name(mode))).add_path(path.into());
+        for (dir, ino) in [("d", 2), ("d/e", 3), ("moved", 2), ("moved/e", 3)] {
+            assert!(state.claim(Path::new(dir), ino).is_some());
+        }
+        state.take_event(&name(RenameMode::From, "/folder/d"), root, now);
+        state.take_event(&name(RenameMode::To, "/folder/moved"), root, now);
+        let mut stale = state.claim(Path::new("moved"), 2).unwrap();
+        stale.sort();
+        assert_eq!(stale, [Path::new("d/e"), Path::new("moved/e")]);
+        assert!(state.claim(Path::new("moved/e"), 3).is_some());
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::rc::Rc;
 
 use p2p_sync_core::access::Role;
 use p2p_sync_core::engine::{
-    Command, CommandError, CommandId, DELETE_GUARD, EngineConfig, InboundId, Input, InstallAction,
+    Command, CommandError, CommandId, DELETE_GUARD, EngineConfig, FoundBy, InboundId, Input, InstallAction,
     InstallJob, InstallOutcome, InstallResult, LocalChange, Observed, Output, Recovered, RecoveredInstall,
     Reply, Request, RequestFailed, RequestId, Response, ScanNo, SyncEngine,
 };
@@ -47,6 +47,8 @@ pub(crate) struct Seat {
     pub(crate) next_scan: Vec<(RelPath, Option<File>)>,
     /// The newest full scan that it asked for.
     pub(crate) scan_asked: ScanNo,
+    /// Paths that it wants looked at again.
+    pub(crate) rescans: Vec<RelPath>,
 }
 
 impl Seat {
@@ -75,6 +77,9 @@ pub(crate) struct Desk {
     pub(crate) holds_fetches: bool,
     /// While set, no full scan that is asked for is made.
     pub(crate) holds_scans: bool,
+    /// While set, installs that are asked for wait for [`Desk::let_install`].
+    pub(crate) holds_installs: bool,
+    held_installs: Vec<(usize, Vec<InstallJob>)>,
     /// While set, this comes of every install.
     pub(crate) refuses: Option<InstallOutcome>,
     /// What the scanner sees in the middle of the next install that is refused.
@@ -98,6 +103,8 @@ impl Desk {
             loses_answer: Box::new(|_, _| false),
             holds_fetches: false,
             holds_scans: false,
+            holds_installs: false,
+            held_installs: Vec::new(),
             refuses: None,
             glimpse: Vec::new(),
         };
@@ -172,6 +179,15 @@ impl Desk {
         self.clock.set(end);
     }
 
+    /// Makes the installs that were held.
+    pub(crate) fn let_install(&mut self) {
+        self.holds_installs = false;
+        for (index, jobs) in std::mem::take(&mut self.held_installs) {
+            self.take(index, Output::Install(jobs));
+        }
+        self.settle();
+    }
+
     pub(crate) fn connect(&mut self, a: usize, b: usize) {
         for (one, other) in [(a, b), (b, a)] {
             let device = self.seats[other].id();
@@ -243,13 +259,33 @@ impl Desk {
         let found = found
             .iter()
             .map(|(path, file)| (path.clone(), file.map(File::observed)));
-        self.found(index, found.collect(), false);
+        self.found(index, found.collect(), FoundBy::Look);
+    }
+
+    /// As [`Desk::report`], of what the watcher told of.
+    pub(crate) fn witness(&mut self, index: usize, found: &[(RelPath, Option<File>)]) {
+        let found = found
+            .iter()
+            .map(|(path, file)| (path.clone(), file.map(File::observed)));
+        self.found(index, found.collect(), FoundBy::Watcher);
     }
 
     /// Tells an engine that its scanner found directories.
     pub(crate) fn report_dirs(&mut self, index: usize, dirs: &[RelPath]) {
-        let found = dirs.iter().map(|dir| (dir.clone(), Some(directory())));
-        self.found(index, found.collect(), false);
+        self.report_dirs_as(index, dirs, 0);
+    }
+
+    /// As [`Desk::report_dirs`], with this inode.
+    pub(crate) fn report_dirs_as(&mut self, index: usize, dirs: &[RelPath], ino: u64) {
+        let found = dirs.iter().map(|dir| (dir.clone(), Some(directory(ino))));
+        self.found(index, found.collect(), FoundBy::Look);
+    }
+
+    /// Ends a full scan that found directories, with this inode, and whatever it told before.
+    pub(crate) fn scan_dirs(&mut self, index: usize, dirs: &[RelPath], ino: u64) {
+        let found = dirs.iter().map(|dir| (dir.clone(), Some(directory(ino))));
+        self.found(index, found.collect(), FoundBy::Scan);
+        self.scan(index, &[]);
     }
 
     /// Tells an engine what a full scan found now.
@@ -264,11 +300,11 @@ impl Desk {
         let found = found
             .iter()
             .map(|(path, file)| (path.clone(), file.map(File::observed)));
-        self.found(index, found.collect(), true);
+        self.found(index, found.collect(), FoundBy::Scan);
     }
 
-    fn found(&mut self, index: usize, found: Vec<(RelPath, Option<Observed>)>, inferred: bool) {
-        let changes = self.changes(index, found, inferred);
+    fn found(&mut self, index: usize, found: Vec<(RelPath, Option<Observed>)>, found_by: FoundBy) {
+        let changes = self.changes(index, found, found_by);
         self.tell(index, Input::LocalChanges(changes));
     }
 
@@ -276,7 +312,7 @@ impl Desk {
         &mut self,
         index: usize,
         found: Vec<(RelPath, Option<Observed>)>,
-        inferred: bool,
+        found_by: FoundBy,
     ) -> Vec<LocalChange> {
         let seen_at = self.now().boot;
         let floor = &mut self.seats[index].floor;
@@ -286,7 +322,7 @@ impl Desk {
                 path,
                 seen_at,
                 after,
-                inferred,
+                found_by,
             }
         });
         changes.collect()
@@ -334,6 +370,7 @@ impl Desk {
                 }
             }
             Output::Fetch(_) if self.holds_fetches => {}
+            Output::Install(jobs) if self.holds_installs => self.held_installs.push((index, jobs)),
             Output::Install(jobs) if self.refuses.is_some() => {
                 let outcome = self.refuses.clone().into_iter().cycle();
                 let results = jobs.into_iter().zip(outcome);
@@ -344,7 +381,7 @@ impl Desk {
                 self.inbox.push_back((index, Input::Installed(results.collect())));
                 let seen = std::mem::take(&mut self.glimpse).into_iter();
                 let seen = seen.map(|(path, file)| (path, file.map(File::observed)));
-                let changes = self.changes(index, seen.collect(), false);
+                let changes = self.changes(index, seen.collect(), FoundBy::Look);
                 self.inbox.push_back((index, Input::LocalChanges(changes)));
             }
             Output::Fetch(jobs) => {
@@ -381,18 +418,18 @@ impl Desk {
                 let found = found
                     .into_iter()
                     .map(|(path, file)| (path, file.map(File::observed)));
-                let changes = self.changes(index, found.collect(), true);
+                let changes = self.changes(index, found.collect(), FoundBy::Scan);
                 self.inbox.push_back((index, Input::LocalChanges(changes)));
                 self.inbox.push_back((index, Input::ScanFinished(no)));
             }
             Output::Reply { reply, .. } => seat.replies.push(reply),
+            Output::Rescan(paths) => seat.rescans.extend(paths),
             Output::Announce { group } => seat.announced = Some(group),
             Output::Gossip(_)
             | Output::Members(_)
             | Output::Dial { .. }
             | Output::Undial { .. }
             | Output::DropContent(_)
-            | Output::Rescan(_)
             | Output::Notify(_) => {}
         }
     }
@@ -463,11 +500,12 @@ impl File {
     }
 }
 
-fn directory() -> Observed {
+fn directory(ino: u64) -> Observed {
     let (node, mode, mtime_ns) = (Node::Dir, 0o755, 0);
     Observed {
         entry: Entry { node, mode, mtime_ns },
         print: Fingerprint {
+            ino,
             mode,
             ..Fingerprint::default()
         },
@@ -494,5 +532,6 @@ fn seat(seed: u8, trust_lan: bool) -> Seat {
         announced: None,
         next_scan: Vec::new(),
         scan_asked: ScanNo::default(),
+        rescans: Vec::new(),
     }
 }

@@ -84,6 +84,50 @@ fn deletions_that_the_watcher_saw_are_never_held() {
 }
 
 #[test]
+fn what_the_watcher_saw_vanish_is_let_go_though_a_scan_found_it_first() {
+    let mut desk = pair_with(300, Role::Editor);
+    desk.scan(1, &gone(0..200));
+    assert_eq!(held(&desk), 200);
+    desk.part_of_scan(1, &gone(200..300));
+    desk.witness(1, &gone(0..300));
+    desk.pass(10_000);
+    assert_eq!((held(&desk), deleted(&desk)), (0, 300));
+}
+
+/// A directory's row was let go of while those of what lay in it were held.
+#[test]
+fn a_directory_is_held_with_what_lay_in_it() {
+    let there: Found = files(0..300)
+        .into_iter()
+        .map(|(file, f)| (path(&format!("d/{file}")), f))
+        .collect();
+    let away: Found = there.iter().map(|(path, _)| (path.clone(), None)).collect();
+    for looked_at in [false, true] {
+        let mut desk = Desk::pair_as(Role::Editor);
+        desk.report_dirs_as(1, &[path("d")], 7);
+        desk.report(1, &there);
+        desk.pass(10_000);
+        if looked_at {
+            desk.scan(1, &away);
+            desk.report(1, &[(path("d"), None)]);
+        } else {
+            // Its inode serves another directory by now, so it passes for renamed.
+            desk.part_of_scan(1, &away);
+            desk.part_of_scan(1, &[(path("d"), None)]);
+            desk.scan_dirs(1, &[path("new")], 7);
+        }
+        desk.pass(10_000);
+        assert!(held(&desk) >= 300 && deleted(&desk) == 0);
+        assert!(desk.seats[1].store.durable().installed.contains_key(&path("d")));
+        desk.seats[1].next_scan = away.clone();
+        desk.seats[1].next_scan.push((path("d"), None));
+        answer(&mut desk, false);
+        desk.pass(10_000);
+        assert_eq!((held(&desk), deleted(&desk)), (0, 301));
+    }
+}
+
+#[test]
 fn what_came_in_the_same_scan_does_not_make_the_folder_larger() {
     let mut desk = pair_with(150, Role::Editor);
     let mut found = files(1_000..1_500);

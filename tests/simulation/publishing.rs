@@ -1,6 +1,6 @@
 //! When local changes become events, and which go together.
 
-use p2p_sync_core::engine::{Input, InstallAction, LocalChange};
+use p2p_sync_core::engine::{FoundBy, Input, InstallAction, LocalChange};
 use p2p_sync_core::ledger::Item;
 use p2p_sync_core::rel_path::RelPath;
 use p2p_sync_core::time::BootInstant;
@@ -183,9 +183,44 @@ fn what_was_recorded_while_the_scanner_looked_at_its_directory_goes_with_it() {
         path: path("d"),
         seen_at: looked,
         after: None,
-        inferred: false,
+        found_by: FoundBy::Look,
     };
     desk.tell(0, Input::LocalChanges(vec![gone]));
     desk.pass(10_000);
     assert!(!has(&desk, 0) && !has(&desk, 1));
+}
+
+/// A directory was made anew while the store did not know what lay in the one before it: the scanner misses nothing there.
+#[test]
+fn what_was_told_of_a_directory_that_another_replaced_is_looked_at_by_its_name() {
+    let mut desk = Desk::new(1, false);
+    desk.pass(1_000);
+    desk.report_dirs_as(0, &[path("d")], 1);
+    desk.report(0, &[(path("d/told"), file(1)), (path("d!"), file(2))]);
+    desk.report_dirs_as(0, &[path("d")], 1);
+    assert!(desk.seats[0].rescans.is_empty(), "it is the same directory");
+    desk.report_dirs_as(0, &[path("d")], 2);
+    assert_eq!(desk.seats[0].rescans, [path("d/told")]);
+    desk.pass(1_000);
+    desk.report_dirs_as(0, &[path("d")], 3);
+    assert_eq!(
+        desk.seats[0].rescans.len(),
+        1,
+        "the store knows, and so does the scanner"
+    );
+}
+
+/// A directory goes while a file is being installed in it: what came of that is seen when it is over.
+#[test]
+fn what_was_being_installed_below_a_directory_that_went_is_looked_at_afterwards() {
+    let mut desk = Desk::pair();
+    desk.report_dirs(0, &[path("d")]);
+    desk.pass(1_000);
+    desk.holds_installs = true;
+    desk.report(0, &[(path("d/f"), file(1))]);
+    desk.pass(1_000);
+    desk.report(1, &[(path("d"), None)]);
+    desk.seats[1].rescans.clear();
+    desk.let_install();
+    assert_eq!(desk.seats[1].rescans, [path("d/f")]);
 }

@@ -21,11 +21,15 @@ impl InstalledIndex for Index {
         self.0.lock().unwrap().get(path).cloned()
     }
 
-    fn children(&self, dir: Option<&RelPath>) -> Vec<(RelPath, Installed)> {
+    fn children(&self, dir: Option<&RelPath>) -> Vec<(RelPath, Option<Installed>)> {
         let all = self.0.lock().unwrap();
-        let inside = all.iter().filter(|(path, _)| path.parent().as_ref() == dir);
+        let named = all
+            .keys()
+            .flat_map(|path| std::iter::once(path.clone()).chain(path.ancestors()));
+        let inside: BTreeSet<RelPath> = named.filter(|path| path.parent().as_ref() == dir).collect();
         inside
-            .map(|(path, installed)| (path.clone(), installed.clone()))
+            .into_iter()
+            .map(|path| (path.clone(), all.get(&path).cloned()))
             .collect()
     }
 
@@ -517,7 +521,7 @@ fn an_unmount_during_a_scan_deletes_nothing() {
         fn installed(&self, path: &RelPath) -> Option<Installed> {
             self.0.installed(path)
         }
-        fn children(&self, dir: Option<&RelPath>) -> Vec<(RelPath, Installed)> {
+        fn children(&self, dir: Option<&RelPath>) -> Vec<(RelPath, Option<Installed>)> {
             let _ = fs::rename(&self.1, self.1.with_extension("away"));
             self.0.children(dir)
         }
@@ -556,7 +560,7 @@ fn a_hinted_file_is_found_though_its_directory_becomes_known_meanwhile() {
             let first = *path == rel("d") && !self.1.swap(true, Ordering::Relaxed);
             if first { None } else { self.0.installed(path) }
         }
-        fn children(&self, dir: Option<&RelPath>) -> Vec<(RelPath, Installed)> {
+        fn children(&self, dir: Option<&RelPath>) -> Vec<(RelPath, Option<Installed>)> {
             self.0.children(dir)
         }
         fn below(&self, dir: &RelPath) -> Vec<(RelPath, Installed)> {
@@ -583,6 +587,50 @@ fn a_hinted_file_is_found_though_its_directory_becomes_known_meanwhile() {
         })
         .unwrap();
     assert_eq!(names(&found), ["+d/new"]);
+}
+
+#[test]
+fn a_hinted_deletion_is_told_though_the_index_does_not_know_the_directory_yet() {
+    let rig = Rig::new();
+    // Both were told a moment ago, and are not durable.
+    rig.write("d/stays", "stays");
+    let found = rig.scan_paths(&["d/gone"], Below::Changed);
+    assert_eq!(names(&found), ["+d", "+d/stays", "-d/gone"]);
+}
+
+/// The row of a directory may go before those of what lay in it: then they are still found.
+#[test]
+fn what_lay_in_a_directory_without_a_row_is_found_gone() {
+    let rig = Rig::new();
+    for name in ["d/e/f", "d/e/g/h", "x/y", "z/kept"] {
+        rig.write(name, name);
+    }
+    rig.scan();
+    let forget = |names: &[&str]| {
+        names
+            .iter()
+            .for_each(|name| drop(rig.index.0.lock().unwrap().remove(&rel(name))))
+    };
+    forget(&["d", "d/e", "d/e/g", "x", "z"]);
+    fs::remove_dir_all(rig.path("d")).unwrap();
+    fs::remove_dir_all(rig.path("x")).unwrap();
+    rig.write("x", "a file now");
+    let gone = |found: &[LocalChange]| -> BTreeSet<String> {
+        names(found)
+            .into_iter()
+            .filter(|name| name.starts_with('-'))
+            .collect()
+    };
+    let expected = ["-d", "-d/e", "-d/e/f", "-d/e/g", "-d/e/g/h", "-x/y"];
+    let mut scan = Vec::new();
+    let report = rig
+        .scanner()
+        .scan_all(&rig.stop, &mut |portion| scan.extend(portion))
+        .unwrap();
+    assert!(report.problems.is_empty());
+    assert_eq!(gone(&scan), expected.map(str::to_owned).into());
+    let hints = rig.scan_paths(&["d", "x"], Below::Changed);
+    assert_eq!(gone(&hints), expected.map(str::to_owned).into());
 }
 
 #[test]

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use p2p_sync_core::content::CHUNK_SIZE;
-use p2p_sync_core::engine::LocalChange;
+use p2p_sync_core::engine::{FoundBy, LocalChange};
 use p2p_sync_core::ids::ContentHash;
 use p2p_sync_core::ignore::IgnoreRules as _;
 use p2p_sync_core::rel_path::{OWN_DIR, RelPath};
@@ -46,8 +46,7 @@ enum Found {
 pub(super) struct Walk<'a> {
     scanner: &'a Scanner,
     stop: &'a AtomicBool,
-    /// Whether it is a full scan.
-    full: bool,
+    found_by: FoundBy,
     emit: &'a mut dyn FnMut(Vec<LocalChange>),
     stack: Vec<Option<RelPath>>,
     found: Vec<Found>,
@@ -64,14 +63,14 @@ pub(super) struct Walk<'a> {
 impl<'a> Walk<'a> {
     pub(super) fn new(
         scanner: &'a Scanner,
-        full: bool,
+        found_by: FoundBy,
         stop: &'a AtomicBool,
         emit: &'a mut dyn FnMut(Vec<LocalChange>),
     ) -> Result<Self, ScanError> {
         let walk = Self {
             scanner,
             stop,
-            full,
+            found_by,
             emit,
             stack: Vec::new(),
             found: Vec::new(),
@@ -142,6 +141,9 @@ impl<'a> Walk<'a> {
         match self.scanner.root.lstat(path) {
             Ok(Some(stat)) if self.is_below_ignored(path, is_dir(&stat)) => {}
             Ok(Some(stat)) => {
+                if installed.is_none() && !is_dir(&stat) {
+                    self.below_is_gone(path, true);
+                }
                 self.entry(path.clone(), &stat, installed, below);
             }
             Ok(None) if self.is_below_ignored(path, was_dir(installed.as_ref())) => {}
@@ -150,6 +152,15 @@ impl<'a> Walk<'a> {
             Err(e) => self.problem(path.clone(), &e),
         }
         self.flush_if_due()
+    }
+
+    /// Tells of a path if nothing is there. A walk of the directory above it, which the index does not know yet, has told
+    /// of what it found, and the index could not say what is missing.
+    pub(super) fn look_if_gone(&mut self, path: &RelPath) {
+        let gone = matches!(self.scanner.root.lstat(path), Ok(None));
+        if gone && !self.stopped() && !self.is_below_ignored(path, false) {
+            self.gone(path.clone(), true);
+        }
     }
 
     /// Hands over what is left, deletions last.
@@ -206,7 +217,7 @@ impl<'a> Walk<'a> {
         // Watched before it is read, so that nothing falls between.
         self.watch(dir, rustix::fs::fstat(&fd)?.st_ino);
         let names = read_names(&fd)?;
-        let mut known: BTreeMap<RelPath, Installed> = self.scanner.index.children(dir).into_iter().collect();
+        let mut known: BTreeMap<_, _> = self.scanner.index.children(dir).into_iter().collect();
         let mut subdirs = self.stack.len();
         for name in names {
             let path = match dir {
@@ -222,18 +233,19 @@ impl<'a> Walk<'a> {
                 }
                 continue;
             };
-            let installed = known.remove(&path);
+            let believed = known.remove(&path);
             if path.is_own() {
                 continue;
             }
             match lstat_at(&fd, path.file_name()) {
                 Ok(Some(stat)) if self.scanner.rules.matches(&path, is_dir(&stat)) => {}
-                Ok(Some(stat)) => self.entry(path, &stat, installed, below),
-                Ok(None) => {
-                    if let Some(installed) = installed {
-                        known.insert(path, installed);
+                Ok(Some(stat)) => {
+                    if matches!(believed, Some(None)) && !is_dir(&stat) {
+                        self.below_is_gone(&path, true);
                     }
+                    self.entry(path, &stat, believed.flatten(), below);
                 }
+                Ok(None) => known.extend(believed.map(|believed| (path, believed))),
                 Err(e) => self.problem(path, &e),
             }
             if self.stopped() {
@@ -241,7 +253,8 @@ impl<'a> Walk<'a> {
             }
         }
         for (path, installed) in known {
-            if path.is_own() || self.scanner.rules.matches(&path, installed.entry.node.is_dir()) {
+            let was_dir = installed.is_none_or(|installed| installed.entry.node.is_dir());
+            if path.is_own() || self.scanner.rules.matches(&path, was_dir) {
                 continue;
             }
             match lstat_at(&fd, path.file_name()) {
@@ -290,7 +303,7 @@ impl<'a> Walk<'a> {
                         let change = LocalChange {
                             path: path.clone(),
                             seen_at: self.seen_at,
-                            inferred: self.full,
+                            found_by: self.found_by,
                             after: Some(after),
                         };
                         self.push(Found::Ready(change), 0);
@@ -322,7 +335,7 @@ impl<'a> Walk<'a> {
                             path: path.clone(),
                             seen_at: self.seen_at,
                             after: Some(after),
-                            inferred: self.full,
+                            found_by: self.found_by,
                         }),
                         0,
                     );
@@ -367,7 +380,7 @@ impl<'a> Walk<'a> {
                         path,
                         seen_at: self.seen_at,
                         after: Some(after),
-                        inferred: self.full,
+                        found_by: self.found_by,
                     }),
                     0,
                 );
@@ -408,7 +421,7 @@ impl<'a> Walk<'a> {
                     path,
                     seen_at: self.seen_at,
                     after: None,
-                    inferred: self.full,
+                    found_by: self.found_by,
                 }),
                 0,
             );
@@ -422,10 +435,11 @@ impl<'a> Walk<'a> {
         let mut dirs = vec![path.clone()];
         while let Some(dir) = dirs.pop() {
             for (child, installed) in self.scanner.index.children(Some(&dir)) {
-                if self.scanner.rules.matches(&child, installed.entry.node.is_dir()) {
+                let was_dir = installed.is_none_or(|installed| installed.entry.node.is_dir());
+                if self.scanner.rules.matches(&child, was_dir) {
                     continue;
                 }
-                if installed.entry.node.is_dir() {
+                if was_dir {
                     dirs.push(child.clone());
                 }
                 paths.push(child);
@@ -451,7 +465,7 @@ impl<'a> Walk<'a> {
                     path,
                     seen_at: self.seen_at,
                     after: None,
-                    inferred: self.full,
+                    found_by: self.found_by,
                 }),
                 0,
             );
@@ -557,7 +571,7 @@ impl<'a> Walk<'a> {
                     path,
                     seen_at,
                     after: Some(after),
-                    inferred: self.full,
+                    found_by: self.found_by,
                 });
             }
             Hashed::Unstable => self.report.retry.push(path),

@@ -81,10 +81,15 @@ impl Model {
         found.map(|(path, i)| (path.clone(), i.clone())).collect()
     }
 
-    pub(super) fn children(&self, dir: Option<&RelPath>) -> Vec<(RelPath, Installed)> {
-        let direct = |(path, _): &(&RelPath, &Installed)| path.parent().as_ref() == dir;
-        let found = self.group.installed.iter().filter(direct);
-        found.map(|(path, i)| (path.clone(), i.clone())).collect()
+    pub(super) fn children(&self, dir: Option<&RelPath>) -> Vec<(RelPath, Option<Installed>)> {
+        let paths = self.group.installed.keys();
+        let named = paths.flat_map(|path| std::iter::once(path.clone()).chain(path.ancestors()));
+        let direct: BTreeSet<RelPath> = named.filter(|path| path.parent().as_ref() == dir).collect();
+        let rows = direct.into_iter().map(|path| {
+            let row = self.group.installed.get(&path).cloned();
+            (path, row)
+        });
+        rows.collect()
     }
 }
 

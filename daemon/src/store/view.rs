@@ -14,7 +14,9 @@ use p2p_sync_core::tree::{Installed, Node};
 use rusqlite::Connection;
 
 use super::beyond::events_beyond;
-use super::codec::{dot_key, node_key, prefix, read_dot_key, read_installed, read_path_state, read_version};
+use super::codec::{
+    CodecError, dot_key, node_key, prefix, read_dot_key, read_installed, read_path_state, read_version,
+};
 use super::load::{Counts, counts};
 use super::lock::LockFile;
 use super::rows::{
@@ -69,11 +71,12 @@ impl StoreView {
         self.read("paths by content", |c| paths_with(c, content, limit))
     }
 
-    /// Returns what is installed directly in a directory (`None`: the folder itself), in byte order.
+    /// Returns what is installed directly in a directory (`None`: the folder itself), in byte order; with `None` a path
+    /// at which nothing is installed, but below it.
     ///
     /// What lies deeper is jumped over: one query more for each directory that holds something.
     #[must_use]
-    pub fn installed_children(&self, dir: Option<&RelPath>) -> Vec<(RelPath, Installed)> {
+    pub fn installed_children(&self, dir: Option<&RelPath>) -> Vec<(RelPath, Option<Installed>)> {
         self.read("a directory", |c| installed_children(c, dir))
     }
 
@@ -269,11 +272,14 @@ fn paths_with(
     Ok(paths)
 }
 
-fn installed_children(c: &Connection, dir: Option<&RelPath>) -> Result<Vec<(RelPath, Installed)>, RowError> {
+fn installed_children(
+    c: &Connection,
+    dir: Option<&RelPath>,
+) -> Result<Vec<(RelPath, Option<Installed>)>, RowError> {
     let within = dir.map_or_else(Vec::new, |dir| dir.below_range().0);
     let mut statement =
         c.prepare_cached("SELECT path, data FROM installed WHERE path >= ?1 ORDER BY path")?;
-    let mut children = Vec::new();
+    let mut children = BTreeMap::new();
     let mut from = Some(within.clone());
     while let Some(start) = from.take() {
         let mut rows = statement.query([start])?;
@@ -283,12 +289,15 @@ fn installed_children(c: &Connection, dir: Option<&RelPath>) -> Result<Vec<(RelP
                 break;
             };
             if let Some(slash) = name.iter().position(|b| *b == b'/') {
-                from = Some([&within, &name[..slash], &[b'/' + 1]].concat());
+                let child = [&within, &name[..slash]].concat();
+                from = Some([&child[..], &[b'/' + 1]].concat());
+                let child = RelPath::parse(child).map_err(CodecError::from)?;
+                children.entry(child).or_insert(None);
                 break;
             }
             let installed = read_installed(row.get_ref(1)?.as_blob()?)?;
-            children.push((path_column(row, 0)?, installed));
+            children.insert(path_column(row, 0)?, Some(installed));
         }
     }
-    Ok(children)
+    Ok(children.into_iter().collect())
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use ed25519_dalek::SigningKey;
-use p2p_sync_core::engine::{BatchNo, EngineConfig, Input, ScanNo, Status, SyncEngine};
+use p2p_sync_core::engine::{BatchNo, EngineConfig, FoundBy, Input, LocalChange, ScanNo, Status, SyncEngine};
 use p2p_sync_core::ids::{DeviceId, GroupId};
 use p2p_sync_core::ignore::{IgnoreNothing, IgnoreRules};
 use p2p_sync_core::rel_path::RelPath;
@@ -296,6 +296,15 @@ impl Device {
         self.guarded.extend(rows);
         // The engine has not heard yet of what is back.
         self.note_what_is_back();
+    }
+
+    /// Drops the notes of paths that the watcher saw vanish.
+    pub fn note_what_was_seen(&mut self, changes: &[LocalChange]) {
+        for change in changes {
+            if change.after.is_none() && change.found_by == FoundBy::Watcher {
+                self.guarded.remove(&change.path);
+            }
+        }
     }
 
     /// Drops the notes of paths that hold something again.

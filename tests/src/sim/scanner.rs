@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use p2p_sync_core::engine::{LocalChange, Observed};
+use p2p_sync_core::engine::{FoundBy, LocalChange, Observed};
 use p2p_sync_core::ignore::IgnoreRules;
 use p2p_sync_core::rel_path::RelPath;
 use p2p_sync_core::time::BootInstant;
@@ -51,14 +51,14 @@ pub fn is_ignored(path: &RelPath, disk: &FakeDisk, tables: &Tables, rules: &dyn 
     !path.is_own() && rules.is_ignored(path, dir)
 }
 
-/// Looks at one path; `None` if all is as believed. `inferred` says whether that is part of a full scan.
+/// Looks at one path; `None` if all is as believed.
 #[must_use]
 pub fn look(
     path: &RelPath,
     disk: &FakeDisk,
     tables: &Tables,
     seen_at: BootInstant,
-    inferred: bool,
+    found_by: FoundBy,
 ) -> Option<LocalChange> {
     let after = disk.lstat(path).map(|inode| Observed {
         entry: inode.entry(),
@@ -71,7 +71,7 @@ pub fn look(
         path: path.clone(),
         seen_at,
         after,
-        inferred,
+        found_by,
     })
 }
 
@@ -103,7 +103,7 @@ mod tests {
                 &disk,
                 &Tables::default(),
                 BootInstant::default(),
-                false,
+                FoundBy::Look,
             );
             make_durable(&Vec::from_iter(told), &mut disk);
             disk.power_cut(&mut Rng::new(seed));
@@ -135,7 +135,7 @@ mod tests {
         disk.write(&path("edited"), b"!".to_vec(), 0);
         let changes: Vec<_> = all_paths(&disk, &tables)
             .iter()
-            .filter_map(|path| look(path, &disk, &tables, BootInstant::default(), true))
+            .filter_map(|path| look(path, &disk, &tables, BootInstant::default(), FoundBy::Scan))
             .collect();
         let names: Vec<_> = changes
             .iter()

@@ -11,7 +11,7 @@ mod services;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use p2p_sync_core::engine::{Command, CommandId, FetchJob, Input, Output, RequestId};
+use p2p_sync_core::engine::{Command, CommandId, FetchJob, FoundBy, Input, Output, RequestId};
 use p2p_sync_core::ids::DeviceId;
 use p2p_sync_core::rel_path::RelPath;
 
@@ -91,7 +91,7 @@ enum Event {
 enum Work {
     Wake,
     Commit,
-    Look(Vec<RelPath>),
+    Look(Vec<RelPath>, FoundBy),
     Report,
     ScanStep,
     Fetch(FetchJob),
@@ -389,7 +389,7 @@ impl World {
         here.note_user(&action.paths);
         if !here.dice.percent(self.plan.missed_hints) {
             let delay = here.dice.between(1, 2_000);
-            self.later(device, delay, Work::Look(action.paths.clone()));
+            self.later(device, delay, Work::Look(action.paths.clone(), FoundBy::Watcher));
         }
     }
 

@@ -150,8 +150,19 @@ pub struct LocalChange {
     pub seen_at: BootInstant,
     /// What is there; `None`: proven absent (ENOENT with intact parents and the right root).
     pub after: Option<Observed>,
-    /// Whether a full scan found it: then nobody saw it happen.
-    pub inferred: bool,
+    /// Who noticed.
+    pub found_by: FoundBy,
+}
+
+/// How a change came to be found, which says how sure it is that somebody made it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FoundBy {
+    /// The watcher told of the path, or of one above it: it was seen to happen, and is never held.
+    Watcher,
+    /// The path was looked at by its name.
+    Look,
+    /// A full scan: nobody saw it happen.
+    Scan,
 }
 
 /// What the scanner found at a path; stable while it was hashed.

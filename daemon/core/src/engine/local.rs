@@ -167,7 +167,7 @@ impl SyncEngine {
                 path,
                 seen_at,
                 after,
-                inferred,
+                found_by,
             } = change;
             // A joiner's file that waits to be published stays one when it is seen again.
             let import = self.local.queue.get(&path).is_some_and(|waiting| waiting.import);
@@ -177,16 +177,10 @@ impl SyncEngine {
                 seen_at,
                 import,
             };
-            let Some(change) = self.guarded(&path, change, inferred, view) else {
+            let Some(change) = self.guarded(&path, change, found_by, view) else {
                 continue;
             };
-            let stays = change
-                .after
-                .as_ref()
-                .is_some_and(|after| after.entry.node.is_dir());
-            if !stays {
-                self.below_is_gone(&path, change.seen_at, now.boot);
-            }
+            self.look_below(&path, &change, now.boot, view);
             let from = self.moved_from(&path, &change, view);
             self.local.add(path, change, from, now.boot);
         }

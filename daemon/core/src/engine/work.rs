@@ -201,6 +201,12 @@ impl Work {
         self.rescan_after.insert(path);
     }
 
+    /// As [`Work::rescan_after`], for all paths below another at which something is being installed.
+    pub(super) fn rescan_below_after(&mut self, path: &RelPath) {
+        let busy = self.busy.iter().filter(|busy| busy.is_below(path));
+        self.rescan_after.extend(busy.cloned());
+    }
+
     /// Notes what a path needs; returns whether it needed anything before.
     pub(super) fn set(&mut self, path: &RelPath, need: Option<Need>) -> bool {
         self.moved_on = true;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use p2p_sync_core::engine::{Command, CommandId, Input, Output, Request, Response};
+use p2p_sync_core::engine::{Command, CommandId, FoundBy, Input, Output, Request, Response};
 use p2p_sync_core::ignore::IgnoreRules;
 
 use super::{Event, Moment, OUTPUTS_MAX, Work, World};
@@ -126,7 +126,7 @@ impl World {
             Output::Scan(no) => self.begin_scan(device, no),
             Output::Rescan(paths) => {
                 let delay = self.devices[device].dice.between(1, 500);
-                self.later(device, delay, Work::Look(paths));
+                self.later(device, delay, Work::Look(paths, FoundBy::Look));
             }
             Output::Reply { id, reply } => self.replied(device, id, reply),
             Output::Notify(_) => {}
@@ -141,10 +141,13 @@ impl World {
         match work {
             Work::Wake => self.wake(device),
             Work::Commit => self.commit(device),
-            Work::Look(paths) => {
+            Work::Look(hints, found_by) => {
                 let here = &self.devices[device];
-                let paths = scanner::around(&paths, &here.disk, here.store.durable());
-                self.look_and_tell(device, &paths, false);
+                let paths = scanner::around(&hints, &here.disk, here.store.durable());
+                self.look_and_tell(device, &paths, |path| {
+                    let hinted = hints.iter().any(|hint| path == hint || path.is_below(hint));
+                    if hinted { found_by } else { FoundBy::Look }
+                });
                 Ok(())
             }
             Work::Report => self.next_report(device),

@@ -1,6 +1,6 @@
 //! The fake of the thread that changes the folder, and what happens to it between two steps.
 
-use p2p_sync_core::engine::{Input, InstallJob, InstallResult};
+use p2p_sync_core::engine::{FoundBy, Input, InstallJob, InstallResult};
 use p2p_sync_core::rel_path::RelPath;
 
 use super::{Ambush, AmbushKind, Event, Work, World};
@@ -109,7 +109,7 @@ impl World {
         here.note_what_is_back();
         if here.dice.percent(50) {
             let delay = here.dice.between(1, 500);
-            self.later(device, delay, Work::Look(touched));
+            self.later(device, delay, Work::Look(touched, FoundBy::Watcher));
         }
         self.tell(device, Input::Installed(results))?;
         self.note_unfinished(device, unfinished);
@@ -168,7 +168,7 @@ impl World {
             self.trace
                 .line(format_args!("{:>8} {device} displaced {beside}", self.time_ms));
             self.last_activity_ms = self.time_ms;
-            self.later(device, 1, Work::Look(vec![beside]));
+            self.later(device, 1, Work::Look(vec![beside], FoundBy::Look));
         }
     }
 }

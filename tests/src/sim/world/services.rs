@@ -1,6 +1,6 @@
 //! The fakes of a device's store, scanner, transfer and local discovery at work.
 
-use p2p_sync_core::engine::{Batch, FetchFailure, FetchJob, Input, ScanNo, Write};
+use p2p_sync_core::engine::{Batch, FetchFailure, FetchJob, FoundBy, Input, ScanNo, Write};
 use p2p_sync_core::ids::GroupId;
 use p2p_sync_core::rel_path::RelPath;
 
@@ -68,7 +68,7 @@ impl World {
             let delay = self.devices[device].dice.between(1, 300);
             self.later(device, delay, Work::ScanStep);
         }
-        self.look_and_tell(device, &batch, true);
+        self.look_and_tell(device, &batch, |_| FoundBy::Scan);
         if finished {
             let no = self.devices[device].scan_no;
             self.report(device, Input::ScanFinished(no));
@@ -87,6 +87,9 @@ impl World {
         match self.devices[device].reports.pop_front() {
             Some(input) => {
                 let finished = matches!(input, Input::ScanFinished(_));
+                if let Input::LocalChanges(changes) = &input {
+                    self.devices[device].note_what_was_seen(changes);
+                }
                 self.tell(device, input)?;
                 if finished {
                     self.see_what_is_held(device);
@@ -97,14 +100,20 @@ impl World {
         }
     }
 
-    pub(super) fn look_and_tell(&mut self, device: usize, paths: &[RelPath], inferred: bool) {
+    pub(super) fn look_and_tell(
+        &mut self,
+        device: usize,
+        paths: &[RelPath],
+        found_by: impl Fn(&RelPath) -> FoundBy,
+    ) {
         let here = &mut self.devices[device];
         let tables = here.store.durable();
         let looked = paths
             .iter()
             .filter(|path| !scanner::is_ignored(path, &here.disk, tables, &*here.rules))
             .filter_map(|path| {
-                scanner::look(path, &here.disk, tables, here.now(self.time_ms).boot, inferred)
+                let now = here.now(self.time_ms).boot;
+                scanner::look(path, &here.disk, tables, now, found_by(path))
             });
         let changes: Vec<_> = looked.collect();
         here.disk.set_time(self.time_ms);

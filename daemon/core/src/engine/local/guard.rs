@@ -6,6 +6,8 @@
 //! nothing is published for them, and nothing is installed at their paths, until the user answers or the files come
 //! back. Once some are held, all that scans find gone is held until the answer, however few they are by then.
 //!
+//! A directory waits with what lay in it: gone from the folder while they are still wanted, it would be made again.
+//!
 //! To confirm is to have the folder scanned once more: only what is still gone then is published. To restore is to
 //! forget that the files stood here, so that they are wanted and fetched like any others.
 //!
@@ -15,7 +17,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
 use super::{Change, Local};
-use crate::engine::{CommandError, CommandId, Observed, Output, Reply, StateView, SyncEngine};
+use crate::engine::{CommandError, CommandId, FoundBy, Observed, Output, Reply, StateView, SyncEngine};
 use crate::rel_path::RelPath;
 use crate::time::{BootInstant, Now};
 use crate::tree::{Entry, Fingerprint, Installed, Node};
@@ -93,6 +95,11 @@ impl Guard {
         self.in_place.remove(path);
     }
 
+    /// Says whether a path, or something below it, is known to be gone and waits.
+    fn covers_at_or_below(&self, path: &RelPath) -> bool {
+        self.covers(path) || self.covers_below(path)
+    }
+
     /// Says whether something below a path is known to be gone and waits.
     fn covers_below(&self, dir: &RelPath) -> bool {
         let after = (Bound::Excluded(dir.clone()), Bound::Unbounded);
@@ -134,17 +141,17 @@ impl SyncEngine {
         &mut self,
         path: &RelPath,
         change: Change,
-        inferred: bool,
+        found_by: FoundBy,
         view: &impl StateView,
     ) -> Option<Change> {
         if self.local.guard.limit.is_none() {
             return Some(change);
         }
-        if inferred {
+        if found_by == FoundBy::Scan {
             self.local.guard.before.get_or_insert(self.installed_count);
         }
         let Some(after) = &change.after else {
-            return self.guarded_deletion(path, change, inferred);
+            return self.guarded_deletion(path, change, found_by);
         };
         self.local.guard.release(path);
         self.note_arrival(path, after, view);
@@ -156,25 +163,27 @@ impl SyncEngine {
         Some(change)
     }
 
-    fn guarded_deletion(&mut self, path: &RelPath, change: Change, inferred: bool) -> Option<Change> {
+    fn guarded_deletion(&mut self, path: &RelPath, change: Change, found_by: FoundBy) -> Option<Change> {
         let local = &mut self.local;
         local.guard.arrived.remove(path);
         local.guard.in_place.remove(path);
         let seen = local.queue.get(path).is_some_and(|queued| queued.after.is_none());
         let target = local.moves.target(path);
-        if target.is_some() || seen {
+        if target.is_some() || seen || found_by == FoundBy::Watcher {
             if let Some(target) = target {
                 local.guard.arrived.remove(target);
             }
             local.guard.release(path);
             return Some(change);
         }
-        if !inferred {
-            return (!local.guard.covers(path)).then_some(change);
+        if found_by == FoundBy::Look && !local.guard.covers_at_or_below(path) {
+            return Some(change);
         }
         local.withdraw(path);
-        let seen_at = change.seen_at.unwrap_or_default();
-        local.guard.found.insert(path.clone(), seen_at);
+        local
+            .guard
+            .found
+            .insert(path.clone(), change.seen_at.unwrap_or_default());
         None
     }
 
@@ -222,6 +231,7 @@ impl SyncEngine {
         let many = limit.is_some_and(|limit| count > limit) && count as u64 * 2 > before;
         let hold = count > 0 && (many || self.local.guard.unanswered);
         if hold {
+            hold_above(&mut sure, &mut doubtful);
             self.local.guard.held = doubtful.into_iter().map(|(path, _)| path).collect();
         } else {
             sure.append(&mut doubtful);
@@ -334,6 +344,12 @@ impl SyncEngine {
         };
         self.emit(Output::Reply { id, reply });
     }
+}
+
+/// Has directories wait below which something waits.
+fn hold_above(sure: &mut Vec<(RelPath, BootInstant)>, doubtful: &mut Vec<(RelPath, BootInstant)>) {
+    let above: BTreeSet<RelPath> = doubtful.iter().flat_map(|(path, _)| path.ancestors()).collect();
+    doubtful.extend(sure.extract_if(.., |(path, _)| above.contains(path)));
 }
 
 fn gone(seen_at: BootInstant) -> Change {
