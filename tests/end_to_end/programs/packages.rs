@@ -47,10 +47,6 @@ fn unpack_beside_a_checkout(files: usize, patience: Duration) -> Result<String> 
     run(&group[0].folder(), "tar", &["-xf", &archive])?;
     let unpacked = began.elapsed();
     other_user.join().ok().context("The other user panicked")??;
-    for device in &group.devices {
-        // A deletion is told at times by the next full scan only.
-        device.ctl_ok(["rescan"])?;
-    }
     let devices: Vec<&Device> = group.devices.iter().collect();
     let tree = settle_within(&devices, patience)?;
     let everywhere = began.elapsed();
