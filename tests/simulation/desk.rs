@@ -45,6 +45,8 @@ pub(crate) struct Seat {
     pub(crate) announced: Option<Option<GroupId>>,
     /// What the next full scan that it asks for finds.
     pub(crate) next_scan: Vec<(RelPath, Option<File>)>,
+    /// Directories that it finds besides, with their inodes.
+    pub(crate) next_dirs: Vec<(RelPath, u64)>,
     /// The newest full scan that it asked for.
     pub(crate) scan_asked: ScanNo,
     /// Paths that it wants looked at again.
@@ -414,10 +416,11 @@ impl Desk {
                 if self.holds_scans {
                     return;
                 }
-                let found = std::mem::take(&mut seat.next_scan);
-                let found = found
-                    .into_iter()
-                    .map(|(path, file)| (path, file.map(File::observed)));
+                let dirs = std::mem::take(&mut seat.next_dirs).into_iter();
+                let dirs = dirs.map(|(path, ino)| (path, Some(directory(ino))));
+                let found = std::mem::take(&mut seat.next_scan).into_iter();
+                let found = found.map(|(path, file)| (path, file.map(File::observed)));
+                let found = dirs.chain(found);
                 let changes = self.changes(index, found.collect(), FoundBy::Scan);
                 self.inbox.push_back((index, Input::LocalChanges(changes)));
                 self.inbox.push_back((index, Input::ScanFinished(no)));
@@ -500,7 +503,7 @@ impl File {
     }
 }
 
-fn directory(ino: u64) -> Observed {
+pub(crate) fn directory(ino: u64) -> Observed {
     let (node, mode, mtime_ns) = (Node::Dir, 0o755, 0);
     Observed {
         entry: Entry { node, mode, mtime_ns },
@@ -531,6 +534,7 @@ fn seat(seed: u8, trust_lan: bool) -> Seat {
         replies: Vec::new(),
         announced: None,
         next_scan: Vec::new(),
+        next_dirs: Vec::new(),
         scan_asked: ScanNo::default(),
         rescans: Vec::new(),
     }

@@ -2,8 +2,9 @@
 
 use p2p_sync_core::engine::RecoveredInstall;
 use p2p_sync_core::rel_path::RelPath;
+use p2p_sync_core::tree::Node;
 
-use crate::desk::{Desk, File};
+use crate::desk::{Desk, File, directory};
 
 #[test]
 fn what_an_install_took_away_before_a_crash_is_not_taken_for_deleted_by_its_user() {
@@ -14,11 +15,55 @@ fn what_an_install_took_away_before_a_crash_is_not_taken_for_deleted_by_its_user
     desk.pass(10_000);
     // It was not wanted for a moment (its path was a directory's), went, and was wanted again before that was recorded.
     desk.seats[0].next_scan = vec![(path.clone(), None)];
-    let (now, taken) = (None, path.clone());
-    desk.restart_after(0, vec![RecoveredInstall { path: taken, now }]);
+    let taken = RecoveredInstall {
+        path: path.clone(),
+        before: None,
+        now: None,
+    };
+    desk.restart_after(0, vec![taken]);
     desk.connect(0, 1);
     desk.pass(60_000);
     for seat in &desk.seats {
         assert!(seat.floor.0.contains_key(&path), "{:?}", seat.engine.status());
+    }
+}
+
+#[test]
+fn what_an_install_put_down_before_a_crash_is_not_taken_for_its_users_edit_though_it_is_not_wanted_any_more()
+{
+    let mut desk = Desk::pair();
+    let [dir, below] = ["d", "d/e"].map(|name| RelPath::parse(name).expect("well-formed"));
+    desk.report_dirs_as(0, std::slice::from_ref(&dir), 1);
+    desk.report(0, &[(below.clone(), Some(File { ino: 2, content: 2 }))]);
+    desk.pass(10_000);
+    // The directory gave way to a file, and came back for what it holds elsewhere, until that was known to be gone.
+    desk.holds_installs = true;
+    desk.disconnect(0, 1);
+    let file = File { ino: 3, content: 3 };
+    desk.report(0, &[(dir.clone(), Some(file))]);
+    desk.pass(1_000);
+    let before = desk.seats[0].store.durable().installed[&dir].print;
+    desk.report(0, &[(below, None)]);
+    desk.pass(1_000);
+    let events = desk.seats[0].engine.own_seq();
+    let made = directory(4);
+    let made_again = RecoveredInstall {
+        path: dir.clone(),
+        before: Some(before),
+        now: Some((made.entry, made.print)),
+    };
+    desk.seats[0].floor.set(&dir, Some(&Node::Dir));
+    desk.seats[0].next_dirs = vec![(dir.clone(), 4)];
+    desk.holds_installs = false;
+    desk.restart_after(0, vec![made_again]);
+    desk.connect(0, 1);
+    desk.pass(60_000);
+    assert_eq!(desk.seats[0].engine.own_seq(), events, "nobody did anything");
+    for seat in &desk.seats {
+        assert!(
+            matches!(seat.floor.0.get(&dir), Some(Node::File { .. })),
+            "{:?}",
+            seat.floor
+        );
     }
 }

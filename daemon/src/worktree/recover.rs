@@ -122,12 +122,14 @@ impl Worktree {
             if let Some((from, _)) = &intent.from {
                 recovery.installs.push(RecoveredInstall {
                     path: from.clone(),
+                    before: None,
                     now: None,
                 });
             }
             let now = intent.new.clone().zip(*print);
             recovery.installs.push(RecoveredInstall {
                 path: intent.path.clone(),
+                before: intent.expect,
                 now,
             });
         }

@@ -37,6 +37,8 @@ pub struct Users {
     pub authors: BTreeMap<ContentHash, usize>,
     /// Contents that some user replaced or deleted; they may be gone.
     pub given_up: BTreeSet<ContentHash>,
+    /// What lay in the daemon's own directory, where nothing is synced, when its state was lost.
+    pub unsynced: BTreeSet<ContentHash>,
 }
 
 /// What a user did, for the trace, and where a watcher would see it.

@@ -11,12 +11,24 @@ use p2p_sync_core::time::BootInstant;
 use super::disk::{FakeDisk, Kind, Place};
 use super::store::Tables;
 
-/// Returns the paths to look at for a full scan: what is on disk, and what should be.
+/// Returns the paths to look at for a full scan, in order: what is on disk, and what should be.
 #[must_use]
 pub fn all_paths(disk: &FakeDisk, tables: &Tables) -> Vec<RelPath> {
     let on_disk = disk.tree().keys().filter(|path| !path.is_own());
-    let paths: BTreeSet<&RelPath> = on_disk.chain(tables.installed.keys()).collect();
-    paths.into_iter().cloned().collect()
+    let paths = on_disk.chain(tables.installed.keys()).cloned().collect();
+    in_order(paths, disk)
+}
+
+/// Puts what lay in a directory before the file that took its place, and else parents before what lies in them.
+fn in_order(mut paths: BTreeSet<RelPath>, disk: &FakeDisk) -> Vec<RelPath> {
+    let mut ordered = Vec::with_capacity(paths.len());
+    while let Some(path) = paths.pop_first() {
+        if disk.lstat(&path).is_some_and(|inode| inode.kind != Kind::Dir) {
+            ordered.extend(paths.extract_if(.., |other| other.is_below(&path)));
+        }
+        ordered.push(path);
+    }
+    ordered
 }
 
 /// Returns the paths to look at for these hints: each with what lies above and below it. In the daemon's own directory
@@ -37,7 +49,7 @@ pub fn around(hints: &[RelPath], disk: &FakeDisk, tables: &Tables) -> Vec<RelPat
         );
     }
     paths.retain(|path| !path.is_own() || hints.contains(path) || tables.installed.contains_key(path));
-    paths.into_iter().collect()
+    in_order(paths, disk)
 }
 
 /// Says whether the scanner leaves a path out.

@@ -124,6 +124,8 @@ pub enum Input {
 pub struct RecoveredInstall {
     /// Where.
     pub path: RelPath,
+    /// The print of what it replaced; `None`: nothing was there.
+    pub before: Option<Fingerprint>,
     /// What stands there now, with its print; `None`: it was removed.
     pub now: Option<(Entry, Fingerprint)>,
 }

@@ -29,7 +29,7 @@ use crate::ledger::{
 use crate::rel_path::RelPath;
 use crate::ticket::Ticket;
 use crate::time::{BootInstant, Now};
-use crate::tree::Installed;
+use crate::tree::{Fingerprint, Installed};
 
 /// Setting: the evaluated group.
 pub(super) const GROUP: &str = "group";
@@ -158,8 +158,12 @@ impl SyncEngine {
     }
 
     fn recover_install(&mut self, install: RecoveredInstall, view: &impl StateView) {
-        let RecoveredInstall { path, now: there } = install;
-        if there.is_some() && self.is_newer_than_recovery(&path, view) {
+        let RecoveredInstall {
+            path,
+            before,
+            now: there,
+        } = install;
+        if there.is_some() && self.is_newer_than_recovery(&path, before, view) {
             return;
         }
         let installed = there.map(|(entry, print)| {
@@ -190,11 +194,18 @@ impl SyncEngine {
     /// before it was found, and perhaps its user has published a change since. The scan will tell what became of that. Not
     /// so for what was taken away: it may have been wanted again before that was recorded, and believed to stand there it
     /// would pass for deleted by its user. What stands there all the same is found by the scan, and known by its bytes.
-    fn is_newer_than_recovery(&self, path: &RelPath, view: &impl StateView) -> bool {
+    /// Where the store still has what the install replaced, it was not recorded.
+    fn is_newer_than_recovery(
+        &self,
+        path: &RelPath,
+        before: Option<Fingerprint>,
+        view: &impl StateView,
+    ) -> bool {
         let want = self.want(path, view);
         let have = self.pending.installed(view, path);
-        want.zip(have)
-            .is_some_and(|(want, have)| want.dots == have.dots && want.copy_of == have.copy_of)
+        want.zip(have).is_some_and(|(want, have)| {
+            want.dots == have.dots && want.copy_of == have.copy_of && Some(have.print) != before
+        })
     }
 
     fn scan(&mut self, joining: bool) {

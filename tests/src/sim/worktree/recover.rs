@@ -95,11 +95,13 @@ impl Worktree<'_> {
                 paths.insert(from.clone());
                 recovery.installs.push(RecoveredInstall {
                     path: from.clone(),
+                    before: None,
                     now: None,
                 });
             }
             recovery.installs.push(RecoveredInstall {
                 path: case.intent.path.clone(),
+                before: case.intent.expect,
                 now: case.intent.new.clone().zip(print),
             });
         }
