@@ -12,7 +12,7 @@ use p2p_sync_core::time::{BootInstant, Now};
 use p2p_sync_core::tree::{Installed, Node};
 
 use super::disk::{FakeDisk, Place};
-use super::journal::FakeJournal;
+use super::journal::{FakeJournal, OwnLog};
 use super::rng::Rng;
 use super::store::{MemoryStore, Tables};
 use super::worktree::{Died, Recovery, Round, Unfinished, Watched, Worktree};
@@ -73,6 +73,8 @@ pub struct Device {
     pub guarded: BTreeMap<RelPath, Installed>,
     /// What its user ever had in his folder by his own doing; `None`: nobody can say any more.
     pub stood: Option<BTreeSet<Node>>,
+    /// Which log the engine was told about.
+    own_log: Option<OwnLog>,
     /// An old copy of its database.
     pub backup: Option<Tables>,
     /// Its share of chance.
@@ -149,6 +151,7 @@ impl Device {
             skew_ms,
             guarded: BTreeMap::new(),
             stood: Some(BTreeSet::new()),
+            own_log: None,
             backup: None,
             dice: Rng::new(rng.bits()),
             boot_offset_ms: i64::try_from(rng.below(1_000_000)).unwrap_or(0),
@@ -199,8 +202,50 @@ impl Device {
             trust_lan: self.trust_lan,
             delete_guard: Some(DELETE_GUARD),
         };
-        self.engine = Some(SyncEngine::new(config, self.store.recover()));
+        self.engine = Some(self.bound(config));
         Ok(recovery)
+    }
+
+    /// Makes the engine as the daemon does: if the journal knows of more own events than the store, the store is an old
+    /// copy that was put back.
+    fn bound(&mut self, config: EngineConfig) -> SyncEngine {
+        let mut engine = SyncEngine::new(config.clone(), self.store.recover());
+        self.own_log = engine.own_log_name();
+        let made = self.own_log.map_or(0, |log| self.journal.own_events(&log));
+        if made <= engine.own_seq() {
+            return engine;
+        }
+        engine.expect_own_events(made);
+        let missing = engine.own_events_missing();
+        let old = self.store.durable().clone();
+        if missing > 0 {
+            self.store.put_back(old);
+        } else {
+            self.store.put_back_alone(old);
+        }
+        engine = SyncEngine::new(config, self.store.recover());
+        if missing > 0 {
+            engine.expect_own_events(made);
+        }
+        engine
+    }
+
+    /// Has the journal remember how many own events are durable, as the daemon's event loop does.
+    pub fn note_own_events(&mut self) {
+        let Some(engine) = self.engine.as_mut() else {
+            return;
+        };
+        let log = engine.own_log_name();
+        if log != self.own_log {
+            self.own_log = log;
+            engine.expect_own_events(log.map_or(0, |log| self.journal.own_events(&log)));
+        }
+        let Some(log) = log.filter(|_| engine.own_events_missing() == 0) else {
+            return;
+        };
+        let own = self.store.durable().logs.get(&self.id.short());
+        self.journal
+            .note_own_events(log, own.map_or(0, |own| own.peaks.size()));
     }
 
     /// The daemon dies; `survivors` of the batches on their way became durable.

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use p2p_sync_core::ids::{GroupId, ShortId};
 use p2p_sync_core::rel_path::RelPath;
 use p2p_sync_core::tree::{Entry, Fingerprint};
 
@@ -54,7 +55,13 @@ pub struct FakeJournal {
     /// Written, but not yet durable.
     tail: VecDeque<Record>,
     last_tx: u64,
+    /// How many events this device has made, by its logs. A note that a power cut takes counts only if an old copy of the
+    /// store is put back after the same cut, so none is taken here.
+    own_events: BTreeMap<OwnLog, u64>,
 }
+
+/// Names a log: by group and device.
+pub type OwnLog = (GroupId, ShortId);
 
 impl FakeJournal {
     /// Returns a number for a new install.
@@ -75,6 +82,17 @@ impl FakeJournal {
     /// Notes that the store knows of an install whose old file is still watched.
     pub fn recorded(&mut self, tx: u64) {
         self.tail.push_back(Record::Recorded(tx));
+    }
+
+    /// Notes how many events this device has made.
+    pub fn note_own_events(&mut self, log: OwnLog, events: u64) {
+        self.own_events.insert(log, events);
+    }
+
+    /// Returns how many events this device has made at least.
+    #[must_use]
+    pub fn own_events(&self, log: &OwnLog) -> u64 {
+        self.own_events.get(log).copied().unwrap_or_default()
     }
 
     /// Closes an install.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Bound;
 
-use p2p_sync_core::engine::{Batch, BatchNo, COMPARE, Recovered, StateView, StoredEvent, Write};
+use p2p_sync_core::engine::{Batch, BatchNo, COMPARE, COMPARE_NOW, Recovered, StateView, StoredEvent, Write};
 use p2p_sync_core::fold::{PathState, Version, WriteOrder};
 use p2p_sync_core::ids::{ContentHash, Dot, EventId, ShortId};
 use p2p_sync_core::ledger::LogState;
@@ -97,6 +97,13 @@ impl MemoryStore {
         let live = tables.path_states.keys().chain(tables.copy_names.keys());
         tables.needs.extend(live.cloned());
         tables.settings.insert(COMPARE.to_owned(), Vec::new());
+    }
+
+    /// As [`MemoryStore::put_back`], for a device whose group has nobody else: the folder is compared at once.
+    pub fn put_back_alone(&mut self, old: Tables) {
+        self.put_back(old);
+        let how = COMPARE_NOW.to_vec();
+        self.durable.settings.insert(COMPARE.to_owned(), how);
     }
 
     /// Takes these tables instead of its own.
