@@ -323,7 +323,7 @@ impl EventLoop {
         let no = result.map_err(LoopError::Store)?;
         self.durable = no;
         self.finish_installs();
-        self.note_own_events();
+        self.note_own_log();
         self.input(Input::Persisted(no))
     }
 

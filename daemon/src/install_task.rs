@@ -8,7 +8,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use p2p_sync_core::engine::{InstallJob, InstallResult};
+use p2p_sync_core::engine::{InstallJob, InstallResult, OwnLogSize};
 use p2p_sync_core::ids::ContentHash;
 use p2p_sync_core::rel_path::RelPath;
 use tokio::sync::mpsc::UnboundedSender;
@@ -38,7 +38,7 @@ pub(crate) enum DiskCommand {
     /// Nobody needs these temporary files.
     Drop(Vec<ContentHash>),
     /// This device has made so many events.
-    OwnEvents(OwnLog, u64),
+    OwnLog(OwnLog, OwnLogSize),
 }
 
 /// What the thread tells.
@@ -113,8 +113,8 @@ fn run(worktree: &Worktree, inbox: &Receiver<DiskCommand>, events: &UnboundedSen
                     }
                 }
             }
-            Ok(DiskCommand::OwnEvents(log, events)) => {
-                if let Err(error) = worktree.note_own_events(log, events) {
+            Ok(DiskCommand::OwnLog(log, size)) => {
+                if let Err(error) = worktree.note_own_log(log, size) {
                     error!(error = %crate::error_chain(&error), "Cannot note the number of own events");
                 }
             }

@@ -489,7 +489,7 @@ fn apply(record: Record, found: &mut Found, replay: &mut Replay, order: &mut Vec
             replay.open.remove(&tx);
         }
         Record::Clean => replay.recover.clear(),
-        Record::OwnSeq(log, events) => replay.own_logs.note(log, events),
+        Record::OwnSeq(log, size) => replay.own_logs.note(log, size),
     }
 }
 

@@ -31,7 +31,7 @@ use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock};
 
-use p2p_sync_core::engine::{InstallJob, InstallOutcome, InstallResult, RecoveredInstall};
+use p2p_sync_core::engine::{InstallJob, InstallOutcome, InstallResult, OwnLogSize, RecoveredInstall};
 use p2p_sync_core::ids::ContentHash;
 use p2p_sync_core::rel_path::RelPath;
 use p2p_sync_core::tree::Fingerprint;
@@ -216,8 +216,8 @@ impl Worktree {
     ///
     /// # Errors
     /// [`WorktreeError`].
-    pub fn note_own_events(&self, log: OwnLog, events: u64) -> Result<(), WorktreeError> {
-        Ok(self.journal.note_own_events(log, events)?)
+    pub fn note_own_log(&self, log: OwnLog, size: OwnLogSize) -> Result<(), WorktreeError> {
+        Ok(self.journal.note_own_log(log, size)?)
     }
 
     /// Brings paths into the wanted states, in order; what is answered as done is durable. Blocks.

@@ -9,8 +9,8 @@ use std::rc::Rc;
 use p2p_sync_core::access::Role;
 use p2p_sync_core::engine::{
     Command, CommandError, CommandId, DELETE_GUARD, EngineConfig, FoundBy, InboundId, Input, InstallAction,
-    InstallJob, InstallOutcome, InstallResult, LocalChange, Observed, Output, Recovered, RecoveredInstall,
-    Reply, Request, RequestFailed, RequestId, Response, ScanNo, SyncEngine,
+    InstallJob, InstallOutcome, InstallResult, LocalChange, Observed, Output, OwnLogSize, Recovered,
+    RecoveredInstall, Reply, Request, RequestFailed, RequestId, Response, ScanNo, SyncEngine,
 };
 use p2p_sync_core::ids::{ContentHash, DeviceId, GroupId};
 use p2p_sync_core::rel_path::RelPath;
@@ -127,20 +127,20 @@ impl Desk {
 
     /// Ends an engine and starts it again from what is durable.
     pub(crate) fn restart(&mut self, index: usize) {
-        self.restart_with(index, vec![], 0);
+        self.restart_with(index, vec![], OwnLogSize::default());
     }
 
     /// As [`Desk::restart`], with installs that recovery found.
     pub(crate) fn restart_after(&mut self, index: usize, installs: Vec<RecoveredInstall>) {
-        self.restart_with(index, installs, 0);
+        self.restart_with(index, installs, OwnLogSize::default());
     }
 
-    /// As [`Desk::restart`], with so many own events as something else than the store knows of.
-    pub(crate) fn restart_expecting(&mut self, index: usize, own_events: u64) {
-        self.restart_with(index, vec![], own_events);
+    /// As [`Desk::restart`], with an own log as something else than the store knows of.
+    pub(crate) fn restart_expecting(&mut self, index: usize, own_log: OwnLogSize) {
+        self.restart_with(index, vec![], own_log);
     }
 
-    fn restart_with(&mut self, index: usize, installs: Vec<RecoveredInstall>, own_events: u64) {
+    fn restart_with(&mut self, index: usize, installs: Vec<RecoveredInstall>, own_log: OwnLogSize) {
         for other in 0..self.seats.len() {
             if other != index {
                 self.disconnect(index, other);
@@ -148,7 +148,7 @@ impl Desk {
         }
         let seat = &mut self.seats[index];
         seat.engine = SyncEngine::new(seat.config.clone(), seat.store.recover());
-        seat.engine.expect_own_events(own_events);
+        seat.engine.expect_own_log(own_log);
         seat.announced = None;
         self.tell(index, Input::Start { installs });
     }

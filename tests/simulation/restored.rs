@@ -49,9 +49,10 @@ fn log_of(desk: &Desk, at: usize) -> Vec<[u8; 32]> {
 fn no_event_is_made_before_the_newest_own_ones_are_back() {
     let (mut desk, old) = with_old_copy();
     let made = desk.seats[0].engine.own_seq();
+    let log = desk.seats[0].engine.own_log_size();
     desk.seats[0].store.put_back(old);
     desk.seats[0].next_scan = vec![(path("before"), file(1)), (path("after"), file(2))];
-    desk.restart_expecting(0, made);
+    desk.restart_expecting(0, log);
     desk.report(0, &[(path("new"), file(3))]);
     desk.command(0, invite());
     desk.pass(10_000);
@@ -84,13 +85,14 @@ fn events_that_no_member_has_are_given_up() {
     desk.report(0, &[(path("never told"), file(4))]);
     desk.pass(10_000);
     let made = desk.seats[0].engine.own_seq();
+    let log = desk.seats[0].engine.own_log_size();
     desk.seats[0].store.put_back(old);
     desk.seats[0].next_scan = vec![
         (path("before"), file(1)),
         (path("after"), file(2)),
         (path("never told"), file(4)),
     ];
-    desk.restart_expecting(0, made);
+    desk.restart_expecting(0, log);
     desk.pass(10_000);
     assert_eq!(desk.seats[0].engine.status().own_events_missing, 2);
     desk.connect(0, 1);
@@ -105,4 +107,31 @@ fn events_that_no_member_has_are_given_up() {
             .installed
             .contains_key(&path("never told"))
     );
+}
+
+/// An owner's copy of before he invited anybody: whoever came since knows him, though he does not.
+#[test]
+fn no_event_is_made_before_those_are_heard_who_came_after_the_copy() {
+    let mut desk = Desk::new(2, false);
+    desk.pass(1_000);
+    let old = desk.seats[0].store.durable().clone();
+    let ticket = desk.invite(0, Role::Editor);
+    desk.connect(0, 1);
+    desk.command(1, Command::Join { ticket });
+    desk.pass(10_000);
+    let log = desk.seats[0].engine.own_log_size();
+    assert_eq!(log.members, 2);
+    desk.disconnect(0, 1);
+    desk.seats[0].store.put_back(old);
+    desk.restart_expecting(0, log);
+    desk.report(0, &[(path("new"), file(3))]);
+    desk.pass(10_000);
+    assert_eq!(desk.seats[0].engine.own_seq(), 1);
+    assert_eq!(desk.seats[0].engine.status().own_events_missing, log.events - 1);
+    desk.connect(0, 1);
+    desk.pass(10_000);
+    desk.report(0, &[(path("new"), file(3))]);
+    desk.pass(10_000);
+    assert_eq!(log_of(&desk, 0), log_of(&desk, 1));
+    assert!(desk.seats[1].store.durable().installed.contains_key(&path("new")));
 }

@@ -37,6 +37,7 @@ use group::Group;
 use ignoring::Ignoring;
 use join::Joining;
 use local::Local;
+pub use own_log::OwnLogSize;
 use pending::Pending;
 use sync::Peers;
 use work::Work;
@@ -76,7 +77,7 @@ pub struct SyncEngine {
     /// The newest full scan that was asked for.
     scan_no: ScanNo,
     /// How many events this device has made at least (`own_log`).
-    own_events: u64,
+    expected_log: OwnLogSize,
 }
 
 /// Setting: present while the user has the folder paused.
@@ -141,7 +142,7 @@ impl SyncEngine {
             gated: VecDeque::new(),
             out: VecDeque::new(),
             scan_no: ScanNo::default(),
-            own_events: 0,
+            expected_log: OwnLogSize::default(),
         }
     }
 

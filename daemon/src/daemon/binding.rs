@@ -63,16 +63,16 @@ pub(super) fn engine(
         return Ok(engine);
     };
     if options.rebind {
-        journal.note_own_events(log, engine.own_seq())?;
+        journal.note_own_log(log, engine.own_log_size())?;
     }
-    let made = journal.own_events(&log)?;
-    if made <= engine.own_seq() {
+    let made = journal.own_log(&log)?;
+    if made.events <= engine.own_seq() {
         return Ok(engine);
     }
-    engine.expect_own_events(made);
+    engine.expect_own_log(made);
     let missing = engine.own_events_missing();
     warn!(
-        made,
+        made = made.events,
         missing, "The state is an old copy, of before the newest own events: every file is compared"
     );
     let compare = if missing > 0 {
@@ -83,7 +83,7 @@ pub(super) fn engine(
     store.forget_folder(compare)?;
     engine = SyncEngine::new(config.clone(), store.load()?);
     if missing > 0 {
-        engine.expect_own_events(made);
+        engine.expect_own_log(made);
     }
     Ok(engine)
 }

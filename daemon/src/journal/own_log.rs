@@ -6,6 +6,7 @@
 //! A note is on disk some time later, and at the latest with each [`SYNC_EVERY`]th event. What a failure of the machine
 //! takes of it counts only if an old copy of the store is put back after the same failure.
 
+use p2p_sync_core::engine::OwnLogSize;
 use p2p_sync_core::ids::{GroupId, ShortId};
 
 use super::record::Record;
@@ -31,22 +32,22 @@ impl From<(GroupId, ShortId)> for OwnLog {
     }
 }
 
-/// Logs with their numbers of events, the one noted last at the end.
+/// Logs with their sizes, the one noted last at the end.
 #[derive(Debug, Clone, Default)]
-pub(super) struct OwnLogs(Vec<(OwnLog, u64)>);
+pub(super) struct OwnLogs(Vec<(OwnLog, OwnLogSize)>);
 
 impl OwnLogs {
-    /// Returns how many events a log has at least.
-    pub(super) fn get(&self, log: &OwnLog) -> u64 {
+    /// Returns the size that was noted of a log, of none without a note.
+    pub(super) fn get(&self, log: &OwnLog) -> OwnLogSize {
         let found = self.0.iter().find(|(other, _)| other == log);
-        found.map_or(0, |(_, events)| *events)
+        found.map_or_else(OwnLogSize::default, |(_, size)| *size)
     }
 
-    /// Takes a note; 0 forgets the log.
-    pub(super) fn note(&mut self, log: OwnLog, events: u64) {
+    /// Takes a note; no events forget the log.
+    pub(super) fn note(&mut self, log: OwnLog, size: OwnLogSize) {
         self.0.retain(|(other, _)| *other != log);
-        if events > 0 {
-            self.0.push((log, events));
+        if size.events > 0 {
+            self.0.push((log, size));
         }
         let over = self.0.len().saturating_sub(MAX_LOGS);
         self.0.drain(..over);
@@ -54,37 +55,36 @@ impl OwnLogs {
 
     /// Returns the records that say the same.
     pub(super) fn records(&self) -> impl Iterator<Item = Record> + '_ {
-        self.0.iter().map(|(log, events)| Record::OwnSeq(*log, *events))
+        self.0.iter().map(|(log, size)| Record::OwnSeq(*log, *size))
     }
 }
 
 impl JournalService {
-    /// Notes how many events this device has made, 0 to forget it; durable some time later, see the module. Fewer than
-    /// before means that those which nobody has are given up.
+    /// Notes the size of this device's log, without events to forget it; durable some time later, see the module. Fewer
+    /// events than before mean that those which nobody has are given up.
     ///
     /// # Errors
     /// [`JournalError::Io`], [`JournalError::Broken`].
-    pub fn note_own_events(&self, log: OwnLog, events: u64) -> Result<(), JournalError> {
+    pub fn note_own_log(&self, log: OwnLog, size: OwnLogSize) -> Result<(), JournalError> {
         let mut state = self.lock()?;
         let known = state.own_logs.get(&log);
-        if events == known {
+        if size == known {
             return Ok(());
         }
-        let sync = if events < known || events / SYNC_EVERY > known / SYNC_EVERY {
-            Sync::Now
-        } else {
-            Sync::Later
-        };
+        let due = size.events < known.events
+            || size.members != known.members
+            || size.events / SYNC_EVERY > known.events / SYNC_EVERY;
+        let sync = if due { Sync::Now } else { Sync::Later };
         // First: if the file is rewritten for being long, this is in it.
-        state.own_logs.note(log, events);
-        self.append(&mut state, &[Record::OwnSeq(log, events)], sync)
+        state.own_logs.note(log, size);
+        self.append(&mut state, &[Record::OwnSeq(log, size)], sync)
     }
 
-    /// Returns how many events this device has made at least.
+    /// Returns the size that this device's log has at least.
     ///
     /// # Errors
     /// [`JournalError::Broken`].
-    pub fn own_events(&self, log: &OwnLog) -> Result<u64, JournalError> {
+    pub fn own_log(&self, log: &OwnLog) -> Result<OwnLogSize, JournalError> {
         Ok(self.lock()?.own_logs.get(log))
     }
 }
@@ -100,36 +100,40 @@ mod tests {
         }
     }
 
+    fn size(events: u64) -> OwnLogSize {
+        OwnLogSize { events, members: 2 }
+    }
+
     #[test]
     fn notes_outlive_the_run() {
         let dir = tempfile::tempdir().unwrap();
         let journal = JournalService::new(dir.path()).unwrap();
         for events in [1, 2, 90, 70] {
-            journal.note_own_events(log(1, 1), events).unwrap();
+            journal.note_own_log(log(1, 1), size(events)).unwrap();
         }
-        journal.note_own_events(log(1, 2), 5).unwrap();
+        journal.note_own_log(log(1, 2), size(5)).unwrap();
         journal.clear().unwrap();
         drop(journal);
         let journal = JournalService::new(dir.path()).unwrap();
-        assert_eq!(journal.own_events(&log(1, 1)).unwrap(), 70);
-        assert_eq!(journal.own_events(&log(1, 2)).unwrap(), 5);
-        assert_eq!(journal.own_events(&log(2, 1)).unwrap(), 0);
-        journal.note_own_events(log(1, 1), 0).unwrap();
+        assert_eq!(journal.own_log(&log(1, 1)).unwrap(), size(70));
+        assert_eq!(journal.own_log(&log(1, 2)).unwrap(), size(5));
+        assert_eq!(journal.own_log(&log(2, 1)).unwrap(), OwnLogSize::default());
+        journal.note_own_log(log(1, 1), size(0)).unwrap();
         drop(journal);
         let journal = JournalService::new(dir.path()).unwrap();
-        assert_eq!(journal.own_events(&log(1, 1)).unwrap(), 0);
-        assert_eq!(journal.own_events(&log(1, 2)).unwrap(), 5);
+        assert_eq!(journal.own_log(&log(1, 1)).unwrap(), OwnLogSize::default());
+        assert_eq!(journal.own_log(&log(1, 2)).unwrap(), size(5));
     }
 
     #[test]
     fn the_logs_noted_last_are_remembered() {
         let mut logs = OwnLogs::default();
         for group in 0..=u8::try_from(MAX_LOGS).unwrap() {
-            logs.note(log(group, 0), 9);
-            logs.note(log(0, 0), 9);
+            logs.note(log(group, 0), size(9));
+            logs.note(log(0, 0), size(9));
         }
-        assert_eq!(logs.get(&log(0, 0)), 9);
-        assert_eq!(logs.get(&log(1, 0)), 0);
+        assert_eq!(logs.get(&log(0, 0)), size(9));
+        assert_eq!(logs.get(&log(1, 0)), OwnLogSize::default());
         assert_eq!(logs.records().count(), MAX_LOGS);
     }
 }

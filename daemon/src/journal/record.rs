@@ -7,7 +7,7 @@
 //! crc   u32   CRC-32C of type and body
 //! type  u8    1 Open, 2 InUse, 3 Install, 4 Done, 6 Clean, 7 OwnSeq (5 is reserved for lock bits)
 //! body        CBOR, one array:
-//!   Open     [version = 2, instance: bytes 16, boot id: bytes 16]
+//!   Open     [version = 3, instance: bytes 16, boot id: bytes 16]
 //!   InUse    [path: bytes, ...]                                            in byte order
 //!   Install  [tx: uint, action: uint, path: bytes, expect: print / null,
 //!             new: [node, mode: uint, mtime ns: int] / null, staged: print / null,
@@ -15,7 +15,8 @@
 //!                                                                            5 recorded (the same tx once more)
 //!   Done     [tx: uint]
 //!   Clean    []
-//!   OwnSeq   [group: bytes 32, device: bytes 8, events: uint]              0 events: forgotten
+//!   OwnSeq   [group: bytes 32, device: bytes 8, events: uint,              0 events: forgotten
+//!             members: uint]
 //!   print  = [ino: uint, size: uint, mtime ns: int, ctime ns: int, mode: uint]
 //!   node   = [0, content: bytes 32, size: uint] / [1] / [2, target: bytes]
 //! ```
@@ -26,6 +27,7 @@
 use minicbor::data::Type;
 use minicbor::decode::Error as CborError;
 use minicbor::{Decoder, Encoder};
+use p2p_sync_core::engine::OwnLogSize;
 use p2p_sync_core::ids::{ContentHash, GroupId, ShortId};
 use p2p_sync_core::rel_path::RelPath;
 use p2p_sync_core::tree::{Entry, Fingerprint, Node};
@@ -33,7 +35,7 @@ use p2p_sync_core::tree::{Entry, Fingerprint, Node};
 use super::own_log::OwnLog;
 
 /// Version of the format.
-const VERSION: u64 = 2;
+const VERSION: u64 = 3;
 /// Bytes of type and body: an in-use set ([`super::MAX_IN_USE_BYTES`]) with its framing fits twice.
 pub(super) const MAX_RECORD: usize = 2 << 20;
 /// Bytes before type and body.
@@ -116,7 +118,7 @@ pub(super) enum Record {
     Install(Intent),
     Done(Tx),
     Clean,
-    OwnSeq(OwnLog, u64),
+    OwnSeq(OwnLog, OwnLogSize),
 }
 
 /// What lies at an offset of a journal.
@@ -206,11 +208,12 @@ fn encode_body(e: &mut Cbor<'_>, record: &Record) -> Result<(), Never> {
         Record::Clean => {
             e.array(0)?;
         }
-        Record::OwnSeq(log, events) => {
-            e.array(3)?
+        Record::OwnSeq(log, size) => {
+            e.array(4)?
                 .bytes(log.group.as_bytes())?
                 .bytes(log.device.as_bytes())?
-                .u64(*events)?;
+                .u64(size.events)?
+                .u64(size.members)?;
         }
     }
     Ok(())
@@ -305,10 +308,11 @@ fn decode(kind: u8, body: &[u8]) -> Result<Record, CborError> {
             Record::Clean
         }
         7 => {
-            expect_array(&mut d, 3)?;
+            expect_array(&mut d, 4)?;
             let group = GroupId::new(fixed(d.bytes()?)?);
             let device = ShortId::new(fixed(d.bytes()?)?);
-            Record::OwnSeq(OwnLog { group, device }, d.u64()?)
+            let (events, members) = (d.u64()?, d.u64()?);
+            Record::OwnSeq(OwnLog { group, device }, OwnLogSize { events, members })
         }
         _ => return Err(CborError::message("unknown type")),
     };
@@ -464,7 +468,10 @@ mod tests {
                     group: GroupId::new([3; 32]),
                     device: ShortId::new([4; 8]),
                 },
-                64,
+                OwnLogSize {
+                    events: 64,
+                    members: 3,
+                },
             ),
             Record::Clean,
         ];

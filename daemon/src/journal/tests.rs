@@ -1,5 +1,6 @@
 use std::os::unix::fs::FileExt;
 
+use p2p_sync_core::engine::OwnLogSize;
 use p2p_sync_core::rel_path::RelPath;
 
 use super::*;
@@ -132,7 +133,11 @@ fn a_long_journal_is_rewritten_with_what_is_open() {
     let kept = journal.next_tx().unwrap();
     journal.begin_installs(&[intent(kept, "kept")]).unwrap();
     journal.log_activity(&set(&["used"])).unwrap();
-    journal.note_own_events(own_log(), 640).unwrap();
+    let size = OwnLogSize {
+        events: 640,
+        members: 2,
+    };
+    journal.note_own_log(own_log(), size).unwrap();
     let long = "d/".repeat(120) + "e";
     let before = std::fs::metadata(journal_path(&dir)).unwrap().len();
     for _ in 0..4 {
@@ -147,7 +152,7 @@ fn a_long_journal_is_rewritten_with_what_is_open() {
     let journal = JournalService::new(dir.path()).unwrap();
     assert_eq!(journal.open_installs(), &[intent(kept, "kept")]);
     assert_eq!(journal.check_for_recovery().unwrap(), set(&["kept", "used"]));
-    assert_eq!(journal.own_events(&own_log()).unwrap(), 640);
+    assert_eq!(journal.own_log(&own_log()).unwrap(), size);
 }
 
 #[test]

@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use ed25519_dalek::SigningKey;
-use p2p_sync_core::engine::{BatchNo, EngineConfig, FoundBy, Input, LocalChange, ScanNo, Status, SyncEngine};
+use p2p_sync_core::engine::{
+    BatchNo, EngineConfig, FoundBy, Input, LocalChange, OwnLogSize, ScanNo, Status, SyncEngine,
+};
 use p2p_sync_core::ids::{DeviceId, GroupId};
 use p2p_sync_core::ignore::{IgnoreNothing, IgnoreRules};
 use p2p_sync_core::rel_path::RelPath;
@@ -195,15 +197,27 @@ impl Device {
         self.run += 1;
         self.last_batch = BatchNo(0);
         self.durable_batch = BatchNo(0);
-        let config = EngineConfig {
-            secret: self.secret,
-            name: format!("device {}", self.index),
-            seed: self.dice.bytes32(),
-            trust_lan: self.trust_lan,
-            delete_guard: Some(DELETE_GUARD),
-        };
+        let seed = self.dice.bytes32();
+        let config = self.config(seed);
         self.engine = Some(self.bound(config));
         Ok(recovery)
+    }
+
+    fn config(&self, seed: [u8; 32]) -> EngineConfig {
+        EngineConfig {
+            secret: self.secret,
+            name: format!("device {}", self.index),
+            seed,
+            trust_lan: self.trust_lan,
+            delete_guard: Some(DELETE_GUARD),
+        }
+    }
+
+    /// Returns the group that the store knows.
+    #[must_use]
+    pub fn group_in_store(&self) -> Option<GroupId> {
+        let engine = SyncEngine::new(self.config([0; 32]), self.store.recover());
+        engine.own_log_name().map(|(group, _)| group)
     }
 
     /// Makes the engine as the daemon does: if the journal knows of more own events than the store, the store is an old
@@ -211,11 +225,14 @@ impl Device {
     fn bound(&mut self, config: EngineConfig) -> SyncEngine {
         let mut engine = SyncEngine::new(config.clone(), self.store.recover());
         self.own_log = engine.own_log_name();
-        let made = self.own_log.map_or(0, |log| self.journal.own_events(&log));
-        if made <= engine.own_seq() {
+        let made = self
+            .own_log
+            .map(|log| self.journal.own_log(&log))
+            .unwrap_or_default();
+        if made.events <= engine.own_seq() {
             return engine;
         }
-        engine.expect_own_events(made);
+        engine.expect_own_log(made);
         let missing = engine.own_events_missing();
         let old = self.store.durable().clone();
         if missing > 0 {
@@ -225,27 +242,28 @@ impl Device {
         }
         engine = SyncEngine::new(config, self.store.recover());
         if missing > 0 {
-            engine.expect_own_events(made);
+            engine.expect_own_log(made);
         }
         engine
     }
 
     /// Has the journal remember how many own events are durable, as the daemon's event loop does.
-    pub fn note_own_events(&mut self) {
+    pub fn note_own_log(&mut self) {
         let Some(engine) = self.engine.as_mut() else {
             return;
         };
         let log = engine.own_log_name();
         if log != self.own_log {
             self.own_log = log;
-            engine.expect_own_events(log.map_or(0, |log| self.journal.own_events(&log)));
+            engine.expect_own_log(log.map(|log| self.journal.own_log(&log)).unwrap_or_default());
         }
         let Some(log) = log.filter(|_| engine.own_events_missing() == 0) else {
             return;
         };
         let own = self.store.durable().logs.get(&self.id.short());
-        self.journal
-            .note_own_events(log, own.map_or(0, |own| own.peaks.size()));
+        let events = own.map_or(0, |own| own.peaks.size());
+        let members = engine.own_log_size().members;
+        self.journal.note_own_log(log, OwnLogSize { events, members });
     }
 
     /// The daemon dies; `survivors` of the batches on their way became durable.
@@ -307,6 +325,15 @@ impl Device {
         self.guarded.clear();
         self.stood = None;
         true
+    }
+
+    /// Takes the folder as it is, with the log as it is in the store; what the option `--rebind` does at a start.
+    pub fn rebind(&mut self) {
+        let engine = SyncEngine::new(self.config([0; 32]), self.store.recover());
+        if let Some(log) = engine.own_log_name() {
+            self.journal.note_own_log(log, engine.own_log_size());
+        }
+        self.store.put_back_alone(self.store.durable().clone());
     }
 
     /// Notes what a user has at these paths, and below them, by his own doing.

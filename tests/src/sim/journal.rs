@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use p2p_sync_core::engine::OwnLogSize;
 use p2p_sync_core::ids::{GroupId, ShortId};
 use p2p_sync_core::rel_path::RelPath;
 use p2p_sync_core::tree::{Entry, Fingerprint};
@@ -57,7 +58,7 @@ pub struct FakeJournal {
     last_tx: u64,
     /// How many events this device has made, by its logs. A note that a power cut takes counts only if an old copy of the
     /// store is put back after the same cut, so none is taken here.
-    own_events: BTreeMap<OwnLog, u64>,
+    own_logs: BTreeMap<OwnLog, OwnLogSize>,
 }
 
 /// Names a log: by group and device.
@@ -84,15 +85,15 @@ impl FakeJournal {
         self.tail.push_back(Record::Recorded(tx));
     }
 
-    /// Notes how many events this device has made.
-    pub fn note_own_events(&mut self, log: OwnLog, events: u64) {
-        self.own_events.insert(log, events);
+    /// Notes the size of this device's log.
+    pub fn note_own_log(&mut self, log: OwnLog, size: OwnLogSize) {
+        self.own_logs.insert(log, size);
     }
 
-    /// Returns how many events this device has made at least.
+    /// Returns the size that this device's log has at least.
     #[must_use]
-    pub fn own_events(&self, log: &OwnLog) -> u64 {
-        self.own_events.get(log).copied().unwrap_or_default()
+    pub fn own_log(&self, log: &OwnLog) -> OwnLogSize {
+        self.own_logs.get(log).copied().unwrap_or_default()
     }
 
     /// Closes an install.

@@ -31,6 +31,8 @@ const REST_WITHIN_MS: u64 = 60 * 60_000;
 const REST_MS: u64 = 240_000;
 /// From the first look at all folders after the healing to the second.
 const SECOND_LOOK_MS: u64 = 60_000;
+/// After that time users whose state is an old copy stop waiting for members that do not come; less than [`REST_MS`].
+const REBIND_MS: u64 = 200_000;
 /// Added to a plan's seed, so that what it is drawn from is not what happens in it.
 const DICE: u64 = 0x6469_6365_0000_0000;
 /// Outputs of one input; an engine that gives more has no end.
@@ -84,6 +86,8 @@ enum Event {
     },
     Heal,
     LookEverywhere,
+    /// Users give up waiting for own events that nobody brings back.
+    Rebind,
 }
 
 /// What a device's services are about to do.
@@ -339,6 +343,7 @@ impl World {
             Event::RequestFails { device, run, id } => self.request_fails(device, run, id),
             Event::Heal => self.heal(),
             Event::LookEverywhere => self.look_everywhere(),
+            Event::Rebind => self.rebind(),
         }
     }
 
@@ -361,6 +366,7 @@ impl World {
         self.at(self.time_ms, Event::LookEverywhere);
         // A scan compares with what is durable: what was published at its start and changed since is found by the next.
         self.at(self.time_ms + SECOND_LOOK_MS, Event::LookEverywhere);
+        self.at(self.time_ms + REBIND_MS, Event::Rebind);
         Ok(())
     }
 

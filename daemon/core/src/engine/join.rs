@@ -18,8 +18,8 @@ use super::group::{Group, grant_message, nonce_message};
 use super::local::JOIN_COUNTS;
 use super::sync::Asked;
 use super::{
-    Command, CommandError, CommandId, Notification, Output, PAUSED, Phase, RecoveredInstall, Redeem,
-    RefuseReason, Reply, Request, RequestFailed, Response, StateView, SyncEngine, member_set,
+    Command, CommandError, CommandId, Notification, Output, OwnLogSize, PAUSED, Phase, RecoveredInstall,
+    Redeem, RefuseReason, Reply, Request, RequestFailed, Response, StateView, SyncEngine, member_set,
 };
 use crate::access::Role;
 use crate::ids::{DeviceId, GroupId};
@@ -529,7 +529,7 @@ impl SyncEngine {
         members.insert(from);
         members.remove(&self.me);
         self.leave_group();
-        self.own_events = 0;
+        self.expected_log = OwnLogSize::default();
         self.group = Some(Group::new(ticket.group));
         self.joining.presented = members;
         self.joining.must_compare = true;
@@ -585,7 +585,7 @@ impl SyncEngine {
     pub(super) fn ledger_complete(&mut self, view: &impl StateView) {
         let granted = self.group.as_ref().is_some_and(|group| group.is_member(&self.me));
         if granted && !self.awaits_own_events() {
-            self.own_events = 0;
+            self.expected_log = OwnLogSize::default();
             self.recover_needs(view);
             self.scan(true);
         }

@@ -4,10 +4,22 @@
 //! made now would have the number of one that they hold, and they would refuse it and all that follow. So the device makes
 //! none, and takes its own events back from its peers, until its log is as long as the folder's journal says. Events that
 //! no other member has were never told to anybody, and are given up: their numbers are free.
+//!
+//! The copy may be of a time before others came to the group. They know this device, and find it; until as many are known
+//! as there were, not all have been asked.
 
 use crate::ids::{GroupId, ShortId};
 
 use super::SyncEngine;
+
+/// How long this device's log is, and how many could have parts of it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct OwnLogSize {
+    /// Events that this device made.
+    pub events: u64,
+    /// Members of the group, this device among them.
+    pub members: u64,
+}
 
 impl SyncEngine {
     /// Names this device's log: by group and device. `None` without a group.
@@ -16,30 +28,42 @@ impl SyncEngine {
         self.group.as_ref().map(|group| (group.id, self.me.short()))
     }
 
-    /// Says how many events this device has made at least in its group, as far as anything but the store tells. To be
-    /// called before [`Input::Start`](super::Input::Start), and when the group has changed.
-    pub const fn expect_own_events(&mut self, events: u64) {
-        self.own_events = events;
+    /// Returns the size of this device's log, made durable or not.
+    #[must_use]
+    pub fn own_log_size(&self) -> OwnLogSize {
+        OwnLogSize {
+            events: self.own_seq(),
+            members: self.members_count(),
+        }
+    }
+
+    fn members_count(&self) -> u64 {
+        self.group
+            .as_ref()
+            .map_or(0, |group| group.members().count() as u64)
+    }
+
+    /// Says what size this device's log in its group had once, as far as anything but the store tells. To be called
+    /// before [`Input::Start`](super::Input::Start), and when the group has changed.
+    pub const fn expect_own_log(&mut self, size: OwnLogSize) {
+        self.expected_log = size;
     }
 
     /// Returns how many of its own events this device lacks; 0 also if it is alone, for nobody could give them back.
     #[must_use]
     pub fn own_events_missing(&self) -> u64 {
-        let alone = self
-            .group
-            .as_ref()
-            .is_none_or(|group| group.members().count() < 2);
-        if alone {
+        if self.members_count().max(self.expected_log.members) < 2 {
             return 0;
         }
-        self.own_events.saturating_sub(self.own_seq())
+        self.expected_log.events.saturating_sub(self.own_seq())
     }
 
     /// Says whether own events are missing that somebody may still have: all members are asked.
     pub(super) fn awaits_own_events(&self) -> bool {
         let everybody = || {
             let mut members = self.group.iter().flat_map(|group| group.members());
-            members.all(|(device, ..)| *device == self.me || self.peers.has_caught_up(device))
+            let asked = members.all(|(device, ..)| *device == self.me || self.peers.has_caught_up(device));
+            asked && self.members_count() >= self.expected_log.members
         };
         self.own_events_missing() > 0 && !everybody()
     }

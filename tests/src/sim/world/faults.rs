@@ -1,5 +1,8 @@
 //! What goes wrong, when it is time.
 
+use p2p_sync_core::fold::PathState;
+use p2p_sync_core::ids::ContentHash;
+
 use super::{Ambush, AmbushKind, Event, Fault, World};
 use crate::sim::plan::Happening;
 
@@ -117,10 +120,7 @@ impl World {
                 Ok(())
             }
             Fault::Restore(device) => {
-                let here = &mut self.devices[device];
-                if here.engine.is_none() && here.restore_backup() {
-                    self.last_activity_ms = self.time_ms;
-                }
+                self.restore(device);
                 Ok(())
             }
         }
@@ -161,6 +161,56 @@ impl World {
         let contents = own.filter_map(|(_, inode)| inode.entry().node.content());
         self.users.unsynced.extend(contents);
         self.devices[device].lose_state();
+        self.invite_again(device);
+    }
+
+    /// Puts an old copy of a device's database back, unless that wants a content that nobody has any more.
+    fn restore(&mut self, device: usize) {
+        let here = &self.devices[device];
+        let Some(old) = here.backup.as_ref().filter(|_| here.engine.is_none()) else {
+            return;
+        };
+        let lies_nowhere = |content: &ContentHash| {
+            let mut disks = self.devices.iter().map(|each| &each.disk);
+            !disks.any(|disk| disk.bytes_of(content).is_some())
+        };
+        // Its newest events, which may be forgotten, may have given up what others still want.
+        let states = old.path_states.values().chain(self.states());
+        if wanted(states).any(|content| lies_nowhere(&content)) {
+            return;
+        }
+        let group = here.group_in_store();
+        self.devices[device].restore_backup();
+        self.last_activity_ms = self.time_ms;
+        if self.devices[device].group_in_store() != group {
+            // It is of before the device came to the group.
+            self.invite_again(device);
+        }
+    }
+
+    /// Starts devices anew, as their logs are, that wait for own events. Who is not in their group, because
+    /// his admission was among those events, is invited again.
+    pub(super) fn rebind(&mut self) -> Result<(), String> {
+        for device in 0..self.devices.len() {
+            if self.devices[device].engine.is_none() || self.devices[device].status().own_events_missing == 0
+            {
+                continue;
+            }
+            self.crash(device, false)?;
+            self.devices[device].rebind();
+            self.start(device)?;
+            for other in 0..self.devices.len() {
+                let status = self.devices[other].status();
+                if status.role.is_none() || status.group != self.devices[device].status().group {
+                    self.invite_again(other);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Has a device that was invited once be invited anew.
+    fn invite_again(&mut self, device: usize) {
         self.tickets.remove(&device);
         self.invite_asked.retain(|_, guest| *guest != device);
         self.last_activity_ms = self.time_ms;
@@ -169,19 +219,24 @@ impl World {
         }
     }
 
+    fn states(&self) -> impl Iterator<Item = &PathState> {
+        let stores = self.devices.iter().map(|each| each.store.durable());
+        stores.flat_map(|tables| tables.path_states.values())
+    }
+
     /// Says whether some content that is wanted lies nowhere but on this device, or on none at all: then the group would
     /// wait for it for ever.
     fn is_only_source(&self, device: usize) -> bool {
-        let states = self
-            .devices
-            .iter()
-            .flat_map(|each| each.store.durable().path_states.values());
-        let mut wanted = states
-            .flat_map(|state| &state.heads)
-            .filter_map(|head| head.entry.as_ref()?.node.content());
-        wanted.any(|content| {
+        wanted(self.states()).any(|content| {
             let mut others = self.devices.iter().filter(|other| other.index != device);
             !others.any(|other| other.disk.bytes_of(&content).is_some())
         })
     }
+}
+
+/// Returns the contents that are to be in folders.
+fn wanted<'a>(states: impl Iterator<Item = &'a PathState>) -> impl Iterator<Item = ContentHash> {
+    states
+        .flat_map(|state| &state.heads)
+        .filter_map(|head| head.entry.as_ref()?.node.content())
 }

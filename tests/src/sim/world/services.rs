@@ -36,7 +36,7 @@ impl World {
             Some(no) => {
                 self.devices[device].durable_batch = no;
                 self.tell(device, Input::Persisted(no))?;
-                self.devices[device].note_own_events();
+                self.devices[device].note_own_log();
                 self.finish_installs(device);
                 Ok(())
             }
