@@ -139,6 +139,9 @@ impl Hand<'_> {
             }
             10 => {
                 self.remove(path);
+                if !self.make_parents(path) {
+                    return None;
+                }
                 self.disk.create(path, Kind::Dir, 0o755, 0);
                 let bytes = self.fresh(rng);
                 self.write_file(&path.join(b"in").ok()?, bytes, rng)

@@ -271,6 +271,10 @@ impl Device {
         self.engine = None;
         self.run += 1;
         self.store.crash(survivors);
+        if !self.store.durable().settings.contains_key("deletions_held") {
+            // It died before that was durable, and nobody was told.
+            self.guarded.clear();
+        }
         self.members.clear();
         self.announced = None;
         self.dials.clear();
