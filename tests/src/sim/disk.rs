@@ -148,6 +148,15 @@ impl FakeDisk {
         held.or_else(|| self.temporary.get(content).cloned())
     }
 
+    /// Says whether a content stands in the folder or among the old versions, from where it will not go by itself.
+    #[must_use]
+    pub fn keeps(&self, content: &ContentHash) -> bool {
+        let own = self.files.own();
+        let versions = own.filter(|(place, _)| matches!(place, Place::Version(_)));
+        let mut all = self.files.folder.values().chain(versions.map(|(_, inode)| inode));
+        all.any(|inode| inode.entry().node.content() == Some(*content))
+    }
+
     /// Says whether a content lies among old versions or in a slot.
     #[must_use]
     pub fn put_aside(&self, content: &ContentHash) -> bool {

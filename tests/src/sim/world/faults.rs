@@ -170,10 +170,7 @@ impl World {
         let Some(old) = here.backup.as_ref().filter(|_| here.engine.is_none()) else {
             return;
         };
-        let lies_nowhere = |content: &ContentHash| {
-            let mut disks = self.devices.iter().map(|each| &each.disk);
-            !disks.any(|disk| disk.bytes_of(content).is_some())
-        };
+        let lies_nowhere = |content: &ContentHash| !self.devices.iter().any(|each| each.disk.keeps(content));
         // Its newest events, which may be forgotten, may have given up what others still want.
         let states = old.path_states.values().chain(self.states());
         if wanted(states).any(|content| lies_nowhere(&content)) {
@@ -229,7 +226,7 @@ impl World {
     fn is_only_source(&self, device: usize) -> bool {
         wanted(self.states()).any(|content| {
             let mut others = self.devices.iter().filter(|other| other.index != device);
-            !others.any(|other| other.disk.bytes_of(&content).is_some())
+            !others.any(|other| other.disk.keeps(&content))
         })
     }
 }
