@@ -1,6 +1,6 @@
 //! No byte of a user's is lost: each content that somebody wrote, and that nobody replaced or deleted having it before
-//! his eyes, is in a folder. What he wrote into the daemon's own directory, whose state was then lost, may be among the old
-//! versions.
+//! his eyes, is in a folder. What he wrote into the daemon's own directory may be among the old versions, for the next
+//! copy of that name takes its place.
 
 use p2p_sync_tests::sim::world::World;
 

@@ -37,7 +37,7 @@ pub struct Users {
     pub authors: BTreeMap<ContentHash, usize>,
     /// Contents that some user replaced or deleted; they may be gone.
     pub given_up: BTreeSet<ContentHash>,
-    /// What lay in the daemon's own directory, where nothing is synced, when its state was lost.
+    /// What was written into the daemon's own directory, where nothing is synced and copies come and go.
     pub unsynced: BTreeSet<ContentHash>,
 }
 

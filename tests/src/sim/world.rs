@@ -393,6 +393,9 @@ impl World {
         let here = &mut self.devices[device];
         here.note_what_is_back();
         here.note_user(&action.paths);
+        let own = action.paths.iter().filter(|path| path.is_own());
+        let contents = own.filter_map(|path| here.disk.lstat(path)?.entry().node.content());
+        self.users.unsynced.extend(contents);
         if !here.dice.percent(self.plan.missed_hints) {
             let delay = here.dice.between(1, 2_000);
             self.later(device, delay, Work::Look(action.paths.clone(), FoundBy::Watcher));

@@ -350,11 +350,12 @@ impl Work {
         Some(content)
     }
 
-    /// Returns a path that lacks this content and may be given the file at `from`.
+    /// Returns the path that lacks this content and may be given the file at `from`. If several lack it, none may: before
+    /// the others have copied it from there, its user may delete it, and knows nothing of them.
     fn in_want_of(&self, content: &ContentHash, from: &RelPath) -> Option<RelPath> {
-        let takers = self.wanted.get(content)?.iter();
-        let mut free = takers.filter(|path| *path != from && !path.is_below(from) && !self.is_busy(path));
-        free.next().cloned()
+        let mut takers = self.wanted.get(content)?.iter().filter(|path| *path != from);
+        let taker = takers.next().filter(|path| !path.is_below(from) && !self.is_busy(path))?;
+        takers.next().is_none().then(|| taker.clone())
     }
 
     /// Says whether some other path lacks the content that lies at `from`, and has it nowhere else yet.

@@ -156,10 +156,6 @@ impl World {
         if self.devices[device].engine.is_some() || self.is_only_source(device) {
             return;
         }
-        let tree = self.devices[device].disk.tree();
-        let own = tree.iter().filter(|(path, _)| path.is_own());
-        let contents = own.filter_map(|(_, inode)| inode.entry().node.content());
-        self.users.unsynced.extend(contents);
         self.devices[device].lose_state();
         self.invite_again(device);
     }
