@@ -17,7 +17,7 @@ fn what_an_install_took_away_before_a_crash_is_not_taken_for_deleted_by_its_user
     desk.seats[0].next_scan = vec![(path.clone(), None)];
     let taken = RecoveredInstall {
         path: path.clone(),
-        before: None,
+        before: Some(desk.seats[0].store.durable().installed[&path].print),
         now: None,
     };
     desk.restart_after(0, vec![taken]);
@@ -65,5 +65,32 @@ fn what_an_install_put_down_before_a_crash_is_not_taken_for_its_users_edit_thoug
             "{:?}",
             seat.floor
         );
+    }
+}
+
+#[test]
+fn what_a_user_made_after_a_removal_that_recovery_finds_again_and_deleted_stays_deleted() {
+    let mut desk = Desk::pair();
+    let path = RelPath::parse("f").expect("well-formed");
+    desk.report(0, &[(path.clone(), Some(File { ino: 1, content: 1 }))]);
+    desk.pass(10_000);
+    let before = desk.seats[0].store.durable().installed[&path].print;
+    // It was removed for the other device, and that recorded; then its user made another, and deleted it while the daemon
+    // was down. The journal's note that the removal is over was lost with the machine.
+    desk.report(1, &[(path.clone(), None)]);
+    desk.pass(10_000);
+    desk.report(0, &[(path.clone(), Some(File { ino: 2, content: 2 }))]);
+    desk.pass(10_000);
+    desk.seats[0].next_scan = vec![(path.clone(), None)];
+    let found_again = RecoveredInstall {
+        path: path.clone(),
+        before: Some(before),
+        now: None,
+    };
+    desk.restart_after(0, vec![found_again]);
+    desk.connect(0, 1);
+    desk.pass(60_000);
+    for seat in &desk.seats {
+        assert!(seat.floor.0.is_empty(), "{:?}", seat.engine.status());
     }
 }

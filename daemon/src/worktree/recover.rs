@@ -119,10 +119,10 @@ impl Worktree {
         // A restore is the user's edit: the scan publishes it.
         let is_install = intent.action != IntentAction::Restore;
         if let (InstallOutcome::Done(print), true) = (&effect.outcome, is_install) {
-            if let Some((from, _)) = &intent.from {
+            if let Some((from, print)) = &intent.from {
                 recovery.installs.push(RecoveredInstall {
                     path: from.clone(),
-                    before: None,
+                    before: Some(*print),
                     now: None,
                 });
             }

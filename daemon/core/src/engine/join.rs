@@ -163,7 +163,7 @@ impl SyncEngine {
             before,
             now: there,
         } = install;
-        if there.is_some() && self.is_newer_than_recovery(&path, before, view) {
+        if self.is_newer_than_recovery(&path, before, there.is_some(), view) {
             return;
         }
         let installed = there.map(|(entry, print)| {
@@ -190,22 +190,22 @@ impl SyncEngine {
         self.update_need(&path, view);
     }
 
-    /// Says whether what is wanted at a path is believed to stand there: then the install that recovery found was recorded
-    /// before it was found, and perhaps its user has published a change since. The scan will tell what became of that. Not
-    /// so for what was taken away: it may have been wanted again before that was recorded, and believed to stand there it
-    /// would pass for deleted by its user. What stands there all the same is found by the scan, and known by its bytes.
-    /// Where the store still has what the install replaced, it was not recorded.
+    /// Says whether the store knows more than the install that recovery found at a path: something else is believed to
+    /// stand there than the install replaced. Then it was recorded before it was found, and perhaps its user has changed
+    /// the path since; the scan tells. What was put down counts as recorded only if it is wanted, too: else it would pass
+    /// for its user's.
     fn is_newer_than_recovery(
         &self,
         path: &RelPath,
         before: Option<Fingerprint>,
+        put: bool,
         view: &impl StateView,
     ) -> bool {
-        let want = self.want(path, view);
-        let have = self.pending.installed(view, path);
-        want.zip(have).is_some_and(|(want, have)| {
-            want.dots == have.dots && want.copy_of == have.copy_of && Some(have.print) != before
-        })
+        let Some(have) = self.pending.installed(view, path) else {
+            return false;
+        };
+        let as_wanted = |want: super::paths::Want| want.dots == have.dots && want.copy_of == have.copy_of;
+        Some(have.print) != before && (!put || self.want(path, view).is_some_and(as_wanted))
     }
 
     fn scan(&mut self, joining: bool) {

@@ -354,7 +354,9 @@ impl Work {
     /// the others have copied it from there, its user may delete it, and knows nothing of them.
     fn in_want_of(&self, content: &ContentHash, from: &RelPath) -> Option<RelPath> {
         let mut takers = self.wanted.get(content)?.iter().filter(|path| *path != from);
-        let taker = takers.next().filter(|path| !path.is_below(from) && !self.is_busy(path))?;
+        let taker = takers
+            .next()
+            .filter(|path| !path.is_below(from) && !self.is_busy(path))?;
         takers.next().is_none().then(|| taker.clone())
     }
 

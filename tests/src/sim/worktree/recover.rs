@@ -91,11 +91,11 @@ impl Worktree<'_> {
         };
         let mut paths = BTreeSet::from([case.intent.path.clone()]);
         if let InstallOutcome::Done(print) = effect.outcome {
-            if let Some((from, _)) = &case.intent.from {
+            if let Some((from, print)) = &case.intent.from {
                 paths.insert(from.clone());
                 recovery.installs.push(RecoveredInstall {
                     path: from.clone(),
-                    before: None,
+                    before: Some(*print),
                     now: None,
                 });
             }
