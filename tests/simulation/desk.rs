@@ -483,7 +483,7 @@ pub(crate) struct File {
 }
 
 impl File {
-    fn observed(self) -> Observed {
+    pub(crate) fn observed(self) -> Observed {
         let bytes = self.content.to_be_bytes();
         let size = bytes.len() as u64;
         let content = ContentHash::of(&bytes);

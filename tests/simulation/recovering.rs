@@ -1,6 +1,6 @@
 //! Starting after a crash in the middle of installs.
 
-use p2p_sync_core::engine::RecoveredInstall;
+use p2p_sync_core::engine::{FolderState, RecoveredInstall};
 use p2p_sync_core::rel_path::RelPath;
 use p2p_sync_core::tree::Node;
 
@@ -93,4 +93,23 @@ fn what_a_user_made_after_a_removal_that_recovery_finds_again_and_deleted_stays_
     for seat in &desk.seats {
         assert!(seat.floor.0.is_empty(), "{:?}", seat.engine.status());
     }
+}
+
+#[test]
+fn what_stands_where_a_copy_was_put_before_a_crash_and_is_none_any_more_is_left_alone() {
+    let mut desk = Desk::pair();
+    let path = RelPath::parse(".p2p-sync/conflicts/g/.git (conflict 00000000-1)").expect("well-formed");
+    // The copy was put, recorded and given up by its user's edit; the journal's note that it was put is still open.
+    let put = File { ino: 1, content: 1 }.observed();
+    let found_again = RecoveredInstall {
+        path: path.clone(),
+        before: None,
+        now: Some((put.entry, put.print)),
+    };
+    let edited = Some(File { ino: 2, content: 2 });
+    desk.seats[0].next_scan = vec![(path.clone(), edited)];
+    desk.restart_after(0, vec![found_again]);
+    desk.pass(60_000);
+    assert_eq!(desk.seats[0].installs, []);
+    assert_eq!(desk.seats[0].engine.status().state, FolderState::InSync);
 }

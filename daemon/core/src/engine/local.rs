@@ -476,6 +476,9 @@ impl SyncEngine {
     ) {
         let want = self.want(&path, view).filter(|want| want.copy_of.is_some());
         let (Some(after), Some(want)) = (change.after, want) else {
+            // What recovery found to have been put there is there no more.
+            self.record_installed(&path, None, view);
+            adopted.push(path);
             return;
         };
         let installed = Installed {
