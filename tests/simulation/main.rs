@@ -24,7 +24,7 @@ use p2p_sync_tests::sim::plan::{Draw, Plan};
 use p2p_sync_tests::sim::trace::Sink;
 
 /// Seeds in each of the tests below; two of them run at a time on two cores, all in about a minute.
-const SEEDS_PER_TEST: u64 = 2_500;
+const SEEDS_PER_TEST: u64 = 5_000;
 /// Of so many seeds one is run twice.
 const TWICE_EVERY: u64 = 25;
 

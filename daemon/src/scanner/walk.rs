@@ -1,4 +1,6 @@
-//! One scan: a walk with its own stack, and the portions in which changes are handed over.
+//! One scan: a walk with its own stack; `walk/portion.rs` hands over what it found.
+
+mod portion;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
@@ -6,13 +8,10 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use p2p_sync_core::content::CHUNK_SIZE;
 use p2p_sync_core::engine::{FoundBy, LocalChange};
-use p2p_sync_core::ids::ContentHash;
 use p2p_sync_core::ignore::IgnoreRules as _;
 use p2p_sync_core::rel_path::{OWN_DIR, RelPath};
 use p2p_sync_core::time::BootInstant;
@@ -20,7 +19,6 @@ use p2p_sync_core::tree::{Fingerprint, Installed, Node};
 use rustix::fs::{Dir, FileType, Stat};
 use rustix::io::Errno;
 
-use super::hash::{Hashed, hash_all};
 use super::observe::observe;
 use super::{Below, HELD_MAX, ScanError, ScanReport, Scanner};
 use crate::clock;
@@ -484,101 +482,6 @@ impl<'a> Walk<'a> {
             || self.found_bytes >= PORTION_BYTES
             || !self.found.is_empty() && self.found_at.elapsed() >= PORTION_TIME;
         if due { self.flush() } else { Ok(()) }
-    }
-
-    /// Hashes what is to be hashed and hands everything over, in order.
-    fn flush(&mut self) -> Result<(), ScanError> {
-        let found = std::mem::take(&mut self.found);
-        self.found_bytes = 0;
-        let mut portion = found.into_iter().peekable();
-        while portion.peek().is_some() {
-            let part: Vec<_> = portion.by_ref().take(PORTION).collect();
-            self.flush_part(part)?;
-        }
-        Ok(())
-    }
-
-    fn flush_part(&mut self, part: Vec<Found>) -> Result<(), ScanError> {
-        let hashed_since = clock::now().boot;
-        let to_hash: Vec<_> = part
-            .iter()
-            .filter_map(|f| match f {
-                Found::Hash(path, _) => Some(path),
-                Found::Ready(_) => None,
-            })
-            .collect();
-        let mut hashed = hash_all(&self.scanner.root, &to_hash, self.stop).into_iter();
-        let mut changes = Vec::with_capacity(part.len());
-        for found in part {
-            match found {
-                Found::Ready(change) if change.after.is_some() => changes.push(change),
-                Found::Ready(change) => changes.extend(self.prove_gone(change)),
-                Found::Hash(path, installed) => {
-                    let hashed = hashed.next().unwrap_or(Hashed::Unstable);
-                    changes.extend(self.file_change(path, installed.as_ref(), hashed, hashed_since));
-                }
-            }
-        }
-        if self.stopped() {
-            return Ok(());
-        }
-        for (path, why) in self.scanner.disk.make_durable(&self.scanner.root, &mut changes) {
-            if let Some(why) = why {
-                self.name_problem(path.clone(), &format!("The disk does not take it: {why}"));
-            }
-            self.report.retry.push(path);
-        }
-        // The folder may have been unmounted since a path was found absent.
-        self.check_root()?;
-        if !changes.is_empty() && !self.stopped() {
-            (self.emit)(changes);
-        }
-        Ok(())
-    }
-
-    fn prove_gone(&mut self, mut change: LocalChange) -> Option<LocalChange> {
-        change.seen_at = clock::now().boot;
-        match self.scanner.root.lstat(&change.path) {
-            Ok(None) => return Some(change),
-            Ok(Some(_)) => self.report.retry.push(change.path),
-            Err(e) => self.problem(change.path, &e),
-        }
-        None
-    }
-
-    fn file_change(
-        &mut self,
-        path: RelPath,
-        installed: Option<&Installed>,
-        hashed: Hashed,
-        seen_at: BootInstant,
-    ) -> Option<LocalChange> {
-        match hashed {
-            Hashed::Stable(manifest, print) => {
-                if print.ctime_ns == 0 {
-                    self.report.retry.push(path.clone());
-                }
-                let content: ContentHash = manifest.content();
-                let node = Node::File {
-                    content,
-                    size: manifest.size(),
-                };
-                let mut after = observe(node, print, installed, self.scanner.modes);
-                if manifest.size() > CHUNK_SIZE {
-                    after.manifest = Some(Arc::new(manifest));
-                }
-                return Some(LocalChange {
-                    path,
-                    seen_at,
-                    after: Some(after),
-                    found_by: self.found_by,
-                });
-            }
-            Hashed::Unstable => self.report.retry.push(path),
-            Hashed::Stopped => {}
-            Hashed::Failed(e) => self.problem(path, &e),
-        }
-        None
     }
 }
 

@@ -6,6 +6,7 @@
 mod admit;
 mod lan;
 mod leave;
+mod recovering;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -26,10 +27,8 @@ use crate::ids::{DeviceId, GroupId};
 use crate::ledger::{
     EventKind, Genesis, Grant, GrantVia, Invite, Item, LogState, SignedEvent, VerifiedEvent,
 };
-use crate::rel_path::RelPath;
 use crate::ticket::Ticket;
 use crate::time::{BootInstant, Now};
-use crate::tree::{Fingerprint, Installed};
 
 /// Setting: the evaluated group.
 pub(super) const GROUP: &str = "group";
@@ -155,57 +154,6 @@ impl SyncEngine {
             self.recover_needs(view);
             self.scan(self.joining.must_compare);
         }
-    }
-
-    fn recover_install(&mut self, install: RecoveredInstall, view: &impl StateView) {
-        let RecoveredInstall {
-            path,
-            before,
-            now: there,
-        } = install;
-        if self.is_newer_than_recovery(&path, before, there.is_some(), view) {
-            return;
-        }
-        let installed = there.map(|(entry, print)| {
-            let want = self
-                .want(&path, view)
-                .filter(|want| want.entry.node == entry.node);
-            let (dots, copy_of) = match want {
-                Some(want) => (want.dots, want.copy_of),
-                None => (self.pending.versions_with(view, &path, &entry.node), None),
-            };
-            Installed {
-                entry,
-                print,
-                dots,
-                copy_of,
-            }
-        });
-        // Perhaps it was installed for a group that was left since: the scan finds it and takes it for the user's.
-        let foreign = |there: &Installed| there.dots.is_empty() && !there.entry.node.is_dir();
-        if self.joining.must_compare && installed.as_ref().is_some_and(foreign) {
-            return;
-        }
-        self.record_installed(&path, installed, view);
-        self.update_need(&path, view);
-    }
-
-    /// Says whether the store knows more than the install that recovery found at a path: something else is believed to
-    /// stand there than the install replaced. Then it was recorded before it was found, and perhaps its user has changed
-    /// the path since; the scan tells. What was put down counts as recorded only if it is wanted, too: else it would pass
-    /// for its user's.
-    fn is_newer_than_recovery(
-        &self,
-        path: &RelPath,
-        before: Option<Fingerprint>,
-        put: bool,
-        view: &impl StateView,
-    ) -> bool {
-        let Some(have) = self.pending.installed(view, path) else {
-            return false;
-        };
-        let as_wanted = |want: super::paths::Want| want.dots == have.dots && want.copy_of == have.copy_of;
-        Some(have.print) != before && (!put || self.want(path, view).is_some_and(as_wanted))
     }
 
     fn scan(&mut self, joining: bool) {

@@ -1,0 +1,60 @@
+//! What the store learns of the installs of the last run.
+
+use super::super::paths::Want;
+use super::super::{RecoveredInstall, StateView, SyncEngine};
+use crate::rel_path::RelPath;
+use crate::tree::{Fingerprint, Installed};
+
+impl SyncEngine {
+    /// Records an install that was found done, unless the store knows more.
+    pub(in crate::engine) fn recover_install(&mut self, install: RecoveredInstall, view: &impl StateView) {
+        let RecoveredInstall {
+            path,
+            before,
+            now: there,
+        } = install;
+        if self.is_newer_than_recovery(&path, before, there.is_some(), view) {
+            return;
+        }
+        let installed = there.map(|(entry, print)| {
+            let want = self
+                .want(&path, view)
+                .filter(|want| want.entry.node == entry.node);
+            let (dots, copy_of) = match want {
+                Some(want) => (want.dots, want.copy_of),
+                None => (self.pending.versions_with(view, &path, &entry.node), None),
+            };
+            Installed {
+                entry,
+                print,
+                dots,
+                copy_of,
+            }
+        });
+        // Perhaps it was installed for a group that was left since: the scan finds it and takes it for the user's.
+        let foreign = |there: &Installed| there.dots.is_empty() && !there.entry.node.is_dir();
+        if self.joining.must_compare && installed.as_ref().is_some_and(foreign) {
+            return;
+        }
+        self.record_installed(&path, installed, view);
+        self.update_need(&path, view);
+    }
+
+    /// Says whether the store knows more than the install that recovery found at a path: something else is believed to
+    /// stand there than the install replaced. Then it was recorded before it was found, and perhaps its user has changed
+    /// the path since; the scan tells. What was put down counts as recorded only if it is wanted, too: else it would pass
+    /// for its user's.
+    fn is_newer_than_recovery(
+        &self,
+        path: &RelPath,
+        before: Option<Fingerprint>,
+        put: bool,
+        view: &impl StateView,
+    ) -> bool {
+        let Some(have) = self.pending.installed(view, path) else {
+            return false;
+        };
+        let as_wanted = |want: Want| want.dots == have.dots && want.copy_of == have.copy_of;
+        Some(have.print) != before && (!put || self.want(path, view).is_some_and(as_wanted))
+    }
+}
