@@ -609,7 +609,7 @@ fn what_lay_in_a_directory_without_a_row_is_found_gone() {
     let forget = |names: &[&str]| {
         names
             .iter()
-            .for_each(|name| drop(rig.index.0.lock().unwrap().remove(&rel(name))))
+            .for_each(|name| drop(rig.index.0.lock().unwrap().remove(&rel(name))));
     };
     forget(&["d", "d/e", "d/e/g", "x", "z"]);
     fs::remove_dir_all(rig.path("d")).unwrap();
