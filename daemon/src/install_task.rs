@@ -18,7 +18,7 @@ use tracing::{debug, error, warn};
 use crate::journal::OwnLog;
 use crate::worktree::{InstallToken, RestoreJob, RestoreOutcome, Worktree};
 
-/// Between two looks at old inodes that a program may still be writing to.
+/// Between two looks at old inodes that a program may still be writing to, or that could not be moved away yet.
 const DISPLACED_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What the thread is asked to do.
@@ -123,6 +123,9 @@ fn run(worktree: &Worktree, inbox: &Receiver<DiskCommand>, events: &UnboundedSen
         }
         if worktree.journal_failed() {
             continue;
+        }
+        if let Err(error) = worktree.finish_late(Instant::now()) {
+            warn!(error = %crate::error_chain(&error), "Replaced files wait longer to become old versions");
         }
         let displaced = worktree.check_displaced(Instant::now()).unwrap_or_else(|error| {
             error!(error = %crate::error_chain(&error), "Cannot look at replaced files");

@@ -236,28 +236,31 @@ impl JournalService {
 
     /// Notes that the store knows the outcome of these installs, though what they replaced is still watched: from now on
     /// the path is its user's, and recovery leaves it alone. Durable some time later, and at once for all but a failure
-    /// of the machine; then recovery looks at the path once more.
+    /// of the machine; then recovery looks at the path once more. Those that are noted already cost nothing.
     ///
     /// # Errors
     /// [`JournalError::Io`], [`JournalError::Broken`].
     pub fn recorded(&self, txs: &[Tx]) -> Result<(), JournalError> {
         let mut state = self.lock()?;
-        let intents: Vec<Intent> = txs.iter().filter_map(|tx| state.open.get(tx).cloned()).collect();
-        let recorded = intents.into_iter().map(|intent| Intent {
-            action: IntentAction::Recorded,
-            new: None,
-            from: None,
-            ..intent
-        });
-        let recorded: Vec<Intent> = recorded.collect();
+        let known = txs.iter().filter_map(|tx| state.open.get(tx));
+        let recorded: Vec<Intent> = known
+            .filter(|intent| intent.action != IntentAction::Recorded)
+            .map(|intent| Intent {
+                action: IntentAction::Recorded,
+                new: None,
+                from: None,
+                ..intent.clone()
+            })
+            .collect();
         if recorded.is_empty() {
             return Ok(());
         }
+        let records: Vec<_> = recorded.iter().cloned().map(Record::Install).collect();
+        self.append(&mut state, &records, Sync::Later)?;
         state
             .open
-            .extend(recorded.iter().map(|intent| (intent.tx, intent.clone())));
-        let records: Vec<_> = recorded.into_iter().map(Record::Install).collect();
-        self.append(&mut state, &records, Sync::Later)
+            .extend(recorded.into_iter().map(|intent| (intent.tx, intent)));
+        Ok(())
     }
 
     /// Closes installs whose outcome the store knows; durable some time later.

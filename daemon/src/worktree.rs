@@ -8,9 +8,9 @@
 //! the user's bytes go back to the path. At last the touched directories are made durable together.
 //!
 //! The outcome goes to the engine and from there to the store; when the store has it, [`Worktree::finish`] moves what
-//! was replaced to `.p2p-sync/versions/<day>/` and closes the intents. A program that has a replaced file still open
-//! may go on writing to it; [`Worktree::check_displaced`] notices and puts the file beside its path, where the scanner
-//! finds it as a new one.
+//! was replaced to `.p2p-sync/versions/<day>/` and closes the intents; what it could not move is moved by
+//! [`Worktree::finish_late`]. A program that has a replaced file still open may go on writing to it;
+//! [`Worktree::check_displaced`] notices and puts the file beside its path, where the scanner finds it as a new one.
 //!
 //! On a crash nothing of the user's is lost: [`Worktree::recover`] looks at each open intent, its path and its slot,
 //! and finishes the install, takes it back, or keeps both sides. A read-only directory that was made writable for an
@@ -19,6 +19,7 @@
 mod change;
 mod displaced;
 mod kept;
+mod late;
 mod meta;
 mod recover;
 mod restore;
@@ -41,6 +42,7 @@ pub use self::displaced::Displaced;
 use self::displaced::Watched;
 use self::kept::Keep;
 pub use self::kept::{Kept, KeptFile, Purged, Retention, SizeLimit};
+use self::late::Late;
 pub use self::restore::{RestoreJob, RestoreOutcome};
 use self::session::Session;
 use self::slots::OwnDirs;
@@ -103,6 +105,8 @@ struct Unfinished {
     displaced: Option<Fingerprint>,
     /// Its content, if it is known.
     content: Option<ContentHash>,
+    /// The day in whose index of old versions it stands already.
+    noted_on: Option<u32>,
 }
 
 /// What the daemon believes to stand in the folder.
@@ -135,6 +139,7 @@ pub struct Worktree {
     reserve: Reserve,
     root_id: String,
     watched: Mutex<Watched>,
+    late: Mutex<Late>,
     believed: OnceLock<Box<dyn Believed>>,
     #[cfg(test)]
     hook: Mutex<Option<Hook>>,
@@ -171,6 +176,7 @@ impl Worktree {
             reserve: Reserve::Bytes(0),
             root_id,
             watched: Mutex::default(),
+            late: Mutex::default(),
             believed: OnceLock::new(),
             #[cfg(test)]
             hook: Mutex::new(None),
@@ -232,29 +238,6 @@ impl Worktree {
         batch
     }
 
-    /// Closes installs that the store knows: keeps what they replaced as versions. One that fails stops no other.
-    ///
-    /// # Errors
-    /// [`WorktreeError`], the first; recovery looks at those that failed after the next start.
-    pub fn finish(&self, token: InstallToken) -> Result<(), WorktreeError> {
-        let (replaced, rest): (Vec<_>, Vec<_>) = token
-            .entries
-            .into_iter()
-            .partition(|entry| entry.displaced.is_some());
-        let mut done: Vec<Tx> = rest.into_iter().map(|entry| entry.tx).collect();
-        let mut first_error = None;
-        if !replaced.is_empty() {
-            let txs: Vec<Tx> = replaced.iter().map(|entry| entry.tx).collect();
-            self.journal.recorded(&txs)?;
-            match self.keep_replaced(&replaced) {
-                Ok(kept) => done.extend(kept),
-                Err(error) => first_error = Some(error),
-            }
-        }
-        self.journal.done(&done)?;
-        first_error.map_or(Ok(()), Err)
-    }
-
     /// Moves a slot of which little is known to the versions.
     fn keep_unseen(&self, slot: &str, tx: Tx, path: Option<&RelPath>) -> io::Result<()> {
         let stat = lstat_at(&self.own.tmp, slot.as_bytes())?;
@@ -264,9 +247,10 @@ impl Worktree {
             path,
             print: stat.map(|stat| print_of(&stat)).unwrap_or_default(),
             content: None,
+            noted_on: None,
         };
-        self.own.kept.keep(&self.own.tmp, &[item])?;
-        Ok(())
+        let kept = self.own.kept.keep(&self.own.tmp, &[item])?;
+        kept.places.into_iter().try_for_each(|place| place.map(drop))
     }
 
     /// Returns the content of what was replaced, if it is what was believed to stand there.
@@ -365,6 +349,7 @@ impl Worktree {
                         path: intent.path,
                         displaced,
                         content,
+                        noted_on: None,
                     });
                 } else if effect.unused && intent.staged.is_some() {
                     unused.push(intent);

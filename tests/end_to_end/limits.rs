@@ -47,8 +47,6 @@ fn a_daemon_without_descriptors_says_so_and_goes_on_when_it_has_some() -> Result
     let kept = (0..20).all(|number| there.has(&format!("dir-{number}/file")));
     ensure!(kept, "Something was taken for deleted: {there:?}");
     group[1].limit_open_files(None)?;
-    // What an install replaced that could not be kept as a version stays in its temporary place until the next start.
-    group[1].restart()?;
     let tree = settle_without_conflict(&group)?;
     ensure!(tree.file_count() == 40, "{tree:?}");
     check_texts(&group[1], &tree)

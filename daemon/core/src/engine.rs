@@ -17,6 +17,7 @@ mod own_log;
 mod paths;
 mod pending;
 mod sync;
+mod times;
 mod why;
 mod work;
 

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::AsFd;
-use std::sync::PoisonError;
+use std::sync::{MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use p2p_sync_core::rel_path::RelPath;
@@ -11,7 +11,7 @@ use p2p_sync_core::tree::Fingerprint;
 use rustix::fs::FileType;
 use rustix::io::Errno;
 
-use super::kept::Keep;
+use super::kept::{Keep, KeepOutcome};
 use super::session::{Missing, Session, writable};
 use super::{Unfinished, Worktree, WorktreeError, meta, slots};
 use crate::journal::Tx;
@@ -25,6 +25,8 @@ const CHECKS: [Duration; 4] = [
     Duration::from_secs(3600),
     Duration::from_secs(23 * 3600),
 ];
+/// After how long a replaced file is looked at again that could not be looked at.
+const LOOK_AGAIN: Duration = Duration::from_secs(60);
 /// Replaced files that are watched at once; beyond it the oldest are looked at a last time at once.
 const WATCHED_MAX: usize = 16_384;
 /// Names tried for a file put beside its path.
@@ -65,32 +67,31 @@ impl Worktree {
         let mut found = Vec::new();
         let mut done = Vec::new();
         for mut file in self.due_files(now) {
-            match self.check_one(&file) {
-                Ok(Some(displaced)) => found.push(displaced),
-                Ok(None) => {
-                    if let Some(delay) = CHECKS.get(file.check + 1) {
-                        file.check += 1;
-                        file.due = now + *delay;
-                        let (tx, first) = (file.tx, file.check == 1);
-                        self.watched
-                            .lock()
-                            .unwrap_or_else(PoisonError::into_inner)
-                            .files
-                            .push_back(file);
-                        if !first {
-                            continue;
-                        }
-                        done.push(tx);
-                        continue;
-                    }
+            let next = match self.check_one(&file) {
+                Ok(Some(displaced)) => {
+                    found.push(displaced);
+                    None
                 }
+                Ok(None) => CHECKS.get(file.check + 1).map(|delay| (file.check + 1, *delay)),
                 Err(error) => {
                     tracing::warn!(%error, "Cannot look at a replaced file");
+                    if file.check < CHECKS.len() {
+                        file.due = now + LOOK_AGAIN;
+                        self.watched().files.push_back(file);
+                    }
                     continue;
                 }
+            };
+            let Some((check, delay)) = next else {
+                self.own.kept.unpin(&file.version);
+                done.push(file.tx);
+                continue;
+            };
+            if check == 1 {
+                done.push(file.tx);
             }
-            self.own.kept.unpin(&file.version);
-            done.push(file.tx);
+            (file.check, file.due) = (check, now + delay);
+            self.watched().files.push_back(file);
         }
         if done.is_empty() {
             return Ok(found);
@@ -103,9 +104,51 @@ impl Worktree {
         Ok(found)
     }
 
-    /// Moves what installs replaced to the versions and has it watched; returns the installs of which nothing is left
-    /// to be watched.
-    pub(super) fn keep_replaced(&self, entries: &[Unfinished]) -> Result<Vec<Tx>, WorktreeError> {
+    /// Moves what installs replaced to the versions and has it watched. Installs of which nothing is left to be watched
+    /// go to `done`, those whose file could not be moved to `left`.
+    pub(super) fn keep_replaced(
+        &self,
+        entries: Vec<Unfinished>,
+        done: &mut Vec<Tx>,
+        left: &mut Vec<Unfinished>,
+    ) -> Result<(), WorktreeError> {
+        let failed = PathError::of("keep old versions in", self.own.kept.path());
+        let outcome = match self.keep_entries(&entries) {
+            Ok(outcome) => outcome,
+            Err(error) => {
+                left.extend(entries);
+                return Err(failed(error).into());
+            }
+        };
+        let mut first_error = None;
+        let mut watched = self.watched();
+        let due = Instant::now() + CHECKS[0];
+        for (mut entry, place) in entries.into_iter().zip(outcome.places) {
+            let print = entry.displaced.unwrap_or_default();
+            match place {
+                Ok(Some(version)) if FileType::from_raw_mode(print.mode) == FileType::RegularFile => {
+                    watched.files.push_back(WatchedFile {
+                        tx: entry.tx,
+                        path: entry.path,
+                        version,
+                        print,
+                        due,
+                        check: 0,
+                    });
+                }
+                // A link, or somebody emptied the temporary directory.
+                Ok(Some(_) | None) => done.push(entry.tx),
+                Err(error) => {
+                    first_error.get_or_insert(error);
+                    entry.noted_on = outcome.noted_on.or(entry.noted_on);
+                    left.push(entry);
+                }
+            }
+        }
+        first_error.map_or(Ok(()), |error| Err(failed(error).into()))
+    }
+
+    fn keep_entries(&self, entries: &[Unfinished]) -> io::Result<KeepOutcome> {
         let slots: Vec<String> = entries.iter().map(|entry| entry.tx.slot()).collect();
         let items: Vec<Keep<'_>> = entries
             .iter()
@@ -116,38 +159,18 @@ impl Worktree {
                 path: Some(&entry.path),
                 print: entry.displaced.unwrap_or_default(),
                 content: entry.content,
+                noted_on: entry.noted_on,
             })
             .collect();
-        let places = self
-            .own
-            .kept
-            .keep(&self.own.tmp, &items)
-            .map_err(PathError::of("keep old versions in", self.own.kept.path()))?;
-        let mut done = Vec::new();
-        let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
-        let due = Instant::now() + CHECKS[0];
-        for (entry, place) in entries.iter().zip(places) {
-            let print = entry.displaced.unwrap_or_default();
-            match place {
-                Some(version) if FileType::from_raw_mode(print.mode) == FileType::RegularFile => {
-                    watched.files.push_back(WatchedFile {
-                        tx: entry.tx,
-                        path: entry.path.clone(),
-                        version,
-                        print,
-                        due,
-                        check: 0,
-                    });
-                }
-                // A link, or somebody emptied the temporary directory.
-                Some(_) | None => done.push(entry.tx),
-            }
-        }
-        Ok(done)
+        self.own.kept.keep(&self.own.tmp, &items)
+    }
+
+    fn watched(&self) -> MutexGuard<'_, Watched> {
+        self.watched.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn due_files(&self, now: Instant) -> Vec<WatchedFile> {
-        let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut watched = self.watched();
         let over = watched.files.len().saturating_sub(WATCHED_MAX);
         let mut due: Vec<_> = watched.files.drain(..over).collect();
         due.iter_mut().for_each(|file| file.check = CHECKS.len());

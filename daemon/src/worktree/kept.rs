@@ -16,6 +16,7 @@
 //! moments. Nothing here depends on the store; in memory there is a set of contents, 24 bytes each.
 
 mod index;
+mod keep;
 mod purge;
 mod seen;
 
@@ -30,12 +31,12 @@ use std::time::{Duration, SystemTime};
 
 use p2p_sync_core::ids::ContentHash;
 use p2p_sync_core::rel_path::{OWN_DIR, RelPath};
-use p2p_sync_core::tree::Fingerprint;
 use rustix::fs::{FileType, Mode, OFlags};
 
 use self::index::{Record, Records};
+pub(super) use self::keep::{Keep, KeepOutcome};
 pub use self::purge::{Purged, Retention, SizeLimit};
-use super::slots::{day_name, make_dir, names, not_supported, open_dir};
+use super::slots::{day_name, names, not_supported, open_dir};
 use crate::journal::Tx;
 use crate::root_dir::lstat_at;
 
@@ -75,16 +76,6 @@ impl KeptFile {
     pub fn is_link(&self) -> bool {
         FileType::from_raw_mode(self.mode) == FileType::Symlink
     }
-}
-
-/// One file to be kept.
-#[derive(Debug)]
-pub(super) struct Keep<'k> {
-    pub(super) slot: &'k str,
-    pub(super) tx: Tx,
-    pub(super) path: Option<&'k RelPath>,
-    pub(super) print: Fingerprint,
-    pub(super) content: Option<ContentHash>,
 }
 
 /// The kept versions of one folder.
@@ -230,40 +221,6 @@ impl Kept {
     /// Notes that a replaced file with this content waits in the slot of an install.
     pub(super) fn hold_slot(&self, tx: Tx, content: ContentHash) {
         self.state().slots.insert((content, tx));
-    }
-
-    /// Moves files from their slots to the versions of today; returns where each lies, or `None` if it was gone.
-    pub(super) fn keep(&self, tmp: &OwnedFd, items: &[Keep<'_>]) -> io::Result<Vec<Option<RelPath>>> {
-        let now = SystemTime::now();
-        self.see_leap(millis(now));
-        let day = day_number(now);
-        let dir = make_dir(&self.dir, day_text(day).as_bytes())?;
-        let records: Vec<Record> = items.iter().map(|item| Record::of(item, millis(now))).collect();
-        if let Err(error) = self.append(day, &dir, &records) {
-            // The bytes matter more than that they can be found by path.
-            tracing::warn!(%error, "Cannot write to the index of old versions");
-        }
-        let mut places = Vec::with_capacity(items.len());
-        for (item, record) in items.iter().zip(records) {
-            match rustix::fs::renameat(tmp, item.slot, &dir, &record.name[..]) {
-                Ok(()) => {
-                    let mut state = self.state();
-                    state.grown += record.size;
-                    if !record.is_link() {
-                        state.pinned.insert((day, record.name.clone()));
-                    }
-                    drop(state);
-                    places.push(Some(place(day, &record.name).ok_or(io::ErrorKind::InvalidData)?));
-                }
-                // Somebody emptied the temporary directory.
-                Err(rustix::io::Errno::NOENT) => places.push(None),
-                Err(e) => return Err(e.into()),
-            }
-            if let Some(content) = item.content {
-                self.state().slots.remove(&(content, item.tx));
-            }
-        }
-        Ok(places)
     }
 
     /// Takes note that nobody looks any more whether a program still writes to this version.

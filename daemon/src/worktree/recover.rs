@@ -140,6 +140,7 @@ impl Worktree {
                 content: self.believed_content(&path, intent.expect.as_ref(), effect.displaced.as_ref()),
                 path,
                 displaced: effect.displaced,
+                noted_on: None,
             });
         }
         Ok(())

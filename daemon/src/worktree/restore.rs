@@ -40,7 +40,7 @@ impl Worktree {
     /// Puts entries at their paths, in order, whatever stands there now; that is kept as a version. Blocks.
     ///
     /// # Errors
-    /// [`WorktreeError`] if what was replaced cannot be kept; recovery looks at it then.
+    /// [`WorktreeError`] if what was replaced cannot be kept; it is tried again as that of installs.
     pub fn restore(&self, jobs: &[RestoreJob]) -> Result<Vec<RestoreOutcome>, WorktreeError> {
         let mut outcomes = Vec::with_capacity(jobs.len());
         for group in jobs.chunks(GROUP_MAX) {

@@ -864,6 +864,123 @@ fn an_old_version_that_cannot_be_kept_stops_no_other() {
         2,
         "b is watched, a is open"
     );
+    assert_eq!(kept_bytes(&rig, "b"), ["old"]);
+    let in_3_s = Instant::now() + Duration::from_secs(3);
+    assert_eq!(rig.wt().check_displaced(in_3_s).unwrap(), []);
+    assert_eq!(rig.wt().journal.summary().open_installs, 1, "b was looked at");
+    let index = || fs::metadata(day.join("index")).unwrap().len();
+    let noted = index();
+    assert!(rig.wt().finish_late(in_3_s).is_err());
+    assert_eq!(index(), noted, "a has its record");
+    fs::remove_dir_all(day.join(format!("{}-a", first.to_hex()))).unwrap();
+    rig.wt().finish_late(in_3_s + Duration::from_secs(2)).unwrap();
+    assert!(!slot.exists());
+    assert_eq!(kept_bytes(&rig, "a"), ["old"]);
+}
+
+/// Puts a file where the versions of today (and tomorrow, should that be when it is asked) are to lie, and what is there
+/// aside; returns what takes it back.
+fn occupy_versions(rig: &Rig) -> impl FnOnce() + use<> {
+    let now = SystemTime::now();
+    let days = [now, now + Duration::from_secs(24 * 3600)]
+        .map(|day| rig.path(".p2p-sync/versions").join(slots::day_name(day)));
+    for day in &days {
+        let _ = fs::rename(day, day.with_extension("aside"));
+        fs::write(day, "in the way").unwrap();
+    }
+    move || {
+        for day in days {
+            fs::remove_file(&day).unwrap();
+            let _ = fs::rename(day.with_extension("aside"), day);
+        }
+    }
+}
+
+#[test]
+fn old_versions_that_could_not_be_kept_for_a_while_are_kept_without_a_restart() {
+    let mut rig = Rig::new();
+    fs::write(rig.path("log"), "1").unwrap();
+    fs::write(rig.path("gone"), "2").unwrap();
+    let mut log = fs::OpenOptions::new().append(true).open(rig.path("log")).unwrap();
+    let batch = rig.wt().install(&[
+        rig.put_bytes("log", "new"),
+        rig.remove("gone"),
+        rig.put_bytes("c", "c"),
+    ]);
+    let make_free = occupy_versions(&rig);
+    assert!(rig.wt().finish(batch.token).is_err());
+    let (tmp, journal) = (rig.tmp_names(), rig.wt().journal.summary());
+    let mut now = Instant::now();
+    rig.wt().finish_late(now).unwrap();
+    let mut tries = 0;
+    for _ in 0..600 {
+        now += Duration::from_secs(1);
+        tries += usize::from(rig.wt().finish_late(now).is_err());
+    }
+    assert!((10..20).contains(&tries), "{tries} tries in ten minutes");
+    assert_eq!(rig.tmp_names(), tmp);
+    assert_eq!(rig.wt().journal.summary(), journal, "it grows with no try");
+    make_free();
+    log.write_all(b"+").unwrap();
+    now += Duration::from_secs(61);
+    rig.wt().finish_late(now).unwrap();
+    assert_eq!(rig.tmp_names(), tmp - 2);
+    assert_eq!(kept_bytes(&rig, "gone"), ["2"]);
+    let displaced = rig.wt().check_displaced(now + Duration::from_secs(3)).unwrap();
+    assert_eq!(rig.read(&displaced[0].kept_at.to_string()), "1+");
+    assert_eq!(rig.wt().journal.summary().open_installs, 0);
+    rig.start();
+    assert!(rig.wt().recover().unwrap().installs.is_empty());
+}
+
+#[test]
+fn a_journal_without_room_has_the_end_of_installs_tried_again() {
+    let rig = Rig::new();
+    fs::write(rig.path("p"), "old").unwrap();
+    let batch = rig
+        .wt()
+        .install(&[rig.put_bytes("p", "new"), rig.put_bytes("q", "q")]);
+    let tmp = rig.tmp_names();
+    rig.wt().journal.fail_next("write", rustix::io::Errno::NOSPC);
+    assert!(rig.wt().finish(batch.token).is_err());
+    let later = Instant::now() + Duration::from_secs(3);
+    rig.wt().finish_late(later).unwrap();
+    assert_eq!(rig.tmp_names(), tmp - 1);
+    assert_eq!(kept_bytes(&rig, "p"), ["old"]);
+    assert_eq!(rig.wt().journal.summary().open_installs, 1, "p is watched");
+}
+
+#[test]
+fn a_killed_daemon_keeps_at_its_start_what_it_would_have_tried_again() {
+    let mut rig = Rig::new();
+    fs::write(rig.path("p"), "old").unwrap();
+    let batch = rig.wt().install(&[rig.put_bytes("p", "new")]);
+    let make_free = occupy_versions(&rig);
+    assert!(rig.wt().finish(batch.token).is_err());
+    make_free();
+    rig.start();
+    let recovery = rig.wt().recover().unwrap();
+    settle(&mut rig, recovery);
+    assert!(rig.all_bytes().contains(&"old".to_owned()));
+    assert_eq!(kept_bytes(&rig, "p"), ["old"]);
+}
+
+#[test]
+fn a_replaced_file_that_could_not_be_looked_at_is_looked_at_again() {
+    let rig = Rig::new();
+    fs::write(rig.path("log"), "1").unwrap();
+    let mut log = fs::OpenOptions::new().append(true).open(rig.path("log")).unwrap();
+    rig.install(&[rig.put_bytes("log", "new")]);
+    log.write_all(b"2").unwrap();
+    let make_free = occupy_versions(&rig);
+    let now = Instant::now() + Duration::from_secs(3);
+    assert_eq!(rig.wt().check_displaced(now).unwrap(), []);
+    make_free();
+    let now = now + Duration::from_secs(61);
+    let displaced = rig.wt().check_displaced(now).unwrap();
+    assert_eq!(displaced.len(), 1);
+    assert_eq!(rig.read(&displaced[0].kept_at.to_string()), "12");
+    assert_eq!(rig.wt().journal.summary().open_installs, 0);
 }
 
 #[test]

@@ -12,11 +12,12 @@ mod moves;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use self::gone::Recorded;
+use self::gone::MAX_RECORDED;
 pub(super) use self::guard::DELETIONS_HELD;
 use self::guard::Guard;
 pub(super) use self::joiner::JOIN_COUNTS;
 use self::moves::Moves;
+use super::times::Times;
 use super::{BatchNo, JoinCounts, LocalChange, Notification, Observed, Output, Phase, StateView, SyncEngine};
 use crate::ids::Dot;
 use crate::ledger::{EventKind, Item, MAX_DOTS, MAX_ITEMS, Put, PutFlags};
@@ -37,7 +38,9 @@ pub(super) struct Local {
     /// Files of unknown descent, until the scan is over or the user has chosen.
     held: BTreeMap<RelPath, Observed>,
     guard: Guard,
-    recorded: Recorded,
+    /// Paths at which something is installed, and when the engine heard that the store has it: whoever looked before may
+    /// not have found it there.
+    recorded: Times<MAX_RECORDED>,
     /// What a joiner's files turned out to be; those that differ are `held`.
     counts: JoinCounts,
     published_at: Option<BootInstant>,

@@ -13,6 +13,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use super::paths::Want;
+use super::times::Times;
 use super::{Output, Phase, StateView, SyncEngine};
 use crate::ids::ContentHash;
 use crate::rel_path::RelPath;
@@ -113,11 +114,8 @@ pub(super) struct Work {
     installing: Vec<Installing>,
     busy: BTreeSet<RelPath>,
     rescan_after: BTreeSet<RelPath>,
-    /// When the newest installs were over, and the same in order of time.
-    done: BTreeMap<RelPath, BootInstant>,
-    done_order: VecDeque<(BootInstant, RelPath)>,
-    /// Up to when installs were over that are not remembered one by one any more.
-    done_before: Option<BootInstant>,
+    /// When the newest installs were over.
+    done: Times<MAX_DONE>,
     retry: BTreeSet<(BootInstant, RelPath)>,
     unsourced: BTreeSet<RelPath>,
     reasons: BTreeMap<RelPath, Cow<'static, str>>,
@@ -174,25 +172,13 @@ impl Work {
 
     /// Says whether an install at a path, whatever came of it, was over only after the path was looked at.
     pub(super) fn is_outdated(&self, path: &RelPath, seen_at: BootInstant) -> bool {
-        let done = self.done.get(path).copied().max(self.done_before);
-        done.is_some_and(|done| seen_at <= done)
+        self.done.last(path).is_some_and(|done| seen_at <= done)
     }
 
     /// Notes that an install at a path, which may have made the directories above it, is over.
     fn note_done(&mut self, path: &RelPath, at: BootInstant) {
         for path in std::iter::once(path.clone()).chain(path.ancestors()) {
-            if self.done.insert(path.clone(), at) != Some(at) {
-                self.done_order.push_back((at, path));
-            }
-        }
-        while self.done_order.len() > MAX_DONE {
-            let Some((at, path)) = self.done_order.pop_front() else {
-                break;
-            };
-            self.done_before = Some(at);
-            if self.done.get(&path) == Some(&at) {
-                self.done.remove(&path);
-            }
+            self.done.note(path, at);
         }
     }
 

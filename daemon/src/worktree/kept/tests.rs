@@ -63,8 +63,10 @@ impl Rig {
             path: Some(&path),
             print,
             content,
+            noted_on: None,
         };
-        self.kept.keep(&tmp, &[item]).unwrap().remove(0).unwrap()
+        let mut outcome = self.kept.keep(&tmp, &[item]).unwrap();
+        outcome.places.remove(0).unwrap().unwrap()
     }
 
     fn places(&self, path: &str) -> Vec<RelPath> {

@@ -3,42 +3,13 @@
 //! The scanner tells of all that it finds in the store. What it told a moment ago is in the queue, or recorded and was not
 //! durable when it looked: the scanner did not know of that, and nobody would look at those paths again.
 
-use std::collections::{BTreeMap, VecDeque};
-
 use super::{Change, Local};
 use crate::engine::{Observed, Output, StateView, SyncEngine, below};
 use crate::rel_path::RelPath;
 use crate::time::BootInstant;
 
 /// Paths that are remembered as recorded; what was seen before older ones is looked at again.
-const MAX_RECORDED: usize = 65_536;
-
-/// Paths at which something is installed, and when the engine heard that the store has it: whoever looked before may not
-/// have found it there.
-#[derive(Debug, Default)]
-pub(super) struct Recorded {
-    at: BTreeMap<RelPath, BootInstant>,
-    order: VecDeque<(BootInstant, RelPath)>,
-    /// When the last of those was recorded that are not remembered any more.
-    forgotten: Option<BootInstant>,
-}
-
-impl Recorded {
-    fn note(&mut self, path: RelPath, now: BootInstant) {
-        if self.at.insert(path.clone(), now) != Some(now) {
-            self.order.push_back((now, path));
-        }
-        while self.order.len() > MAX_RECORDED {
-            let Some((at, path)) = self.order.pop_front() else {
-                break;
-            };
-            if self.at.get(&path) == Some(&at) {
-                self.at.remove(&path);
-            }
-            self.forgotten = Some(at);
-        }
-    }
-}
+pub(super) const MAX_RECORDED: usize = 65_536;
 
 impl Local {
     /// Takes note of paths at which something is installed, which the store has now.
@@ -46,12 +17,6 @@ impl Local {
         for path in paths {
             self.recorded.note(path, now);
         }
-    }
-
-    /// Returns the paths below another at which something was installed that the store may not have had at a time.
-    fn recorded_below(&self, path: &RelPath, since: BootInstant) -> Vec<RelPath> {
-        let recorded = below(&self.recorded.at, path).filter(|(_, at)| **at >= since);
-        recorded.map(|(other, _)| other.clone()).collect()
     }
 
     /// Returns the paths below another of which something waits to be decided.
@@ -97,8 +62,9 @@ impl SyncEngine {
         let mut untold = self.local.known_below(path);
         untold.extend(self.pending.installed_below(path));
         if let Some(seen_at) = seen_at {
-            untold.extend(self.local.recorded_below(path, seen_at));
-            if self.local.recorded.forgotten.is_some_and(|at| at >= seen_at) {
+            let recorded = &self.local.recorded;
+            untold.extend(recorded.below_since(path, seen_at).cloned());
+            if recorded.has_forgotten(seen_at) {
                 self.emit_now(Output::Rescan(vec![path.clone()]));
             }
         }
