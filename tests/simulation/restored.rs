@@ -1,7 +1,7 @@
 //! An old copy of a device's store is put back: its own log has to be whole again before it grows.
 
 use p2p_sync_core::access::Role;
-use p2p_sync_core::engine::{Command, CommandError, FolderState};
+use p2p_sync_core::engine::{Command, CommandError, FolderState, Request};
 use p2p_sync_core::rel_path::RelPath;
 use p2p_sync_tests::sim::store::Tables;
 
@@ -133,5 +133,37 @@ fn no_event_is_made_before_those_are_heard_who_came_after_the_copy() {
     desk.report(0, &[(path("new"), file(3))]);
     desk.pass(10_000);
     assert_eq!(log_of(&desk, 0), log_of(&desk, 1));
+    assert!(desk.seats[1].store.durable().installed.contains_key(&path("new")));
+}
+
+/// The owner let a device in, and an old copy of his state does not know: with another ticket he lets it in again.
+#[test]
+fn who_was_let_in_by_an_event_that_is_lost_joins_with_another_ticket() {
+    let mut desk = Desk::new(2, false);
+    desk.pass(1_000);
+    let old = desk.seats[0].store.durable().clone();
+    let ticket = desk.invite(0, Role::Editor);
+    desk.connect(0, 1);
+    // He is let in, and hears nothing of the ledger before that is lost.
+    let clock = desk.clock();
+    let let_in = clock.get();
+    desk.loses_question = Box::new(move |_, _, request| {
+        clock.get() < let_in + 20_000 && matches!(request, Request::Pull { .. } | Request::Push { .. })
+    });
+    desk.command(1, Command::Join { ticket });
+    assert_eq!(desk.seats[0].group(), desk.seats[1].group());
+    desk.disconnect(0, 1);
+    desk.seats[0].store.put_back(old);
+    desk.restart(0);
+    desk.pass(30_000);
+    let ticket = desk.invite(0, Role::Editor);
+    desk.connect(0, 1);
+    desk.pass(10_000);
+    assert_eq!(desk.seats[1].engine.status().role, None);
+    desk.command(1, Command::Join { ticket });
+    desk.pass(30_000);
+    desk.report(0, &[(path("new"), file(3))]);
+    desk.pass(10_000);
+    assert_eq!(desk.seats[1].engine.status().role, Some(Role::Editor));
     assert!(desk.seats[1].store.durable().installed.contains_key(&path("new")));
 }

@@ -318,17 +318,16 @@ impl SyncEngine {
         if self.joining.active.is_some() {
             return Err(Err(CommandError::Busy));
         }
-        if let Some(group) = &self.group {
-            if group.id == ticket.group {
-                let role = group.role(&self.me).unwrap_or(Role::Viewer);
-                return Err(Ok(Reply::Joined {
-                    group: group.id,
-                    role,
-                }));
+        match &self.group {
+            Some(group) if group.id == ticket.group => {
+                // Without a role it was let in by somebody whose word for it is lost, and needs another's.
+                if let Some(role) = group.role(&self.me) {
+                    let group = group.id;
+                    return Err(Ok(Reply::Joined { group, role }));
+                }
             }
-            if group.members().count() > 1 {
-                return Err(Err(CommandError::AlreadyInGroup));
-            }
+            Some(group) if group.members().count() > 1 => return Err(Err(CommandError::AlreadyInGroup)),
+            Some(_) | None => {}
         }
         for address in &ticket.addresses {
             self.emit(Output::Dial {

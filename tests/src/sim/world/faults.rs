@@ -160,10 +160,15 @@ impl World {
         self.invite_again(device);
     }
 
-    /// Puts an old copy of a device's database back, unless that wants a content that nobody has any more.
+    /// Puts an old copy of a device's database back, unless that knows no group (then it is as if the state were lost), or
+    /// wants a content that nobody has any more.
     fn restore(&mut self, device: usize) {
         let here = &self.devices[device];
-        let Some(old) = here.backup.as_ref().filter(|_| here.engine.is_none()) else {
+        let old = here
+            .backup
+            .as_ref()
+            .filter(|old| old.settings.contains_key("group"));
+        let Some(old) = old.filter(|_| here.engine.is_none()) else {
             return;
         };
         let lies_nowhere = |content: &ContentHash| !self.devices.iter().any(|each| each.disk.keeps(content));
