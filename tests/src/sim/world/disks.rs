@@ -1,6 +1,6 @@
 //! The fake of the thread that changes the folder, and what happens to it between two steps.
 
-use p2p_sync_core::engine::{FoundBy, Input, InstallJob, InstallResult};
+use p2p_sync_core::engine::{FoundBy, Input, InstallJob, InstallOutcome, InstallResult};
 use p2p_sync_core::rel_path::RelPath;
 
 use super::{Ambush, AmbushKind, Event, Work, World};
@@ -107,6 +107,12 @@ impl World {
             .line(format_args!("{:>8} {device} installed {results:?}", self.time_ms));
         let here = &mut self.devices[device];
         here.note_what_is_back();
+        for result in &results {
+            // A user may have taken it away again by now.
+            if matches!(result.outcome, InstallOutcome::Done(Some(_))) {
+                here.guarded.remove(&result.path);
+            }
+        }
         if here.dice.percent(50) {
             let delay = here.dice.between(1, 500);
             self.later(device, delay, Work::Look(touched, FoundBy::Watcher));
