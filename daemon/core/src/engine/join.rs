@@ -475,16 +475,18 @@ impl SyncEngine {
         let mut members: BTreeSet<DeviceId> = shown.members().map(|(device, ..)| *device).collect();
         members.insert(from);
         members.remove(&self.me);
-        self.leave_group();
-        self.expected_log = OwnLogSize::default();
-        self.group = Some(Group::new(ticket.group));
+        if self.group.as_ref().is_none_or(|group| group.id != ticket.group) {
+            self.leave_group();
+            self.expected_log = OwnLogSize::default();
+            self.group = Some(Group::new(ticket.group));
+            self.joining.must_compare = true;
+            self.joining.left = None;
+            self.joining.lan_found_at = None;
+            self.phase = Phase::CatchingUp;
+        }
         self.joining.presented = members;
-        self.joining.must_compare = true;
-        self.joining.left = None;
-        self.joining.lan_found_at = None;
         self.joining.dial = ticket.addresses.iter().take(MAX_DIAL).cloned().collect();
         self.keep_join_settings();
-        self.phase = Phase::CatchingUp;
         self.enter_group();
         if let Some(id) = reply {
             self.emit(Output::Reply {
