@@ -24,6 +24,9 @@ use super::{
 use crate::journal::{Intent, IntentAction};
 use crate::root_dir::{PathError, is_dir_print, lstat_at, print_of};
 
+/// Looks at one intent; nobody changes the same directory at the same moment more often than by chance.
+const TRIES: u32 = 10;
+
 /// What is known of one intent.
 struct Case<'i> {
     intent: &'i Intent,
@@ -73,8 +76,12 @@ impl Worktree {
         let mut session = Session::new(&self.root, self.modes);
         for intent in self.journal.open_installs() {
             if self.journal.is_open(intent.tx) {
-                self.recover_one(intent, &mut session, &mut recovery)
-                    .map_err(PathError::of("recover", self.root.full(&intent.path)))?;
+                beside_users(|| {
+                    // One of them may have gone since it was opened.
+                    session.forget_dirs();
+                    self.recover_one(intent, &mut session, &mut recovery)
+                })
+                .map_err(PathError::of("recover", self.root.full(&intent.path)))?;
             }
         }
         if !session.make_durable().is_empty() {
@@ -449,6 +456,46 @@ impl Worktree {
     }
 }
 
+/// Does what looks at the disk and goes by that, once more if a user took away or made meanwhile what it went by. Each try
+/// begins with a look, so what an earlier one did is seen.
+fn beside_users(mut act: impl FnMut() -> std::io::Result<()>) -> std::io::Result<()> {
+    for _ in 1..TRIES {
+        match act() {
+            Err(e) if is_of_a_user(&e) => {}
+            result => return result,
+        }
+    }
+    act()
+}
+
+fn is_of_a_user(e: &std::io::Error) -> bool {
+    matches!(
+        Errno::from_io_error(e),
+        Some(Errno::NOENT | Errno::NOTDIR | Errno::EXIST | Errno::NOTEMPTY | Errno::LOOP | Errno::STALE)
+    )
+}
+
 fn has_entry_time(entry: &Entry, now: &Fingerprint) -> bool {
     entry.mtime_ns == now.mtime_ns
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_step_that_a_user_got_in_the_way_of_is_tried_again_and_no_other() {
+        let run = |errno: Errno, fails: u32| {
+            let mut tries = 0;
+            let result = beside_users(|| {
+                tries += 1;
+                if tries <= fails { Err(errno.into()) } else { Ok(()) }
+            });
+            (result.is_ok(), tries)
+        };
+        // A directory that was removed just then, by a user whose daemon had just started.
+        assert_eq!(run(Errno::NOENT, 3), (true, 4));
+        assert_eq!(run(Errno::NOENT, u32::MAX), (false, TRIES));
+        assert_eq!(run(Errno::IO, 1), (false, 1));
+    }
 }
