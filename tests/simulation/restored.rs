@@ -167,3 +167,38 @@ fn who_was_let_in_by_an_event_that_is_lost_joins_with_another_ticket() {
     assert_eq!(desk.seats[1].engine.status().role, Some(Role::Editor));
     assert!(desk.seats[1].store.durable().installed.contains_key(&path("new")));
 }
+
+/// The copy knows of one other member, who has none of the newest events; the one who has them came later.
+#[test]
+fn who_came_after_the_copy_is_awaited_though_all_that_it_knows_of_were_asked() {
+    let mut desk = Desk::new(3, false);
+    desk.pass(1_000);
+    let join = |desk: &mut Desk, guest: usize| {
+        let ticket = desk.invite(0, Role::Editor);
+        desk.connect(0, guest);
+        desk.command(guest, Command::Join { ticket });
+        desk.pass(10_000);
+    };
+    join(&mut desk, 1);
+    let old = desk.seats[0].store.durable().clone();
+    let made = desk.seats[0].engine.own_seq();
+    desk.disconnect(0, 1);
+    join(&mut desk, 2);
+    let log = desk.seats[0].engine.own_log_size();
+    assert_eq!(log.members, 3);
+    desk.disconnect(0, 2);
+    desk.seats[0].store.put_back(old);
+    desk.restart_expecting(0, log);
+    desk.connect(0, 1);
+    desk.pass(60_000);
+    assert_eq!(desk.seats[0].engine.own_seq(), made);
+    assert_eq!(desk.seats[0].engine.status().state, FolderState::Starting);
+    desk.connect(0, 2);
+    desk.pass(60_000);
+    let status = desk.seats[0].engine.status();
+    assert_eq!(
+        (status.own_events_missing, status.state),
+        (0, FolderState::InSync)
+    );
+    assert_eq!(log_of(&desk, 0), log_of(&desk, 2));
+}
