@@ -2,7 +2,7 @@
 
 use p2p_sync_core::engine::{FolderState, RecoveredInstall};
 use p2p_sync_core::rel_path::RelPath;
-use p2p_sync_core::tree::Node;
+use p2p_sync_core::tree::{Fingerprint, Node};
 
 use crate::desk::{Desk, File, directory};
 
@@ -112,4 +112,34 @@ fn what_stands_where_a_copy_was_put_before_a_crash_and_is_none_any_more_is_left_
     desk.pass(60_000);
     assert_eq!(desk.seats[0].installs, []);
     assert_eq!(desk.seats[0].engine.status().state, FolderState::InSync);
+}
+
+#[test]
+fn what_one_install_put_down_and_the_next_moved_away_before_a_crash_is_not_taken_for_deleted() {
+    let mut desk = Desk::pair();
+    let [path, copy] = ["f", "f (conflict)"].map(|name| RelPath::parse(name).expect("well-formed"));
+    let file = File { ino: 1, content: 1 };
+    desk.report(0, &[(path.clone(), Some(file))]);
+    desk.pass(10_000);
+    let put = file.observed();
+    let later = Fingerprint {
+        ctime_ns: put.print.ctime_ns + 1,
+        ..put.print
+    };
+    // Both were found open; the store knows neither. What was moved had another time of change than when it was put.
+    let installs = [
+        (&path, None, Some((put.entry.clone(), put.print))),
+        (&path, Some(later), None),
+        (&copy, None, Some((put.entry, later))),
+    ];
+    let installs = installs.map(|(path, before, now)| RecoveredInstall {
+        path: path.clone(),
+        before,
+        now,
+    });
+    desk.seats[0].next_scan = vec![(path.clone(), None)];
+    let events = desk.seats[0].engine.own_seq();
+    desk.restart_after(0, installs.into());
+    desk.pass(10_000);
+    assert_eq!(desk.seats[0].engine.own_seq(), events, "nobody deleted it");
 }

@@ -55,6 +55,13 @@ impl SyncEngine {
             return false;
         };
         let as_wanted = |want: Want| want.dots == have.dots && want.copy_of == have.copy_of;
-        Some(have.print) != before && (!put || self.want(path, view).is_some_and(as_wanted))
+        !before.is_some_and(|before| is_same(&before, &have.print))
+            && (!put || self.want(path, view).is_some_and(as_wanted))
     }
+}
+
+/// Says whether two prints are of one entry. Modes and times of change are left out: of two installs at one path that
+/// are found together, the second may have replaced what the first put down after its mode was set.
+fn is_same(a: &Fingerprint, b: &Fingerprint) -> bool {
+    (a.ino, a.size, a.mtime_ns) == (b.ino, b.size, b.mtime_ns)
 }
