@@ -475,7 +475,17 @@ impl SyncEngine {
         let mut members: BTreeSet<DeviceId> = shown.members().map(|(device, ..)| *device).collect();
         members.insert(from);
         members.remove(&self.me);
-        if self.group.as_ref().is_none_or(|group| group.id != ticket.group) {
+        let here = self.group.as_ref().filter(|group| group.id == ticket.group);
+        if here.is_some_and(|group| group.is_member(&self.me)) {
+            // The ledger came by another way meanwhile; what it is compared with is settled or under way.
+            if let Some(id) = reply {
+                let group = ticket.group;
+                let reply = Ok(Reply::Joined { group, role });
+                self.emit(Output::Reply { id, reply });
+            }
+            return;
+        }
+        if here.is_none() {
             self.leave_group();
             self.expected_log = OwnLogSize::default();
             self.group = Some(Group::new(ticket.group));
