@@ -258,18 +258,12 @@ impl Desk {
 
     /// Tells an engine what its scanner found now.
     pub(crate) fn report(&mut self, index: usize, found: &[(RelPath, Option<File>)]) {
-        let found = found
-            .iter()
-            .map(|(path, file)| (path.clone(), file.map(File::observed)));
-        self.found(index, found.collect(), FoundBy::Look);
+        self.found(index, observed(found), FoundBy::Look);
     }
 
     /// As [`Desk::report`], of what the watcher told of.
     pub(crate) fn witness(&mut self, index: usize, found: &[(RelPath, Option<File>)]) {
-        let found = found
-            .iter()
-            .map(|(path, file)| (path.clone(), file.map(File::observed)));
-        self.found(index, found.collect(), FoundBy::Watcher);
+        self.found(index, observed(found), FoundBy::Watcher);
     }
 
     /// Tells an engine that its scanner found directories.
@@ -299,10 +293,7 @@ impl Desk {
 
     /// Tells an engine what a full scan found that goes on.
     pub(crate) fn part_of_scan(&mut self, index: usize, found: &[(RelPath, Option<File>)]) {
-        let found = found
-            .iter()
-            .map(|(path, file)| (path.clone(), file.map(File::observed)));
-        self.found(index, found.collect(), FoundBy::Scan);
+        self.found(index, observed(found), FoundBy::Scan);
     }
 
     fn found(&mut self, index: usize, found: Vec<(RelPath, Option<Observed>)>, found_by: FoundBy) {
@@ -473,6 +464,13 @@ fn print_after(job: &InstallJob, ino: usize) -> Option<Fingerprint> {
         ctime_ns: mtime_ns,
         mode: entry.mode,
     })
+}
+
+fn observed(found: &[(RelPath, Option<File>)]) -> Vec<(RelPath, Option<Observed>)> {
+    let found = found.iter();
+    found
+        .map(|(path, file)| (path.clone(), file.map(File::observed)))
+        .collect()
 }
 
 /// A file in a test: its inode, and what is in it.

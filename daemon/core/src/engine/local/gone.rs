@@ -37,14 +37,10 @@ impl SyncEngine {
         now: BootInstant,
         view: &impl StateView,
     ) {
-        match &change.after {
-            Some(after) if !after.entry.node.is_dir() => self.below_is_gone(path, change.seen_at, now),
+        match change.after.as_ref().filter(|after| after.entry.node.is_dir()) {
             None => self.below_is_gone(path, change.seen_at, now),
-            Some(after) => {
-                if self.is_other_dir(path, after, view) {
-                    self.below_may_be_gone(path, change.seen_at);
-                }
-            }
+            Some(dir) if self.is_other_dir(path, dir, view) => self.below_may_be_gone(path, change.seen_at),
+            Some(_) => {}
         }
     }
 
