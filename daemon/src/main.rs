@@ -19,6 +19,11 @@ const EXIT_USAGE: u8 = 64;
 /// The exit code when another daemon has the folder, the store or the socket, or the disk refuses (`EX_UNAVAILABLE`).
 const EXIT_UNAVAILABLE: u8 = 69;
 
+const _: () = assert!(
+    !p2p_sync_core::signature::ARE_FORGEABLE,
+    "forgeable-signatures is for the simulator only"
+);
+
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,

@@ -30,7 +30,7 @@ const TWICE_EVERY: u64 = 25;
 
 /// Seeds that once failed, with what they showed. A change of the simulation gives a seed another meaning; then it is one
 /// more seed like any other.
-const KEPT: [u64; 24] = [
+const KEPT: [u64; 25] = [
     7_771,   // the deletion of a conflict copy was held, and forgotten when its version was wanted elsewhere
     20_467,  // an edited conflict copy of a `.git` path stood in the way of the same copy
     101_725, // a source of a move that was not made was never let go
@@ -54,6 +54,7 @@ const KEPT: [u64; 24] = [
     9_891,   // as 186
     2_133,   // an empty file that a power cut took was not counted as lost
     700_880, // as 2133
+    43_844,  // a user deleted a conflict copy in the instant in which it was taken away for another reason
     2_110,   // a file that an install moved away was taken for deleted by its user after a crash
 ];
 

@@ -53,9 +53,21 @@ const CORE_MUST_NOT_NAME: [&str; 16] = [
 ];
 
 /// Modules of the core, each using only those before it.
-const CORE_ORDER: [&str; 13] = [
-    "ids", "rel_path", "time", "encoding", "merkle", "content", "tree", "access", "ledger", "fold", "ticket",
-    "ignore", "engine",
+const CORE_ORDER: [&str; 14] = [
+    "ids",
+    "rel_path",
+    "time",
+    "encoding",
+    "merkle",
+    "content",
+    "tree",
+    "access",
+    "signature",
+    "ledger",
+    "fold",
+    "ticket",
+    "ignore",
+    "engine",
 ];
 
 /// The daemon's services: none may import another.

@@ -3,7 +3,7 @@
 //! puts fakes in its place.
 //!
 //! Modules, each using only those before it: [`ids`], [`rel_path`], [`time`], [`encoding`], [`merkle`], [`content`],
-//! [`tree`], [`access`], [`ledger`], [`fold`], [`ticket`], [`ignore`], [`engine`].
+//! [`tree`], [`access`], [`signature`], [`ledger`], [`fold`], [`ticket`], [`ignore`], [`engine`].
 
 pub mod access;
 pub mod content;
@@ -15,6 +15,7 @@ pub mod ignore;
 pub mod ledger;
 pub mod merkle;
 pub mod rel_path;
+pub mod signature;
 pub mod ticket;
 pub mod time;
 pub mod tree;

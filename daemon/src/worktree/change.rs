@@ -334,15 +334,16 @@ impl Worktree {
         const GONE: Effect = Effect::of(InstallOutcome::Done(None));
         let dir = match session.parent(&intent.path, Missing::Fail) {
             Ok(dir) => dir,
-            Err(_) if matches!(self.root.lstat(&intent.path), Ok(None)) => return Ok(GONE),
+            Err(_) if matches!(self.root.lstat(&intent.path), Ok(None)) => return Err(CHANGED),
             Err(e) => return Err(Stop::Io("open the directory", e)),
         };
         let spot = Spot {
             dir,
             path: &intent.path,
         };
+        // A user was faster. He is told of as one who deleted: what he deleted may be wanted here for another reason.
         let Some(now) = spot.print().map_err(Stop::io("look at the path"))? else {
-            return Ok(GONE);
+            return Err(CHANGED);
         };
         if !meta::is_expected(intent.expect.as_ref(), Some(&now)) {
             return Err(CHANGED);
@@ -355,11 +356,11 @@ impl Worktree {
             });
             session.forget_dirs();
             return match removed {
-                Ok(()) | Err(Errno::NOENT) => Ok(GONE),
+                Ok(()) => Ok(GONE),
                 Err(Errno::NOTEMPTY | Errno::EXIST) => {
                     Err(Stop::Outcome(InstallOutcome::NotEmpty(Vec::new())))
                 }
-                Err(Errno::NOTDIR) => Err(CHANGED),
+                Err(Errno::NOTDIR | Errno::NOENT) => Err(CHANGED),
                 Err(e) => Err(Stop::Io("remove the directory", e.into())),
             };
         }
@@ -368,7 +369,7 @@ impl Worktree {
             slots::rename_new(&spot.dir, spot.name(), &self.own.tmp, slot.as_bytes())
         }) {
             Ok(()) => {}
-            Err(Errno::NOENT) => return Ok(GONE),
+            Err(Errno::NOENT) => return Err(CHANGED),
             Err(e) => return Err(Stop::Io("take the entry away", e.into())),
         }
         self.at(Step::Changed, &intent.path);

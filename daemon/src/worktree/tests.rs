@@ -249,6 +249,10 @@ fn every_kind_can_take_the_place_of_every_other() {
                 _ => rig.put("p", dir_entry()),
             });
             let what = format!("{before} to {after}: {outcome:?}");
+            if (before, after) == ("absent", "absent") {
+                assert_eq!(outcome, InstallOutcome::Changed, "{what}");
+                continue;
+            }
             if before == "full" && after != "dir" {
                 assert_eq!(outcome, InstallOutcome::NotEmpty(vec![rel("p/child")]), "{what}");
                 assert_eq!(rig.read("p/child"), "c");
@@ -520,17 +524,13 @@ fn a_parent_that_became_a_link_is_not_followed() {
         rig.put_bytes("d/f", "new"),
         rig.put_bytes("d/g", "g"),
         rig.set_meta("d/f", file_entry(b"f")),
+        rig.remove("d/f"),
     ];
-    let remove = rig.remove("d/f");
     fs::remove_dir_all(rig.path("d")).unwrap();
     symlink(outside.path(), rig.path("d")).unwrap();
     for job in jobs {
         assert_eq!(rig.install_one(job), InstallOutcome::Changed);
     }
-    assert_eq!(
-        rig.wt().install(&[remove]).results[0].outcome,
-        InstallOutcome::Done(None)
-    );
     assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 1);
     assert_eq!(fs::read_to_string(outside.path().join("f")).unwrap(), "theirs");
 }

@@ -5,12 +5,11 @@
 
 use std::collections::BTreeMap;
 
-use ed25519_dalek::{Signature, VerifyingKey};
-
 use crate::access::Role;
 use crate::encoding::{self, Decoder, ShapeError, array_len, array_of, bytes_of, infallible, optional};
 use crate::ids::{DeviceId, Dot, GroupId, ShortId};
 use crate::ledger::{EventKind, Grant, GrantVia, Invite, Item, LogState, VerifiedEvent};
+use crate::signature;
 
 const GRANT_CONTEXT: &[u8] = b"p2p-sync/grant/1\0";
 const NONCE_CONTEXT: &[u8] = b"p2p-sync/join/1\0";
@@ -171,7 +170,7 @@ impl Group {
                     && grant.role <= live.invite.role
                     && author_role >= Role::Admin
                     && author_role >= grant.role
-                    && verify(key, sig, &grant_message(&self.id, &grant.device))
+                    && signature::holds(key, sig, &grant_message(&self.id, &grant.device))
             }),
         }
     }
@@ -298,12 +297,4 @@ pub(super) fn grant_message(group: &GroupId, device: &DeviceId) -> Vec<u8> {
 /// Returns what an invite key signs for the listener.
 pub(super) fn nonce_message(nonce: &[u8; 32], group: &GroupId, device: &DeviceId) -> Vec<u8> {
     [NONCE_CONTEXT, nonce, group.as_bytes(), device.as_bytes()].concat()
-}
-
-/// Says whether `sig` is `key`'s strict signature over `message`.
-pub(super) fn verify(key: &[u8; 32], sig: &[u8; 64], message: &[u8]) -> bool {
-    let Ok(key) = VerifyingKey::from_bytes(key) else {
-        return false;
-    };
-    key.verify_strict(message, &Signature::from_bytes(sig)).is_ok()
 }

@@ -11,7 +11,7 @@ mod recovering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use ed25519_dalek::{Signer, SigningKey};
+use ed25519_dalek::SigningKey;
 
 use self::admit::read_chain;
 use self::lan::LAN_QUIET;
@@ -27,6 +27,7 @@ use crate::ids::{DeviceId, GroupId};
 use crate::ledger::{
     EventKind, Genesis, Grant, GrantVia, Invite, Item, LogState, SignedEvent, VerifiedEvent,
 };
+use crate::signature;
 use crate::ticket::Ticket;
 use crate::time::{BootInstant, Now};
 
@@ -424,8 +425,8 @@ impl SyncEngine {
             group,
             invite: key.verifying_key().to_bytes(),
             name: self.name.clone(),
-            nonce_sig: key.sign(&nonce_message(nonce, &group, &self.me)).to_bytes(),
-            grant_sig: key.sign(&grant_message(&group, &self.me)).to_bytes(),
+            nonce_sig: signature::sign(&key, &nonce_message(nonce, &group, &self.me)),
+            grant_sig: signature::sign(&key, &grant_message(&group, &self.me)),
         };
         self.ask(to, Asked::Redeem, Request::JoinRedeem(Box::new(redeem)));
     }

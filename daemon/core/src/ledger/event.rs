@@ -13,7 +13,7 @@
 
 use std::sync::Arc;
 
-use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
+use ed25519_dalek::SigningKey;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
@@ -21,6 +21,7 @@ use super::item::Item;
 use crate::encoding::{self, Decoder, EncodingError, ShapeError, array_len, array_of, bytes_of, infallible};
 use crate::ids::{DeviceId, EventId, GroupId, ShortId};
 use crate::merkle;
+use crate::signature;
 use crate::time::Hlc;
 
 /// The format number of this daemon; a daemon opens only groups of its own.
@@ -199,7 +200,7 @@ impl SignedEvent {
         header.body_len = u32::try_from(body_bytes.len()).unwrap_or(u32::MAX);
         header.body_root = body_root(&body.seed, items.iter().map(Vec::as_slice));
         let header_bytes = header.to_bytes();
-        let signature = key.sign(&signed_bytes(group, &header, &header_bytes)).to_bytes();
+        let signature = signature::sign(key, &signed_bytes(group, &header, &header_bytes));
         let signed = Self {
             header: header_bytes.into(),
             signature,
@@ -233,10 +234,10 @@ impl SignedEvent {
     /// One of [`EventError`].
     pub fn verify(&self, group: &GroupId) -> Result<VerifiedEvent, EventError> {
         let header = Header::from_bytes(&self.header)?;
-        let key = VerifyingKey::from_bytes(header.author.as_bytes()).map_err(|_| EventError::Signature)?;
-        let signature = Signature::from_bytes(&self.signature);
-        key.verify_strict(&signed_bytes(group, &header, &self.header), &signature)
-            .map_err(|_| EventError::Signature)?;
+        let message = signed_bytes(group, &header, &self.header);
+        if !signature::holds(header.author.as_bytes(), &self.signature, &message) {
+            return Err(EventError::Signature);
+        }
         let body = self.read_body(&header)?;
         Ok(VerifiedEvent {
             id: self.id(),

@@ -165,9 +165,8 @@ impl Worktree<'_> {
                 }
             }
             IntentAction::Remove => match now {
-                None => end(InstallOutcome::Done(None)),
                 Some(seen) if as_expected => Step::TakeOut(seen),
-                Some(_) => CHANGED,
+                Some(_) | None => CHANGED,
             },
             IntentAction::Recorded => CHANGED,
         }
@@ -253,12 +252,8 @@ impl Worktree<'_> {
     }
 
     fn take_out(&mut self, intent: &Intent, seen: &Fingerprint) -> Step {
-        let gone = |step: &Intent| match step.action {
-            IntentAction::Move => Step::Rename(None),
-            _ => end(InstallOutcome::Done(None)),
-        };
         let Some(now) = self.disk.lstat(&intent.path) else {
-            return gone(intent);
+            return CHANGED;
         };
         if !prints::is_dir(seen) {
             self.disk
@@ -272,7 +267,10 @@ impl Worktree<'_> {
             return end(InstallOutcome::NotEmpty(Vec::new()));
         }
         self.disk.remove_all(&intent.path);
-        gone(intent)
+        match intent.action {
+            IntentAction::Move => Step::Rename(None),
+            _ => end(InstallOutcome::Done(None)),
+        }
     }
 
     fn look_taken(&self, intent: &Intent, seen: &Fingerprint) -> Step {

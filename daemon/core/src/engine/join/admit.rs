@@ -4,13 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{MAX_NONCES, MAX_PRESENTED};
 use crate::access::Role;
-use crate::engine::group::{Group, grant_message, nonce_message, verify};
+use crate::engine::group::{Group, grant_message, nonce_message};
 use crate::engine::sync::Asked;
 use crate::engine::{
     InboundId, MAX_PRESENT_BYTES, Redeem, RefuseReason, Request, Response, StateView, StoredEvent, SyncEngine,
 };
 use crate::ids::{DeviceId, EventId, GroupId};
 use crate::ledger::{EventKind, Grant, GrantVia, Item, LogState, SignedEvent};
+use crate::signature;
 use crate::time::Now;
 
 impl SyncEngine {
@@ -56,11 +57,11 @@ impl SyncEngine {
         }
         let nonce = self.joining.nonces.remove(&from).ok_or(RefuseReason::Busy)?;
         let live = group.invite(&redeem.invite).ok_or(RefuseReason::BadInvite)?;
-        let signed = verify(
+        let signed = signature::holds(
             &redeem.invite,
             &redeem.nonce_sig,
             &nonce_message(&nonce, &group.id, &from),
-        ) && verify(
+        ) && signature::holds(
             &redeem.invite,
             &redeem.grant_sig,
             &grant_message(&group.id, &from),
