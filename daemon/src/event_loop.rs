@@ -16,9 +16,8 @@ use std::sync::Arc;
 use std::sync::mpsc::Sender as StdSender;
 use std::time::{Duration, SystemTime};
 
-use self::own_log::OwnNotes;
 use p2p_sync_core::engine::{
-    BatchNo, CommandId, FolderState, Input, JoinChoice, Notification, Output, ScanNo, SyncEngine,
+    BatchNo, CommandId, FolderState, Input, JoinChoice, Notification, Output, OwnLogNotes, ScanNo, SyncEngine,
 };
 use p2p_sync_core::ids::{ContentHash, DeviceId, GroupId};
 use p2p_sync_core::rel_path::RelPath;
@@ -32,7 +31,7 @@ use crate::control::{ControlCommand, Joined, ReplyTo, StatusSnapshot, Warning, W
 use crate::history::{Ask, History, Wanted};
 use crate::ignore_rules::Rules;
 use crate::install_task::{DiskCommand, DiskEvent};
-use crate::journal::{JournalService, OwnLog};
+use crate::journal::JournalService;
 use crate::network::{NetworkCommand, NetworkEvent};
 use crate::scan_task::{ScanCommand, ScanEvent};
 use crate::store::{StoreError, StoreView, StoreWriter};
@@ -130,7 +129,7 @@ pub(crate) struct EventLoop {
     failure: Option<String>,
     /// Why nothing goes on until the next start.
     fatal: Option<String>,
-    own_notes: OwnNotes,
+    own_notes: OwnLogNotes,
     /// The newest full scan that the engine has asked for.
     scan_asked: ScanNo,
     last_state: Option<FolderState>,
@@ -143,7 +142,7 @@ pub(crate) struct EventLoop {
 impl EventLoop {
     /// Makes the loop; `parts` are contents of which an earlier run left parts.
     pub(crate) fn new(engine: SyncEngine, services: Services, parts: Vec<ContentHash>) -> Self {
-        let own_log = engine.own_log_name().map(OwnLog::from);
+        let own_log = engine.own_log_name();
         Self {
             engine,
             services,
@@ -160,7 +159,7 @@ impl EventLoop {
             rules: None,
             failure: None,
             fatal: None,
-            own_notes: OwnNotes::new(own_log),
+            own_notes: OwnLogNotes::new(own_log),
             scan_asked: ScanNo::default(),
             last_state: None,
             parts,
@@ -267,7 +266,7 @@ impl EventLoop {
     fn output(&mut self, output: Output) -> Result<(), LoopError> {
         match output {
             Output::Persist(batch) => {
-                self.own_log_issued(batch.no);
+                self.own_notes.issued(batch.no, &self.engine);
                 self.submitted = batch.no;
                 self.services.writer.submit(batch).map_err(LoopError::Store)?;
             }

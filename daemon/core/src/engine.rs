@@ -38,7 +38,7 @@ use group::Group;
 use ignoring::Ignoring;
 use join::Joining;
 use local::Local;
-pub use own_log::OwnLogSize;
+pub use own_log::{OwnLogName, OwnLogNotes, OwnLogSize};
 use pending::Pending;
 use sync::Peers;
 use work::Work;

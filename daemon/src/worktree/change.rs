@@ -1,15 +1,18 @@
 //! Changing the folder, one intent at a time: look, exchange or rename, look at what came out.
 
+mod set_meta;
+
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
 use p2p_sync_core::engine::InstallOutcome;
 use p2p_sync_core::rel_path::RelPath;
-use p2p_sync_core::tree::{Entry, Fingerprint, Node};
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags};
+use p2p_sync_core::tree::{Entry, Fingerprint};
+use rustix::fs::{AtFlags, FileType, Mode, RenameFlags};
 use rustix::io::Errno;
 
+pub(super) use self::set_meta::set_entry_meta;
 use super::session::{Missing, Session, writable};
 use super::{Effect, Step, Worktree, meta, slots};
 use crate::journal::{Intent, IntentAction};
@@ -331,10 +334,11 @@ impl Worktree {
     }
 
     fn remove(&self, intent: &Intent, session: &mut Session<'_>) -> Result<Effect, Stop> {
-        const GONE: Effect = Effect::of(InstallOutcome::Done(None));
+        const DONE: Effect = Effect::of(InstallOutcome::Done(None));
+        const GONE: Stop = Stop::Outcome(InstallOutcome::Gone);
         let dir = match session.parent(&intent.path, Missing::Fail) {
             Ok(dir) => dir,
-            Err(_) if matches!(self.root.lstat(&intent.path), Ok(None)) => return Err(CHANGED),
+            Err(_) if matches!(self.root.lstat(&intent.path), Ok(None)) => return Err(GONE),
             Err(e) => return Err(Stop::Io("open the directory", e)),
         };
         let spot = Spot {
@@ -343,7 +347,7 @@ impl Worktree {
         };
         // A user was faster. He is told of as one who deleted: what he deleted may be wanted here for another reason.
         let Some(now) = spot.print().map_err(Stop::io("look at the path"))? else {
-            return Err(CHANGED);
+            return Err(GONE);
         };
         if !meta::is_expected(intent.expect.as_ref(), Some(&now)) {
             return Err(CHANGED);
@@ -356,11 +360,12 @@ impl Worktree {
             });
             session.forget_dirs();
             return match removed {
-                Ok(()) => Ok(GONE),
+                Ok(()) => Ok(DONE),
                 Err(Errno::NOTEMPTY | Errno::EXIST) => {
                     Err(Stop::Outcome(InstallOutcome::NotEmpty(Vec::new())))
                 }
-                Err(Errno::NOTDIR | Errno::NOENT) => Err(CHANGED),
+                Err(Errno::NOENT) => Err(GONE),
+                Err(Errno::NOTDIR) => Err(CHANGED),
                 Err(e) => Err(Stop::Io("remove the directory", e.into())),
             };
         }
@@ -369,7 +374,7 @@ impl Worktree {
             slots::rename_new(&spot.dir, spot.name(), &self.own.tmp, slot.as_bytes())
         }) {
             Ok(()) => {}
-            Err(Errno::NOENT) => return Err(CHANGED),
+            Err(Errno::NOENT) => return Err(GONE),
             Err(e) => return Err(Stop::Io("take the entry away", e.into())),
         }
         self.at(Step::Changed, &intent.path);
@@ -377,7 +382,7 @@ impl Worktree {
         match out.map(|s| print_of(&s)) {
             Some(out) if meta::is_moved(&now, &out) => Ok(Effect {
                 displaced: Some(out),
-                ..GONE
+                ..DONE
             }),
             _ => Ok(self.return_removed(&slot, &spot, session)),
         }
@@ -487,113 +492,4 @@ impl Worktree {
             _ => Err(effect),
         })
     }
-
-    fn set_meta(&self, intent: &Intent, entry: &Entry, session: &mut Session<'_>) -> Result<Effect, Stop> {
-        let Ok(dir) = session.parent(&intent.path, Missing::Fail) else {
-            return Err(CHANGED);
-        };
-        let spot = Spot {
-            dir,
-            path: &intent.path,
-        };
-        let Some(now) = spot.print().map_err(Stop::io("look at the path"))? else {
-            return Err(CHANGED);
-        };
-        if !meta::is_expected(intent.expect.as_ref(), Some(&now)) {
-            return Err(CHANGED);
-        }
-        self.at(Step::Checked, &intent.path);
-        let print = match set_entry_meta(self, &spot, entry, &now) {
-            Ok(print) => print,
-            Err(Errno::NOENT | Errno::LOOP | Errno::NOTDIR | Errno::STALE) => return Err(CHANGED),
-            Err(e) => return Err(Stop::Io("set mode and time", e.into())),
-        };
-        session.touch_itself(&intent.path);
-        Ok(Effect::of(InstallOutcome::Done(Some(print))))
-    }
-}
-
-/// Sets mode and time of what stands at a spot, through a descriptor so that nothing else is hit, and returns its print
-/// afterwards, which is that of the same inode whatever stands at the spot by then.
-///
-/// # Errors
-/// [`Errno::STALE`] if it is not `expect` (but for the change time) any more: its user changed it.
-pub(super) fn set_entry_meta(
-    worktree: &Worktree,
-    spot: &Spot<'_>,
-    entry: &Entry,
-    expect: &Fingerprint,
-) -> Result<Fingerprint, Errno> {
-    #[cfg(test)]
-    if worktree.refuses_meta {
-        return Err(Errno::IO);
-    }
-    match &entry.node {
-        Node::Link { .. } => {
-            meta::set_link(&spot.dir, spot.name(), entry.mtime_ns)?;
-            let stat = rustix::fs::statat(&spot.dir, spot.name(), AtFlags::SYMLINK_NOFOLLOW)?;
-            same_inode(expect, print_of(&stat))
-        }
-        Node::Dir => {
-            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            let dir = rustix::fs::openat(&spot.dir, spot.name(), flags, Mode::empty())?;
-            same_inode(expect, print_of(&rustix::fs::fstat(&dir)?))?;
-            meta::set_dir(&dir, meta::dir_mode(worktree.modes, entry.mode))?;
-            Ok(print_of(&rustix::fs::fstat(&dir)?))
-        }
-        Node::File { .. } => {
-            let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-            match rustix::fs::openat(&spot.dir, spot.name(), flags, Mode::empty()) {
-                Ok(file) => set_open_file(worktree, file, entry, expect),
-                Err(Errno::ACCESS) => set_unreadable(worktree, spot, entry, expect),
-                Err(e) => Err(e),
-            }
-        }
-    }
-}
-
-fn same_inode(expect: &Fingerprint, now: Fingerprint) -> Result<Fingerprint, Errno> {
-    if now.ino == expect.ino {
-        Ok(now)
-    } else {
-        Err(Errno::STALE)
-    }
-}
-
-fn set_open_file(
-    worktree: &Worktree,
-    file: impl AsFd,
-    entry: &Entry,
-    expect: &Fingerprint,
-) -> Result<Fingerprint, Errno> {
-    let stat = rustix::fs::fstat(&file)?;
-    if !meta::is_moved(expect, &print_of(&stat)) {
-        return Err(Errno::STALE);
-    }
-    let mode = meta::changed_mode(worktree.modes, stat.st_mode, entry.mode);
-    meta::set_file(&file, mode, entry.mtime_ns)?;
-    Ok(print_of(&rustix::fs::fstat(&file)?))
-}
-
-/// A file that its owner may not read is made readable for the instant in which it is opened.
-fn set_unreadable(
-    worktree: &Worktree,
-    spot: &Spot<'_>,
-    entry: &Entry,
-    expect: &Fingerprint,
-) -> Result<Fingerprint, Errno> {
-    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let pinned = rustix::fs::openat(&spot.dir, spot.name(), flags, Mode::empty())?;
-    let stat = rustix::fs::fstat(&pinned)?;
-    if !meta::is_moved(expect, &print_of(&stat)) {
-        return Err(Errno::STALE);
-    }
-    let mode = Mode::from_raw_mode(stat.st_mode & 0o777);
-    let link = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&pinned));
-    rustix::fs::chmod(&link, mode | Mode::RUSR)?;
-    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let file = rustix::fs::open(&link, flags, Mode::empty())?;
-    let mode = meta::changed_mode(worktree.modes, mode.as_raw_mode(), entry.mode);
-    meta::set_file(&file, mode, entry.mtime_ns)?;
-    Ok(print_of(&rustix::fs::fstat(&file)?))
 }

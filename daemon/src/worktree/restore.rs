@@ -112,7 +112,7 @@ fn outcome(outcome: InstallOutcome) -> RestoreOutcome {
     match outcome {
         InstallOutcome::Done(_) => RestoreOutcome::Done,
         InstallOutcome::ContentMissing => RestoreOutcome::ContentMissing,
-        InstallOutcome::Changed => {
+        InstallOutcome::Changed | InstallOutcome::Gone => {
             RestoreOutcome::Failed("It changed at this very moment; try again".to_owned())
         }
         InstallOutcome::NotEmpty(_) => {

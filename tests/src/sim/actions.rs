@@ -39,6 +39,8 @@ pub struct Users {
     pub given_up: BTreeSet<ContentHash>,
     /// What was written into the daemon's own directory, where nothing is synced and copies come and go.
     pub unsynced: BTreeSet<ContentHash>,
+    /// Renames of files: of which content, on which device, from where and to where.
+    renames: BTreeSet<(ContentHash, usize, RelPath, RelPath)>,
 }
 
 /// What a user did, for the trace, and where a watcher would see it.
@@ -317,6 +319,10 @@ impl Hand<'_> {
         if to == from || to.is_below(from) || from.is_below(to) || !self.clear_for_file(to) {
             return None;
         }
+        if let Some(bytes) = self.bytes(from) {
+            let rename = (ContentHash::of(&bytes), self.device, from.clone(), to.clone());
+            self.users.renames.insert(rename);
+        }
         self.disk.rename(from, to);
         done(format!("mv {from} {to}"), vec![from.clone(), to.clone()])
     }
@@ -409,6 +415,16 @@ impl Users {
 
     fn give_up(&mut self, bytes: &[u8]) {
         self.given_up.insert(ContentHash::of(bytes));
+    }
+
+    /// Says whether two users renamed a file at a time, each to the name that the other took from it: both names are gone,
+    /// and it is among the old versions.
+    #[must_use]
+    pub fn crossed(&self, content: &ContentHash) -> bool {
+        let of_it = || self.renames.iter().filter(|(of, ..)| of == content);
+        of_it().any(|(_, here, from, to)| {
+            of_it().any(|(_, there, other, back)| here != there && other == to && back == from)
+        })
     }
 }
 

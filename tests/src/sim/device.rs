@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use ed25519_dalek::SigningKey;
 use p2p_sync_core::engine::{
-    BatchNo, EngineConfig, FoundBy, Input, LocalChange, OwnLogSize, ScanNo, Status, SyncEngine,
+    BatchNo, EngineConfig, FoundBy, Input, LocalChange, OwnLogNotes, ScanNo, Status, SyncEngine,
 };
 use p2p_sync_core::ids::{DeviceId, GroupId};
 use p2p_sync_core::ignore::{IgnoreNothing, IgnoreRules};
@@ -14,7 +14,7 @@ use p2p_sync_core::time::{BootInstant, Now};
 use p2p_sync_core::tree::{Installed, Node};
 
 use super::disk::{FakeDisk, Place};
-use super::journal::{FakeJournal, OwnLog};
+use super::journal::FakeJournal;
 use super::rng::Rng;
 use super::store::{MemoryStore, Tables};
 use super::worktree::{Died, Recovery, Round, Unfinished, Watched, Worktree};
@@ -75,8 +75,8 @@ pub struct Device {
     pub guarded: BTreeMap<RelPath, Installed>,
     /// What its user ever had in his folder by his own doing; `None`: nobody can say any more.
     pub stood: Option<BTreeSet<Node>>,
-    /// Which log the engine was told about.
-    own_log: Option<OwnLog>,
+    /// What the journal is to know of its log.
+    own_notes: OwnLogNotes,
     /// An old copy of its database.
     pub backup: Option<Tables>,
     /// Its share of chance.
@@ -153,7 +153,7 @@ impl Device {
             skew_ms,
             guarded: BTreeMap::new(),
             stood: Some(BTreeSet::new()),
-            own_log: None,
+            own_notes: OwnLogNotes::default(),
             backup: None,
             dice: Rng::new(rng.bits()),
             boot_offset_ms: i64::try_from(rng.below(1_000_000)).unwrap_or(0),
@@ -163,7 +163,9 @@ impl Device {
     /// Returns the present as this device sees it.
     #[must_use]
     pub fn now(&self, time_ms: u64) -> Now {
-        let wall = EPOCH_MS + i64::try_from(time_ms).unwrap_or(0) + self.skew_ms;
+        // No system takes a time before 1970, and the clock of one that is near it goes on, too.
+        let since_start = i64::try_from(time_ms).unwrap_or(0);
+        let wall = (EPOCH_MS + since_start + self.skew_ms).max(since_start);
         Now {
             boot: BootInstant::from_millis(time_ms.saturating_add_signed(self.boot_offset_ms)),
             wall_ms: u64::try_from(wall).unwrap_or(0),
@@ -224,11 +226,9 @@ impl Device {
     /// copy that was put back.
     fn bound(&mut self, config: EngineConfig) -> SyncEngine {
         let mut engine = SyncEngine::new(config.clone(), self.store.recover());
-        self.own_log = engine.own_log_name();
-        let made = self
-            .own_log
-            .map(|log| self.journal.own_log(&log))
-            .unwrap_or_default();
+        let log = engine.own_log_name();
+        self.own_notes = OwnLogNotes::new(log);
+        let made = log.map(|log| self.journal.own_log(&log)).unwrap_or_default();
         if made.events <= engine.own_seq() {
             return engine;
         }
@@ -252,18 +252,20 @@ impl Device {
         let Some(engine) = self.engine.as_mut() else {
             return;
         };
-        let log = engine.own_log_name();
-        if log != self.own_log {
-            self.own_log = log;
-            engine.expect_own_log(log.map(|log| self.journal.own_log(&log)).unwrap_or_default());
+        let journal = &self.journal;
+        let note = self
+            .own_notes
+            .durable(self.durable_batch, engine, |log| journal.own_log(log));
+        if let Some((log, size)) = note {
+            self.journal.note_own_log(log, size);
         }
-        let Some(log) = log.filter(|_| engine.own_events_missing() == 0) else {
-            return;
-        };
-        let own = self.store.durable().logs.get(&self.id.short());
-        let events = own.map_or(0, |own| own.peaks.size());
-        let members = engine.own_log_size().members;
-        self.journal.note_own_log(log, OwnLogSize { events, members });
+    }
+
+    /// A batch is on its way to the store.
+    pub fn issued(&mut self, no: BatchNo) {
+        if let Some(engine) = &self.engine {
+            self.own_notes.issued(no, engine);
+        }
     }
 
     /// The daemon dies; `survivors` of the batches on their way became durable.
@@ -299,7 +301,15 @@ impl Device {
                 let inode = self.disk.at(&place)?;
                 (before.at(&place) != Some(inode)).then(|| inode.entry().node)
             });
-            let changed: Vec<Node> = changed.collect();
+            // A directory with something in it is no install's.
+            let slots = self.journal.open().into_keys().map(Place::Slot);
+            let below = slots.flat_map(|slot| {
+                self.disk
+                    .taken_out_below(&slot)
+                    .map(|inode| inode.entry().node)
+                    .collect::<Vec<_>>()
+            });
+            let changed: Vec<Node> = changed.chain(below).collect();
             self.stood
                 .iter_mut()
                 .for_each(|stood| stood.extend(changed.clone()));
@@ -383,10 +393,17 @@ impl Device {
         }
     }
 
-    /// Drops the notes of paths that hold something again.
+    /// Drops the notes of paths that hold something again, and of what stands elsewhere, even if only for an instant: it
+    /// passes for renamed.
     pub fn note_what_is_back(&mut self) {
         let disk = &self.disk;
-        self.guarded.retain(|path, _| disk.lstat(path).is_none());
+        let is_elsewhere = |row: &Installed| {
+            let same = |ino, node| ino == row.print.ino || node == row.entry.node;
+            let mut inodes = disk.tree().values();
+            inodes.any(|inode| same(inode.print().ino, inode.entry().node))
+        };
+        self.guarded
+            .retain(|path, row| disk.lstat(path).is_none() && !is_elsewhere(row));
     }
 
     /// Returns the engine's own words about itself; the default while it is down.

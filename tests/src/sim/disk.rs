@@ -197,6 +197,11 @@ impl FakeDisk {
         all.filter(|path| path.is_below(dir)).cloned().collect()
     }
 
+    /// Returns what lies below a directory that an install took out of the folder.
+    pub fn taken_out_below(&self, place: &Place) -> impl Iterator<Item = &Inode> {
+        self.files.in_own_dir(place)
+    }
+
     /// Says whether nothing lies below a place.
     #[must_use]
     pub fn is_empty_dir(&self, place: &Place) -> bool {

@@ -2,8 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use p2p_sync_core::engine::OwnLogSize;
-use p2p_sync_core::ids::{GroupId, ShortId};
+use p2p_sync_core::engine::{OwnLogName, OwnLogSize};
 use p2p_sync_core::rel_path::RelPath;
 use p2p_sync_core::tree::{Entry, Fingerprint};
 
@@ -58,11 +57,8 @@ pub struct FakeJournal {
     last_tx: u64,
     /// How many events this device has made, by its logs. A note that a power cut takes counts only if an old copy of the
     /// store is put back after the same cut, so none is taken here.
-    own_logs: BTreeMap<OwnLog, OwnLogSize>,
+    own_logs: BTreeMap<OwnLogName, OwnLogSize>,
 }
-
-/// Names a log: by group and device.
-pub type OwnLog = (GroupId, ShortId);
 
 impl FakeJournal {
     /// Returns a number for a new install.
@@ -86,13 +82,13 @@ impl FakeJournal {
     }
 
     /// Notes the size of this device's log.
-    pub fn note_own_log(&mut self, log: OwnLog, size: OwnLogSize) {
+    pub fn note_own_log(&mut self, log: OwnLogName, size: OwnLogSize) {
         self.own_logs.insert(log, size);
     }
 
     /// Returns the size that this device's log has at least.
     #[must_use]
-    pub fn own_log(&self, log: &OwnLog) -> OwnLogSize {
+    pub fn own_log(&self, log: &OwnLogName) -> OwnLogSize {
         self.own_logs.get(log).copied().unwrap_or_default()
     }
 

@@ -407,6 +407,8 @@ impl World {
         let now_ns = here.now(self.time_ms).wall_ms.saturating_mul(1_000_000);
         here.disk.set_time(self.time_ms);
         here.disk.set_by_user(true);
+        // An install may have put something there just before the daemon died.
+        here.note_what_is_back();
         act(&mut Hand {
             users: &mut self.users,
             disk: &mut here.disk,

@@ -364,6 +364,8 @@ pub enum InstallOutcome {
     Done(Option<Fingerprint>),
     /// What was there was not what was expected: nothing was replaced; look at the path again.
     Changed,
+    /// There was nothing to remove: its user was faster.
+    Gone,
     /// The temporary file is missing or not what it should be: fetch again.
     ContentMissing,
     /// A directory that should go or be replaced still holds something: these, or the first of them; may be empty.

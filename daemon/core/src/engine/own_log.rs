@@ -10,7 +10,7 @@
 
 use crate::ids::{GroupId, ShortId};
 
-use super::SyncEngine;
+use super::{BatchNo, SyncEngine};
 
 /// How long this device's log is, and how many could have parts of it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -21,10 +21,71 @@ pub struct OwnLogSize {
     pub members: u64,
 }
 
-impl SyncEngine {
-    /// Names this device's log: by group and device. `None` without a group.
+/// What the folder's journal is to know of the own log: how long it is, as far as that is durable. What is not never
+/// happened if the machine stops now.
+#[derive(Debug, Default)]
+pub struct OwnLogNotes {
+    /// The log whose size the engine was told to expect.
+    told: Option<OwnLogName>,
+    /// The log and its size after each batch that is not durable yet.
+    issued: Vec<(BatchNo, Option<OwnLogName>, OwnLogSize)>,
+    noted: Option<(OwnLogName, OwnLogSize)>,
+}
+
+/// Names a device's log: by group and device, which has another name if the state was lost and a new key made.
+pub type OwnLogName = (GroupId, ShortId);
+
+impl OwnLogNotes {
+    /// Takes the log that the engine was told about before its start.
     #[must_use]
-    pub fn own_log_name(&self) -> Option<(GroupId, ShortId)> {
+    pub const fn new(told: Option<OwnLogName>) -> Self {
+        Self {
+            told,
+            issued: Vec::new(),
+            noted: None,
+        }
+    }
+
+    /// A batch is on its way to the store.
+    pub fn issued(&mut self, no: BatchNo, engine: &SyncEngine) {
+        self.issued
+            .push((no, engine.own_log_name(), engine.own_log_size()));
+    }
+
+    /// All batches up to one are durable: returns what the journal is to note, if that is news. `known` says what the
+    /// journal knows of a log; it is asked if the device has come into a group, in which it may have been before.
+    pub fn durable(
+        &mut self,
+        no: BatchNo,
+        engine: &mut SyncEngine,
+        known: impl FnOnce(&OwnLogName) -> OwnLogSize,
+    ) -> Option<(OwnLogName, OwnLogSize)> {
+        let durable = self
+            .issued
+            .iter()
+            .take_while(|(issued, ..)| *issued <= no)
+            .count();
+        let (_, log_then, size) = self.issued.drain(..durable).next_back()?;
+        let log = engine.own_log_name();
+        if log != self.told {
+            self.told = log;
+            engine.expect_own_log(log.as_ref().map(known).unwrap_or_default());
+        }
+        // A batch of the group that was left says nothing of the log in the group that was joined.
+        let log = log.filter(|log| log_then.as_ref() == Some(log))?;
+        let note = (log, size);
+        if self.noted == Some(note) || engine.own_events_missing() > 0 {
+            return None;
+        }
+        self.noted = Some(note);
+        Some(note)
+    }
+}
+
+impl SyncEngine {
+    /// Names this device's log. `None` without a group.
+    #[must_use]
+    pub fn own_log_name(&self) -> Option<OwnLogName> {
         self.group.as_ref().map(|group| (group.id, self.me.short()))
     }
 

@@ -52,6 +52,16 @@ pub(super) enum Need {
     Remove { content: Option<ContentHash> },
 }
 
+/// A queued path that other paths need to stay as it is.
+#[derive(Debug)]
+struct Blocked {
+    /// What stands there.
+    content: ContentHash,
+    queued: Queued,
+    /// What it needed then. If that changes, nothing may stand there any more, or other bytes than it fetched are wanted.
+    need: Option<Need>,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
     Ready,
@@ -97,7 +107,7 @@ pub(super) struct Work {
     /// Paths that lack a content.
     wanted: BTreeMap<ContentHash, BTreeSet<RelPath>>,
     /// Paths that hold a content which others lack, and wait until it is in the temporary directory.
-    blocked: Vec<(ContentHash, Queued)>,
+    blocked: Vec<Blocked>,
     /// Paths that another has to give way to (`waiting`).
     waiting: Vec<Queued>,
     /// Something has changed since those were looked at.
@@ -357,14 +367,33 @@ impl Work {
 
     /// Puts paths back into the queue whose content is safe.
     fn unblock(&mut self) {
-        for (content, queued) in std::mem::take(&mut self.blocked) {
-            let waits = self.stage(&queued.path) == Some(Stage::Queued);
-            if waits && self.must_stay(&content, &queued.path) {
-                self.blocked.push((content, queued));
+        for blocked in std::mem::take(&mut self.blocked) {
+            let Blocked {
+                content,
+                queued,
+                need,
+            } = &blocked;
+            let waits = self.stage(&queued.path) == Some(Stage::Queued) && self.need(&queued.path) == *need;
+            if waits && self.must_stay(content, &queued.path) {
+                self.blocked.push(blocked);
             } else {
-                self.queue.push_back(queued);
+                self.queue.push_back(blocked.queued);
             }
         }
+    }
+
+    /// Has a path wait until the content that stands there is safe elsewhere, or it needs something else.
+    fn block(&mut self, content: ContentHash, queued: Queued) {
+        let need = self.need(&queued.path);
+        self.blocked.push(Blocked {
+            content,
+            queued,
+            need,
+        });
+    }
+
+    fn need(&self, path: &RelPath) -> Option<Need> {
+        self.needs.get(path).map(|state| state.need)
     }
 
     /// Returns a path that is to be removed and holds this content.

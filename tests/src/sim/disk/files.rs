@@ -101,6 +101,12 @@ pub(super) struct Files {
 }
 
 impl Files {
+    /// Returns what lies below a directory outside the folder.
+    pub(super) fn in_own_dir(&self, place: &Place) -> impl Iterator<Item = &Inode> {
+        let branch = self.own.get(place).into_iter().flatten();
+        branch.skip(1).map(|(_, inode)| inode)
+    }
+
     pub(super) fn get(&self, place: &Place) -> Option<&Inode> {
         match place {
             Place::Folder(path) => self.folder.get(path),

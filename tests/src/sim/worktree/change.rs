@@ -166,7 +166,8 @@ impl Worktree<'_> {
             }
             IntentAction::Remove => match now {
                 Some(seen) if as_expected => Step::TakeOut(seen),
-                Some(_) | None => CHANGED,
+                Some(_) => CHANGED,
+                None => end(InstallOutcome::Gone),
             },
             IntentAction::Recorded => CHANGED,
         }
@@ -253,7 +254,7 @@ impl Worktree<'_> {
 
     fn take_out(&mut self, intent: &Intent, seen: &Fingerprint) -> Step {
         let Some(now) = self.disk.lstat(&intent.path) else {
-            return CHANGED;
+            return end(InstallOutcome::Gone);
         };
         if !prints::is_dir(seen) {
             self.disk

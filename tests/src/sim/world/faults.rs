@@ -2,8 +2,10 @@
 
 use p2p_sync_core::fold::PathState;
 use p2p_sync_core::ids::ContentHash;
+use p2p_sync_core::rel_path::RelPath;
 
 use super::{Ambush, AmbushKind, Event, Fault, World};
+use crate::sim::disk::Inode;
 use crate::sim::plan::Happening;
 
 impl World {
@@ -222,12 +224,26 @@ impl World {
         stores.flat_map(|tables| tables.path_states.values())
     }
 
-    /// Says whether some content that is wanted lies nowhere but on this device, or on none at all: then the group would
-    /// wait for it for ever.
+    /// Says whether some content that is wanted stands where it belongs on no other device than this: if its user changed
+    /// it there before the device knows again what it was, or others what happens to hold it, the group would wait for it
+    /// for ever.
     fn is_only_source(&self, device: usize) -> bool {
-        wanted(self.states()).any(|content| {
-            let mut others = self.devices.iter().filter(|other| other.index != device);
-            !others.any(|other| other.disk.keeps(&content))
+        let others = || self.devices.iter().filter(move |other| other.index != device);
+        let is_elsewhere = |path: &RelPath, state: &PathState, content: &ContentHash| {
+            let shown = state.shown.iter().map(|(name, _)| name);
+            let mut names = std::iter::once(path).chain(shown);
+            names.any(|name| {
+                let holds = |inode: &Inode| inode.entry().node.content() == Some(*content);
+                others().any(|other| other.disk.lstat(name).is_some_and(holds))
+            })
+        };
+        let mut tables = self.devices.iter().map(|each| each.store.durable());
+        tables.any(|tables| {
+            let mut states = tables.path_states.iter();
+            states.any(|(path, state)| {
+                let mut contents = wanted(std::iter::once(state));
+                contents.any(|content| !is_elsewhere(path, state, &content))
+            })
         })
     }
 }

@@ -45,8 +45,9 @@ impl World {
             .map(drop)
     }
 
-    /// Says whether each held file stands at its path on another device: if its bytes only happen to be elsewhere, they may
-    /// be gone before they are fetched.
+    /// Says whether each held file stands at its path on another device that knows it: if its bytes only happen to be
+    /// elsewhere, or their device has lost its state and takes what its user does to them for new, they may be gone before
+    /// they are fetched.
     fn others_have_all(&self, device: usize) -> bool {
         let here = &self.devices[device];
         let mut held = here.engine.iter().flat_map(|engine| engine.held_deletions());
@@ -56,7 +57,9 @@ impl World {
             };
             let same = |other: &Device| {
                 let there = other.disk.lstat(path);
+                let known = other.store.durable().installed.get(path);
                 there.is_some_and(|inode| inode.entry().node == row.entry.node)
+                    && known.is_some_and(|known| known.dots == row.dots)
             };
             let mut others = self.devices.iter().filter(|other| other.index != device);
             others.any(same)

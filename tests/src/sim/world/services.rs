@@ -14,6 +14,7 @@ impl World {
     pub(super) fn persist(&mut self, device: usize, batch: Batch) {
         let here = &mut self.devices[device];
         here.last_batch = batch.no;
+        here.issued(batch.no);
         if batch.writes.contains(&Write::Forget) {
             here.guarded.clear();
         }

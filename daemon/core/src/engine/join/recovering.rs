@@ -54,9 +54,10 @@ impl SyncEngine {
         let Some(have) = self.pending.installed(view, path) else {
             return false;
         };
+        // Where nothing was believed to stand when the install began, all that is believed now came later.
+        let Some(before) = before else { return true };
         let as_wanted = |want: Want| want.dots == have.dots && want.copy_of == have.copy_of;
-        !before.is_some_and(|before| is_same(&before, &have.print))
-            && (!put || self.want(path, view).is_some_and(as_wanted))
+        !is_same(&before, &have.print) && (!put || self.want(path, view).is_some_and(as_wanted))
     }
 }
 

@@ -36,13 +36,19 @@ impl SyncEngine {
         let wanted = self.work.stage(&queued.path) == Some(Stage::Queued);
         let want = self.want(&queued.path, view).filter(|_| wanted);
         let have = self.pending.installed(view, &queued.path);
+        let same = matches!((&want, &have), (Some(w), Some(h)) if w.entry.node == h.entry.node);
+        let content = want
+            .as_ref()
+            .filter(|w| !same && w.entry.node.size() > 0)
+            .and_then(Want::content);
+        // A path that has the wrong bytes gets others first: what it waits for may have to wait until those are safe.
         if let Some(want) = &want
+            && (content.is_none() || content == queued.fetched)
             && self.must_wait(&queued, want, have.as_ref(), view)
         {
             self.work.waiting.push(queued);
             return None;
         }
-        let same = matches!((&want, &have), (Some(w), Some(h)) if w.entry.node == h.entry.node);
         let displaced = have.as_ref().filter(|_| wanted && !same);
         let endangered = displaced
             .filter(|have| have.entry.node.size() > 0)
@@ -56,7 +62,7 @@ impl SyncEngine {
             && taker.is_none()
             && self.work.must_stay(&content, &queued.path)
         {
-            self.work.blocked.push((content, queued));
+            self.work.block(content, queued);
             return None;
         }
         let Queued {
@@ -64,10 +70,6 @@ impl SyncEngine {
             fetched,
             move_from,
         } = queued;
-        let content = want
-            .as_ref()
-            .filter(|w| !same && w.entry.node.size() > 0)
-            .and_then(Want::content);
         let source = move_from
             .as_ref()
             .and_then(|from| self.pending.installed(view, from));
@@ -96,6 +98,13 @@ impl SyncEngine {
             }
             return None;
         }
+        if let Some(unused) = move_from
+            .as_ref()
+            .filter(|from| !movable && !self.work.is_busy(from))
+        {
+            self.work.set_stage(unused, Stage::Parked);
+            self.update_need(unused, view);
+        }
         if let Some(taker) = taker
             && let Some(have) = &have
         {
@@ -103,13 +112,6 @@ impl SyncEngine {
                 self.work.unused.insert(content);
             }
             return self.rescue(&path, have, taker, view);
-        }
-        if let Some(unused) = move_from
-            .as_ref()
-            .filter(|from| !movable && !self.work.is_busy(from))
-        {
-            self.work.set_stage(unused, Stage::Parked);
-            self.update_need(unused, view);
         }
         let move_from = move_from.filter(|_| movable);
         let expect = have.as_ref().map(|have| have.print);
@@ -242,7 +244,11 @@ impl SyncEngine {
                 self.installed(&path, want.zip(print), move_from.as_ref(), view);
                 None
             }
-            InstallOutcome::Changed => {
+            InstallOutcome::Gone if want.is_none() && self.stands_at_origin(&path, view) => {
+                self.installed(&path, None, None, view);
+                None
+            }
+            InstallOutcome::Changed | InstallOutcome::Gone => {
                 rescan.insert(path.clone());
                 rescan.extend(move_from.clone());
                 Some(None)
@@ -267,6 +273,17 @@ impl SyncEngine {
                 Some(reason) => self.work.park(&path, reason.clone(), now),
             }
         }
+    }
+
+    /// Says whether the version that a conflict copy shows stands at the path itself as well: a user who removed the copy
+    /// gave up nothing.
+    fn stands_at_origin(&self, path: &RelPath, view: &impl StateView) -> bool {
+        let Some(have) = self.pending.installed(view, path) else {
+            return true;
+        };
+        let origin = have.copy_of.as_ref();
+        let there = origin.and_then(|origin| self.pending.installed(view, origin));
+        there.is_some_and(|there| have.dots.iter().all(|dot| there.dots.contains(dot)))
     }
 
     fn installed(
