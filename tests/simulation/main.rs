@@ -25,6 +25,8 @@ use p2p_sync_tests::sim::trace::Sink;
 
 /// Seeds in each of the tests below; two of them run at a time on two cores, all in about a minute.
 const SEEDS_PER_TEST: u64 = 5_000;
+/// Seeds in which old copies of databases are put back, too.
+const SEEDS_WITH_RESTORES: u64 = 2_000;
 /// Of so many seeds one is run twice.
 const TWICE_EVERY: u64 = 25;
 
@@ -102,17 +104,28 @@ fn seeds_of_the_fourth_quarter_hold_all_invariants() {
     check(3);
 }
 
+#[test]
+fn seeds_with_restored_databases_hold_all_invariants() {
+    let draw = Draw { restores: true };
+    (0..SEEDS_WITH_RESTORES).for_each(|seed| check_drawn(&draw, seed));
+}
+
 fn check(quarter: u64) {
     let seeds = quarter * SEEDS_PER_TEST..(quarter + 1) * SEEDS_PER_TEST;
     seeds.for_each(check_seed);
 }
 
 fn check_seed(seed: u64) {
+    check_drawn(&Draw::default(), seed);
+}
+
+fn check_drawn(draw: &Draw, seed: u64) {
     let twice = seed.is_multiple_of(TWICE_EVERY);
     let sink = if twice { Sink::Hash } else { Sink::Drop };
-    let hash = || invariants::run(Draw::default().plan(seed), sink).map(|world| world.trace().hash());
+    let hash = || invariants::run(draw.plan(seed), sink).map(|world| world.trace().hash());
     let first = hash().unwrap_or_else(|reason| {
-        panic!("seed {seed}: {reason}\nmake it smaller with: simulate --shrink {seed}");
+        let restores = if draw.restores { " --restores" } else { "" };
+        panic!("seed {seed}: {reason}\nmake it smaller with: simulate{restores} --shrink {seed}");
     });
     if twice {
         assert_eq!(hash(), Ok(first), "seed {seed} runs another way the second time");

@@ -19,6 +19,7 @@ fn what_an_install_took_away_before_a_crash_is_not_taken_for_deleted_by_its_user
         path: path.clone(),
         before: Some(desk.seats[0].store.durable().installed[&path].print),
         now: None,
+        moved_from: None,
     };
     desk.restart_after(0, vec![taken]);
     desk.connect(0, 1);
@@ -51,6 +52,7 @@ fn what_an_install_put_down_before_a_crash_is_not_taken_for_its_users_edit_thoug
         path: dir.clone(),
         before: Some(before),
         now: Some((made.entry, made.print)),
+        moved_from: None,
     };
     desk.seats[0].floor.set(&dir, Some(&Node::Dir));
     desk.seats[0].next_dirs = vec![(dir.clone(), 4)];
@@ -86,6 +88,7 @@ fn what_a_user_made_after_a_removal_that_recovery_finds_again_and_deleted_stays_
         path: path.clone(),
         before: Some(before),
         now: None,
+        moved_from: None,
     };
     desk.restart_after(0, vec![found_again]);
     desk.connect(0, 1);
@@ -105,6 +108,7 @@ fn what_stands_where_a_copy_was_put_before_a_crash_and_is_none_any_more_is_left_
         path: path.clone(),
         before: None,
         now: Some((put.entry, put.print)),
+        moved_from: None,
     };
     let edited = Some(File { ino: 2, content: 2 });
     desk.seats[0].next_scan = vec![(path.clone(), edited)];
@@ -136,6 +140,7 @@ fn what_one_install_put_down_and_the_next_moved_away_before_a_crash_is_not_taken
         path: path.clone(),
         before,
         now,
+        moved_from: None,
     });
     desk.seats[0].next_scan = vec![(path.clone(), None)];
     let events = desk.seats[0].engine.own_seq();

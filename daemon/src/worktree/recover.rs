@@ -131,6 +131,7 @@ impl Worktree {
                     path: from.clone(),
                     before: Some(*print),
                     now: None,
+                    moved_from: None,
                 });
             }
             let now = intent.new.clone().zip(*print);
@@ -138,6 +139,7 @@ impl Worktree {
                 path: intent.path.clone(),
                 before: intent.expect,
                 now,
+                moved_from: intent.from.as_ref().map(|(from, _)| from.clone()),
             });
         }
         if !effect.stuck {

@@ -18,9 +18,10 @@ pub(super) fn check(world: &World) -> Result<(), String> {
         .filter(|(_, state)| state.is_live())
         .map(|(path, _)| path)
         .collect();
-    let mut taken: BTreeSet<&RelPath> = live.clone();
+    let mut taken: BTreeSet<RelPath> = live.iter().flat_map(|path| path.ancestors()).collect();
+    taken.extend(live.iter().map(|path| (*path).clone()));
     for name in first.values() {
-        if !taken.insert(name) {
+        if !taken.insert(name.clone()) {
             return Err(format!("{name} is the name of two things"));
         }
     }

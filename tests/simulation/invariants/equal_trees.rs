@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use p2p_sync_core::ids::ContentHash;
 use p2p_sync_core::rel_path::RelPath;
 use p2p_sync_tests::sim::actions::is_copy;
 use p2p_sync_tests::sim::device::Device;
@@ -16,6 +17,9 @@ pub(super) fn check(world: &World) -> Result<(), String> {
     for device in &world.devices {
         let tree = visible(device);
         for (path, standing) in &wanted {
+            if content_of(standing).is_some_and(|content| world.is_out_of_reach(&content)) {
+                continue;
+            }
             let inode = tree.get(path).copied();
             if !inode.is_some_and(|inode| is_as(inode, standing)) {
                 let entry = inode.map(Inode::entry);
@@ -43,6 +47,13 @@ fn visible(device: &Device) -> BTreeMap<&RelPath, &Inode> {
     let all = device.disk.tree().iter();
     all.filter(|(path, inode)| !path.is_own() || (is_copy(path) && inode.kind != Kind::Dir))
         .collect()
+}
+
+fn content_of(standing: &Standing) -> Option<ContentHash> {
+    match standing {
+        Standing::AnyDir => None,
+        Standing::Entry(node, _) => node.content(),
+    }
 }
 
 fn is_as(inode: &Inode, standing: &Standing) -> bool {

@@ -221,6 +221,13 @@ impl Happening {
 }
 
 impl Plan {
+    /// Says whether an old copy of a database is put back in it.
+    #[must_use]
+    pub fn restores(&self) -> bool {
+        let mut all = self.happenings.iter();
+        all.any(|happening| matches!(happening, Happening::Restore { .. }))
+    }
+
     /// Returns a plan in which nothing happens but that `count` devices pair, and nothing goes wrong.
     #[must_use]
     pub fn quiet(count: u64) -> Self {

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use p2p_sync_core::engine::{Command, CommandId, FetchJob, FoundBy, Input, Output, RequestId};
-use p2p_sync_core::ids::DeviceId;
+use p2p_sync_core::ids::{ContentHash, DeviceId};
 use p2p_sync_core::rel_path::RelPath;
 
 use super::actions::{Action, Hand, Users};
@@ -134,6 +134,8 @@ pub struct World {
     pub stranger: StrangerSaw,
     /// When something was last changed, sent or installed, milliseconds.
     pub last_activity_ms: u64,
+    /// An old copy of some device's state is put back.
+    pub forgets: bool,
     rng: Rng,
     trace: Trace,
     time_ms: u64,
@@ -188,6 +190,7 @@ impl World {
             tickets: BTreeMap::new(),
             invite_asked: BTreeMap::new(),
             healed: false,
+            forgets: plan.restores(),
             observers,
             plan,
             rng,
@@ -292,6 +295,15 @@ impl World {
         self.healed
             && self.time_ms > self.last_activity_ms + REST_MS
             && self.time_ms > self.plan.span_ms + REST_MS
+    }
+
+    /// Says whether a content that a device may still want is on no disk, since users gave it up. A device whose state is an
+    /// old copy cannot know what its user deleted meanwhile, says that nobody has those bytes, and goes on asking.
+    #[must_use]
+    pub fn is_out_of_reach(&self, content: &ContentHash) -> bool {
+        self.forgets
+            && self.users.given_up.contains(content)
+            && !self.devices.iter().any(|device| device.disk.keeps(content))
     }
 
     /// Says who is still busy, and with what.

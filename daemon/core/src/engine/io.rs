@@ -128,6 +128,8 @@ pub struct RecoveredInstall {
     pub before: Option<Fingerprint>,
     /// What stands there now, with its print; `None`: it was removed.
     pub now: Option<(Entry, Fingerprint)>,
+    /// Where it was moved from.
+    pub moved_from: Option<RelPath>,
 }
 
 /// A request got no answer.

@@ -149,7 +149,9 @@ impl SyncEngine {
             self.recover_install(install, view);
         }
         self.enter_group();
-        if self.joining.must_compare && !self.joining.compare_now {
+        // Of an old copy even the own admission may be lost: what is found before it is back could not be published.
+        let is_member = self.group.as_ref().is_some_and(|group| group.is_member(&self.me));
+        if self.joining.must_compare && !(self.joining.compare_now && is_member) {
             self.phase = Phase::CatchingUp;
         } else {
             self.recover_needs(view);

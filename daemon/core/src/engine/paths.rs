@@ -184,13 +184,14 @@ impl SyncEngine {
     }
 
     /// Adds the directories above `path` up to and including the first that a version puts there: only they can become
-    /// implied, or cease to be.
+    /// implied, or cease to be. A copy that would have the name of one gets another.
     fn add_ancestors(&self, path: &RelPath, refresh: &mut BTreeSet<RelPath>, view: &impl StateView) {
         for dir in path.ancestors() {
             let live = self
                 .pending
                 .path_state(view, &dir)
                 .is_some_and(|state| state.is_live());
+            refresh.extend(self.pending.copy_origin(view, &dir));
             refresh.insert(dir);
             if live {
                 break;
@@ -230,20 +231,15 @@ impl SyncEngine {
     }
 
     fn name_copy(&self, path: &RelPath, dot: Dot, event: &str, view: &impl StateView) -> RelPath {
-        let plain = names::copy_name(path, dot, None);
-        let real = self
-            .pending
-            .path_state(view, &plain)
-            .is_some_and(|state| state.is_live());
+        let [plain, longer] = names::copy_names(path, dot, event);
+        let live = |state: PathState| state.is_live();
+        let real = self.pending.path_state(view, &plain).is_some_and(live)
+            || self.pending.has_live_below(view, &plain);
         let other = self
             .pending
             .copy_origin(view, &plain)
             .is_some_and(|origin| origin != *path);
-        if real || other {
-            names::copy_name(path, dot, Some(&event[..6]))
-        } else {
-            plain
-        }
+        if real || other { longer } else { plain }
     }
 
     fn rename_copies(

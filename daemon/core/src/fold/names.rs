@@ -73,6 +73,14 @@ pub fn copy_name(path: &RelPath, dot: Dot, suffix: Option<&str>) -> RelPath {
     named
 }
 
+/// Returns the names that the conflict copy of `path` for version `dot` may have, `event` being the id of the version's
+/// event in hexadecimal digits: the plain one, and the one that it has if that is taken.
+#[must_use]
+pub fn copy_names(path: &RelPath, dot: Dot, event: &str) -> [RelPath; 2] {
+    let suffix = event.get(..6).unwrap_or(event);
+    [None, Some(suffix)].map(|suffix| copy_name(path, dot, suffix))
+}
+
 /// Splits at the last dot that is not the first byte.
 fn split_extension(name: &[u8]) -> (&[u8], &[u8]) {
     match name.iter().rposition(|b| *b == b'.') {

@@ -97,12 +97,14 @@ impl Worktree<'_> {
                     path: from.clone(),
                     before: Some(*print),
                     now: None,
+                    moved_from: None,
                 });
             }
             recovery.installs.push(RecoveredInstall {
                 path: case.intent.path.clone(),
                 before: case.intent.expect,
                 now: case.intent.new.clone().zip(print),
+                moved_from: case.intent.from.as_ref().map(|(from, _)| from.clone()),
             });
         }
         paths

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use p2p_sync_core::engine::{Command, CommandId, FoundBy, Input, Output, Request, Response};
+use p2p_sync_core::engine::{Command, CommandId, FetchJob, FoundBy, Input, Output, Request, Response};
 use p2p_sync_core::ignore::IgnoreRules;
 
 use super::{Event, Moment, OUTPUTS_MAX, Work, World};
@@ -92,7 +92,9 @@ impl World {
     }
 
     fn perform(&mut self, device: usize, output: Output) -> Result<(), String> {
-        if is_activity(&output) {
+        let in_vain = |jobs: &[FetchJob]| jobs.iter().all(|job| self.is_out_of_reach(&job.content));
+        let waits = matches!(&output, Output::Fetch(jobs) if in_vain(jobs));
+        if is_activity(&output) && !waits {
             self.last_activity_ms = self.time_ms;
         }
         match output {

@@ -2,8 +2,11 @@
 
 use super::super::paths::Want;
 use super::super::{RecoveredInstall, StateView, SyncEngine};
+use crate::fold::Version;
+use crate::fold::names::copy_names;
+use crate::ids::Dot;
 use crate::rel_path::RelPath;
-use crate::tree::{Fingerprint, Installed};
+use crate::tree::{Fingerprint, Installed, Node};
 
 impl SyncEngine {
     /// Records an install that was found done, unless the store knows more.
@@ -12,6 +15,7 @@ impl SyncEngine {
             path,
             before,
             now: there,
+            moved_from,
         } = install;
         if self.is_newer_than_recovery(&path, before, there.is_some(), view) {
             return;
@@ -22,7 +26,7 @@ impl SyncEngine {
                 .filter(|want| want.entry.node == entry.node);
             let (dots, copy_of) = match want {
                 Some(want) => (want.dots, want.copy_of),
-                None => (self.pending.versions_with(view, &path, &entry.node), None),
+                None => self.what_stands(&path, &entry.node, moved_from.as_ref(), view),
             };
             Installed {
                 entry,
@@ -38,6 +42,35 @@ impl SyncEngine {
         }
         self.record_installed(&path, installed, view);
         self.update_need(&path, view);
+    }
+
+    /// Returns what an entry is that was put down and is not wanted there any more: versions of the path itself, or of
+    /// another, if it was moved from there to be a conflict copy. Its user may edit it before it is moved back, and gives
+    /// that version up then, as he does with any copy.
+    fn what_stands(
+        &self,
+        path: &RelPath,
+        node: &Node,
+        moved_from: Option<&RelPath>,
+        view: &impl StateView,
+    ) -> (Vec<Dot>, Option<RelPath>) {
+        let own = self.pending.versions_with(view, path, node);
+        let origin = moved_from.filter(|_| own.is_empty());
+        let state = origin.and_then(|origin| self.pending.path_state(view, origin));
+        let (Some(origin), Some(state)) = (origin, state) else {
+            return (own, None);
+        };
+        let dots = state.heads_with(Some(node));
+        let shown = |head: &Version| copy_names(origin, head.dot, &head.event.to_hex()).contains(path);
+        if state
+            .heads
+            .iter()
+            .any(|head| dots.contains(&head.dot) && shown(head))
+        {
+            (dots, Some(origin.clone()))
+        } else {
+            (own, None)
+        }
     }
 
     /// Says whether the store knows more than the install that recovery found at a path: something else is believed to
