@@ -534,9 +534,14 @@ impl SyncEngine {
     ) -> Option<RelPath> {
         let have = have.filter(|have| have.copy_of.is_some())?;
         let origin = have.copy_of.clone()?;
-        // What stands at the path itself, a copy that was moved there for one, is kept.
-        let own = self.pending.installed(view, &origin);
-        let kept = own.map(|own| own.dots).unwrap_or_default();
+        // A copy that was moved to the path itself, and is wanted there, is kept.
+        let own = self
+            .pending
+            .installed(view, &origin)
+            .map(|own| own.dots)
+            .unwrap_or_default();
+        let mut kept = self.want(&origin, view).map(|want| want.dots).unwrap_or_default();
+        kept.retain(|dot| own.contains(dot));
         self.give_up(&origin, have, &kept, draft, view);
         Some(origin)
     }

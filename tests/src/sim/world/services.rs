@@ -156,13 +156,16 @@ impl World {
         offers.next()
     }
 
-    /// Tells the local network; each device hears it in its own time.
+    /// Tells the local network; each device hears it in its own time, and whoever is new hears of the others.
     pub(super) fn announce(&mut self, device: usize, group: Option<GroupId>) {
         self.devices[device].announced = Some(group);
         for other in 0..self.devices.len() {
             if other != device {
                 let delay = self.links.dice(device, other).between(1, 2_000);
                 self.later(other, delay, Work::LanPeer(device));
+                if group.is_none() && self.devices[other].announced.is_some() {
+                    self.later(device, delay, Work::LanPeer(other));
+                }
             }
         }
     }

@@ -154,7 +154,7 @@ impl SyncEngine {
             return self.guarded_deletion(path, change, found_by);
         };
         self.local.guard.release(path);
-        self.note_arrival(path, after, view);
+        self.note_arrival(path, after, change.seen_at, view);
         let guard = &mut self.local.guard;
         if !after.entry.node.is_dir() && guard.covers_below(path) {
             guard.in_place.insert(path.clone(), change);
@@ -187,10 +187,19 @@ impl SyncEngine {
         None
     }
 
-    /// Remembers an entry that may have been renamed from somewhere.
-    fn note_arrival(&mut self, path: &RelPath, after: &Observed, view: &impl StateView) {
+    /// Remembers an entry that may have been renamed from somewhere; what an install is putting down was not.
+    fn note_arrival(
+        &mut self,
+        path: &RelPath,
+        after: &Observed,
+        seen_at: Option<BootInstant>,
+        view: &impl StateView,
+    ) {
         let guard = &self.local.guard;
         if guard.before.is_none() || guard.arrived.len() >= MAX_ARRIVED {
+            return;
+        }
+        if self.work.is_busy(path) || seen_at.is_some_and(|at| self.work.is_outdated(path, at)) {
             return;
         }
         let known = self.pending.installed(view, path);
