@@ -398,7 +398,11 @@ impl Worktree {
         jobs.iter().for_each(|job| self.at(Step::Staged, &job.path));
         let intents: Vec<_> = staged.iter().flatten().cloned().collect();
         if let Err(error) = self.journal.begin_installs(&intents) {
-            intents.iter().for_each(|intent| self.unstage(intent));
+            // What a failed fsync leaves may be read at the next start, and an open intent whose slot is gone means that it
+            // was put in place: what its user never saw would pass for deleted by him. Recovery drops such slots.
+            if !self.journal_failed() {
+                intents.iter().for_each(|intent| self.unstage(intent));
+            }
             let failed = InstallOutcome::Failed(crate::error_chain(&error));
             staged
                 .iter_mut()

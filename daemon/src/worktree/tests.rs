@@ -1022,6 +1022,22 @@ fn crash(rig: &mut Rig, jobs: &[InstallJob], at: Step) -> Recovery {
     rig.wt().recover().unwrap()
 }
 
+#[test]
+fn an_install_that_the_journal_could_not_note_is_not_taken_for_done_and_deleted_since() {
+    let mut rig = Rig::new();
+    rig.wt().journal.fail_next("sync", rustix::io::Errno::IO);
+    let outcome = rig.wt().install(&[rig.put_bytes("f", "new")]).results[0]
+        .outcome
+        .clone();
+    assert!(matches!(outcome, InstallOutcome::Failed(_)), "{outcome:?}");
+    rig.start();
+    let recovery = rig.wt().recover().unwrap();
+    // The intent could be read all the same, so it was done now.
+    assert_eq!(recovery.installs.len(), 1);
+    assert_eq!(rig.read("f"), "new");
+    settle(&mut rig, recovery);
+}
+
 fn quiet_panics() {
     std::panic::set_hook(Box::new(|info| {
         if !info.to_string().contains("killed") {
