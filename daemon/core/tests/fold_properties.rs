@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use p2p_sync_core::fold::names::{copy_name, resolve};
+use p2p_sync_core::fold::names::{copy_names, resolve};
 use p2p_sync_core::fold::set::{Outcome, fold_set};
 use p2p_sync_core::fold::{PathState, Version, WriteOrder};
 use p2p_sync_core::ids::{ContentHash, Dot, EventId, ShortId};
@@ -64,21 +64,17 @@ fn names_of_copies_are_injective() {
         let path = parse(["a.txt", "Makefile", ".profile", "d/.git/HEAD"][rng.below(4)]);
         let below = rng.chance(20);
         let resolution = resolve(&world.replicas[0].state, below);
-        // A user's own file may have the name of a copy.
+        // A user's own files may have the names of a copy, but for the longest.
         let mut taken: BTreeSet<RelPath> = BTreeSet::from([path.clone()]);
         if let Some(version) = resolution.copies.first()
             && rng.chance(50)
         {
-            taken.insert(copy_name(&path, version.dot, None));
+            let names = copy_names(&path, version.dot, &version.event.to_hex());
+            taken.extend(names.into_iter().take(1 + rng.below(2)));
         }
         for copy in resolution.copies {
-            let plain = copy_name(&path, copy.dot, None);
-            let suffix = &copy.event.to_hex()[..6];
-            let name = if taken.contains(&plain) {
-                copy_name(&path, copy.dot, Some(suffix))
-            } else {
-                plain
-            };
+            let names = copy_names(&path, copy.dot, &copy.event.to_hex());
+            let name = names.into_iter().find(|name| !taken.contains(name)).unwrap();
             assert!(taken.insert(name.clone()), "seed {seed}: {name} twice");
             assert!(name.file_name().len() <= RelPath::MAX_COMPONENT);
         }

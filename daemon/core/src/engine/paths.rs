@@ -230,16 +230,17 @@ impl SyncEngine {
         !dir && self.pending.has_live_below(view, path)
     }
 
+    /// Returns the first name of a copy that is no path of its own, nor another's copy.
     fn name_copy(&self, path: &RelPath, dot: Dot, event: &str, view: &impl StateView) -> RelPath {
-        let [plain, longer] = names::copy_names(path, dot, event);
-        let live = |state: PathState| state.is_live();
-        let real = self.pending.path_state(view, &plain).is_some_and(live)
-            || self.pending.has_live_below(view, &plain);
-        let other = self
-            .pending
-            .copy_origin(view, &plain)
-            .is_some_and(|origin| origin != *path);
-        if real || other { longer } else { plain }
+        let is_live = |state: PathState| state.is_live();
+        let is_free = |name: &RelPath| {
+            let real = self.pending.path_state(view, name).is_some_and(is_live)
+                || self.pending.has_live_below(view, name);
+            let origin = self.pending.copy_origin(view, name);
+            !real && origin.is_none_or(|origin| origin == *path)
+        };
+        let [plain, short, long] = names::copy_names(path, dot, event);
+        [plain, short].into_iter().find(is_free).unwrap_or(long)
     }
 
     fn rename_copies(
@@ -250,15 +251,15 @@ impl SyncEngine {
         affected: &mut BTreeSet<RelPath>,
     ) {
         for (name, dot) in old.iter().filter(|copy| !new.contains(copy)) {
-            self.pending.set_copy_name(name, None);
-            self.pending
-                .set_copy_name(&names::copy_name(path, *dot, None), None);
+            for name in names::names_up_to(path, *dot, name) {
+                self.pending.set_copy_name(&name, None);
+            }
             affected.insert(name.clone());
         }
         for (name, dot) in new {
-            self.pending.set_copy_name(name, Some(path.clone()));
-            self.pending
-                .set_copy_name(&names::copy_name(path, *dot, None), Some(path.clone()));
+            for name in names::names_up_to(path, *dot, name) {
+                self.pending.set_copy_name(&name, Some(path.clone()));
+            }
             affected.insert(name.clone());
             if !old.iter().any(|(known, _)| known == name) {
                 self.notify(Notification::ConflictCopy {

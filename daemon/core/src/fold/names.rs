@@ -6,6 +6,8 @@ use crate::rel_path::{OWN_DIR, RelPath};
 
 /// Bytes an extension may have to stay at the end of a copy's name; longer ones belong to the stem.
 const MAX_EXTENSION: usize = 32;
+/// Digits of an event's id in the name of a copy whose plain name is taken.
+const SHORT_SUFFIX: usize = 6;
 
 /// What stands at a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,19 +52,13 @@ pub fn resolve(state: &PathState, below: bool) -> Resolution<'_> {
     Resolution { here, copies }
 }
 
-/// Returns the name of the conflict copy of `path` for version `dot`; with `suffix` (6 hexadecimal digits of the event's
-/// id) when the plain one is taken.
+/// Returns the name of the conflict copy of `path` for version `dot`; with `suffix` (hexadecimal digits of the event's id)
+/// when the plain one is taken.
 ///
 /// Copies of paths with a `.git` component lie in the daemon's own directory, where git takes none for a branch.
-#[must_use]
-pub fn copy_name(path: &RelPath, dot: Dot, suffix: Option<&str>) -> RelPath {
+fn copy_name(path: &RelPath, dot: Dot, suffix: Option<&str>) -> RelPath {
     let (stem, extension) = split_extension(path.file_name());
-    let mut mark = format!(" (conflict {}-{}", dot.device.label(), dot.seq);
-    if let Some(suffix) = suffix {
-        mark.push('-');
-        mark.push_str(suffix);
-    }
-    mark.push(')');
+    let mark = mark(dot, suffix);
     let room = RelPath::MAX_COMPONENT - mark.len() - extension.len();
     let name = [cut(stem, room), mark.as_bytes(), extension].concat();
     let named = path.with_file_name(&name).unwrap_or_else(|_| path.clone());
@@ -73,12 +69,42 @@ pub fn copy_name(path: &RelPath, dot: Dot, suffix: Option<&str>) -> RelPath {
     named
 }
 
-/// Returns the names that the conflict copy of `path` for version `dot` may have, `event` being the id of the version's
-/// event in hexadecimal digits: the plain one, and the one that it has if that is taken.
+/// Returns the names that the conflict copy of `path` for version `dot` may have, the best first: it has the first that is
+/// free. `event` is the id of the version's event in hexadecimal digits; a user may have made a file of the copy's two
+/// shorter names, by editing it, but not of the longest.
 #[must_use]
-pub fn copy_names(path: &RelPath, dot: Dot, event: &str) -> [RelPath; 2] {
-    let suffix = event.get(..6).unwrap_or(event);
-    [None, Some(suffix)].map(|suffix| copy_name(path, dot, suffix))
+pub fn copy_names(path: &RelPath, dot: Dot, event: &str) -> [RelPath; 3] {
+    let short = event.get(..SHORT_SUFFIX).unwrap_or(event);
+    [None, Some(short), Some(event)].map(|suffix| copy_name(path, dot, suffix))
+}
+
+/// Returns a copy's name and those that would have been better: whoever takes or leaves one of these names may change that
+/// of the copy.
+#[must_use]
+pub fn names_up_to(path: &RelPath, dot: Dot, name: &RelPath) -> Vec<RelPath> {
+    let mut names = vec![name.clone()];
+    if let Some(suffix) = suffix_of(dot, name) {
+        names.push(copy_name(path, dot, None));
+        if let Some(short) = suffix.get(..SHORT_SUFFIX).filter(|short| *short != suffix) {
+            names.push(copy_name(path, dot, Some(short)));
+        }
+    }
+    names
+}
+
+/// Returns what a copy's name has after the version.
+fn suffix_of(dot: Dot, name: &RelPath) -> Option<&str> {
+    let name = name.file_name();
+    let mark = mark(dot, Some(""));
+    let mark = mark.trim_end_matches(')').as_bytes();
+    let at = name.windows(mark.len()).rposition(|part| part == mark)?;
+    let suffix = name[at + mark.len()..].split(|byte| *byte == b')').next()?;
+    std::str::from_utf8(suffix).ok()
+}
+
+fn mark(dot: Dot, suffix: Option<&str>) -> String {
+    let (dash, suffix) = suffix.map_or(("", ""), |suffix| ("-", suffix));
+    format!(" (conflict {}-{}{dash}{suffix})", dot.device.label(), dot.seq)
 }
 
 /// Splits at the last dot that is not the first byte.
@@ -131,8 +157,15 @@ mod tests {
         for (from, to) in cases {
             assert_eq!(copy_name(&path(from), DOT, None), path(to));
         }
-        let taken = copy_name(&path("a.txt"), DOT, Some("0123ef"));
-        assert_eq!(taken, path("a (conflict abababab-12-0123ef).txt"));
+        let event = "0123ef".repeat(10) + "0123";
+        let names = copy_names(&path("a.txt"), DOT, &event);
+        assert_eq!(names[1], path("a (conflict abababab-12-0123ef).txt"));
+        assert!(names[2].to_string().ends_with("0123ef0123).txt"), "{}", names[2]);
+        for (at, name) in names.iter().enumerate() {
+            let mut up_to = names_up_to(&path("a.txt"), DOT, name);
+            up_to.sort_by_key(|name| name.as_bytes().len());
+            assert_eq!(up_to, names[..=at]);
+        }
     }
 
     #[test]

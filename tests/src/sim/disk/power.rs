@@ -93,7 +93,7 @@ impl Cache {
         let open = self.pending.len() - self.committed;
         let kept = self.committed + rng.index(open + 1);
         let mut loss = Loss::default();
-        let mut written = BTreeSet::new();
+        let (mut written, mut torn) = (BTreeSet::new(), BTreeSet::new());
         let all: Vec<Pending> = self.pending.drain(..).collect();
         self.committed = 0;
         let fates = fates(&all[..kept], rng);
@@ -114,6 +114,9 @@ impl Cache {
                 }
                 Some((Fate::Torn(part), len)) => {
                     loss.of_users |= pending.by_user;
+                    // What is left of the file passes for its user's edit of what is lost.
+                    let content = pending.op.content_of().filter(|_| pending.by_user);
+                    torn.extend(content.map(|(_, bytes)| ContentHash::of(bytes)));
                     let part = len as u64 * part / 100;
                     pending.op.tear(usize::try_from(part).unwrap_or(0));
                 }
@@ -125,7 +128,8 @@ impl Cache {
             let mut inodes = self.durable.folder.values();
             inodes.any(|inode| inode.entry().node.content() == Some(*content))
         };
-        loss.contents = written.into_iter().filter(|content| !is_there(content)).collect();
+        let lost = written.into_iter().filter(|content| !is_there(content));
+        loss.contents = lost.chain(torn).collect();
         (self.durable.clone(), loss)
     }
 }
