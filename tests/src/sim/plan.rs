@@ -228,6 +228,13 @@ impl Plan {
         all.any(|happening| matches!(happening, Happening::Restore { .. }))
     }
 
+    /// Says whether a device loses its state in it.
+    #[must_use]
+    pub fn loses(&self) -> bool {
+        let mut all = self.happenings.iter();
+        all.any(|happening| matches!(happening, Happening::Lose { .. }))
+    }
+
     /// Returns a plan in which nothing happens but that `count` devices pair, and nothing goes wrong.
     #[must_use]
     pub fn quiet(count: u64) -> Self {

@@ -135,7 +135,9 @@ pub struct World {
     /// When something was last changed, sent or installed, milliseconds.
     pub last_activity_ms: u64,
     /// An old copy of some device's state is put back.
-    pub forgets: bool,
+    pub restores: bool,
+    /// Some device's state is lost, or an old copy of it put back.
+    forgets: bool,
     rng: Rng,
     trace: Trace,
     time_ms: u64,
@@ -190,7 +192,8 @@ impl World {
             tickets: BTreeMap::new(),
             invite_asked: BTreeMap::new(),
             healed: false,
-            forgets: plan.restores(),
+            restores: plan.restores(),
+            forgets: plan.restores() || plan.loses(),
             observers,
             plan,
             rng,
@@ -298,7 +301,8 @@ impl World {
     }
 
     /// Says whether a content that a device may still want is on no disk, since users gave it up. A device whose state is an
-    /// old copy cannot know what its user deleted meanwhile, says that nobody has those bytes, and goes on asking.
+    /// old copy, or lost, cannot know what its user deleted or replaced meanwhile; the group says that nobody has those
+    /// bytes, and goes on asking.
     #[must_use]
     pub fn is_out_of_reach(&self, content: &ContentHash) -> bool {
         self.forgets
