@@ -19,8 +19,9 @@ pub(super) fn check(world: &World) -> Result<(), String> {
         };
         if !world.devices.iter().any(in_folder) {
             let aside = world.devices.iter().any(|device| device.disk.put_aside(content));
-            let may_be_aside =
-                world.restores || world.users.unsynced.contains(content) || world.users.crossed(content);
+            let may_be_aside = world.plan.restores()
+                || world.users.unsynced.contains(content)
+                || world.users.crossed(content);
             if aside && may_be_aside {
                 continue;
             }

@@ -134,10 +134,6 @@ pub struct World {
     pub stranger: StrangerSaw,
     /// When something was last changed, sent or installed, milliseconds.
     pub last_activity_ms: u64,
-    /// An old copy of some device's state is put back.
-    pub restores: bool,
-    /// Some device's state is lost, or an old copy of it put back.
-    forgets: bool,
     rng: Rng,
     trace: Trace,
     time_ms: u64,
@@ -192,8 +188,6 @@ impl World {
             tickets: BTreeMap::new(),
             invite_asked: BTreeMap::new(),
             healed: false,
-            restores: plan.restores(),
-            forgets: plan.restores() || plan.loses(),
             observers,
             plan,
             rng,
@@ -305,7 +299,7 @@ impl World {
     /// bytes, and goes on asking.
     #[must_use]
     pub fn is_out_of_reach(&self, content: &ContentHash) -> bool {
-        self.forgets
+        (self.plan.restores() || self.plan.loses())
             && self.users.given_up.contains(content)
             && !self.devices.iter().any(|device| device.disk.keeps(content))
     }

@@ -191,11 +191,11 @@ impl SyncEngine {
                 .pending
                 .path_state(view, &dir)
                 .is_some_and(|state| state.is_live());
-            refresh.extend(self.pending.copy_origin(view, &dir));
-            refresh.insert(dir);
+            refresh.insert(dir.clone());
             if live {
                 break;
             }
+            refresh.extend(self.pending.copy_origin(view, &dir));
         }
     }
 
