@@ -8,6 +8,6 @@ pub use event::{
     Body, BodyError, EventError, EventKind, FORMAT_VERSION, Header, MAX_BODY, MAX_HEADER, MAX_ITEMS, Seen,
     SignedEvent, VerifiedEvent,
 };
-pub use item::{Genesis, Grant, GrantVia, Invite, Item, Put, PutFlags};
+pub use item::{Genesis, Grant, GrantVia, Invite, Item, Keep, LogHead, Pin, Put, PutFlags, Revoke};
 pub(crate) use item::{MAX_DOTS, MAX_NAME};
 pub use log::{LogError, LogState};

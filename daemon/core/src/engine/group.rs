@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::access::Role;
+use crate::access::{Role, Scopes};
 use crate::encoding::{self, Decoder, ShapeError, array_len, array_of, bytes_of, infallible, optional};
 use crate::ids::{DeviceId, Dot, GroupId, ShortId};
 use crate::ledger::{EventKind, Grant, GrantVia, Invite, Item, LogState, VerifiedEvent};
@@ -253,6 +253,7 @@ impl Group {
                 role,
                 expires_ms,
                 max_uses,
+                scopes: Scopes::whole(),
             };
             group.invites.insert(key, LiveInvite { dot, invite });
         }

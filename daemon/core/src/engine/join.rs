@@ -22,7 +22,7 @@ use super::{
     Command, CommandError, CommandId, Notification, Output, OwnLogSize, PAUSED, Phase, RecoveredInstall,
     Redeem, RefuseReason, Reply, Request, RequestFailed, Response, StateView, SyncEngine, member_set,
 };
-use crate::access::Role;
+use crate::access::{GrantFlags, Role, Scopes};
 use crate::ids::{DeviceId, GroupId};
 use crate::ledger::{
     EventKind, Genesis, Grant, GrantVia, Invite, Item, LogState, SignedEvent, VerifiedEvent,
@@ -191,6 +191,8 @@ impl SyncEngine {
                 role: Role::Owner,
                 name: self.name.clone(),
                 via: GrantVia::Author,
+                scopes: Scopes::whole(),
+                flags: GrantFlags::default(),
             }),
         ];
         self.joining.lan_found_at = None;
@@ -305,6 +307,7 @@ impl SyncEngine {
             role,
             expires_ms,
             max_uses,
+            scopes: Scopes::whole(),
         };
         self.publish(EventKind::Admin, vec![Item::Invite(invite)], now, view);
         Ok(Reply::Invited { group, secret })

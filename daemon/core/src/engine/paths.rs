@@ -80,7 +80,7 @@ impl SyncEngine {
             Item::Put(put) => (&put.path, &put.base),
             Item::Del { path, base, .. } => (path, base),
             Item::Discard { path, drop } => (path, drop),
-            Item::Genesis(_) | Item::Grant(_) | Item::Invite(_) | Item::Unknown { .. } => return false,
+            _ => return false,
         };
         let Some(base) = self.named_versions(event, path, named, view) else {
             return false;

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{MAX_NONCES, MAX_PRESENTED};
-use crate::access::Role;
+use crate::access::{GrantFlags, Role, Scopes};
 use crate::engine::group::{Group, grant_message, nonce_message};
 use crate::engine::sync::Asked;
 use crate::engine::{
@@ -126,6 +126,8 @@ impl SyncEngine {
                 role,
                 name,
                 via,
+                scopes: Scopes::whole(),
+                flags: GrantFlags::default(),
             });
             self.publish(EventKind::Admin, vec![grant], now, view);
         }
