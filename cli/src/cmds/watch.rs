@@ -80,6 +80,9 @@ enum ChangeJson {
         device: DeviceJson,
         role: Option<&'static str>,
     },
+    MemberRemoved {
+        device: DeviceJson,
+    },
     PeerConnected {
         device: DeviceJson,
     },
@@ -130,6 +133,9 @@ fn json(message: &v1::WatchResponse, change: Change) -> Line {
         },
         Change::MemberAdded(c) => ChangeJson::MemberAdded {
             role: role(c.role()),
+            device: device(c.device),
+        },
+        Change::MemberRemoved(c) => ChangeJson::MemberRemoved {
             device: device(c.device),
         },
         Change::PeerConnected(c) => ChangeJson::PeerConnected {
@@ -192,6 +198,7 @@ fn words(change: &Change) -> String {
                 role(c.role()).unwrap_or("nothing")
             )
         }
+        Change::MemberRemoved(c) => format!("member     {} was removed", device(&c.device)),
         Change::PeerConnected(c) => format!("peer       {} connected", device(&c.device)),
         Change::PeerDisconnected(c) => format!("peer       {} disconnected", device(&c.device)),
         Change::PathStuck(c) => format!("stuck      {}: {}", escape(&c.path), escape(c.reason.as_bytes())),

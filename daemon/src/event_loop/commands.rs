@@ -175,6 +175,9 @@ impl EventLoop {
             Notification::MemberAdded { device, name, role } => {
                 info!(device = %device.short(), name, %role, "A device joined the group");
             }
+            Notification::MemberRemoved { device, name } => {
+                info!(device = %device.short(), name, "A device is no member any more");
+            }
             Notification::PeerConnected { device } => info!(device = %device.short(), "Connected"),
             Notification::PeerDisconnected { device } => info!(device = %device.short(), "Disconnected"),
             Notification::PeerMisbehaved { device, reason } => {
