@@ -231,24 +231,35 @@ impl SyncEngine {
             return;
         }
         peer.pulling = true;
-        let have = self
-            .logs
-            .iter()
-            .map(|(short, log)| (*short, log.size()))
-            .collect();
+        let have = self.logs.iter().map(|(short, log)| {
+            let complete = log.size() >= self.log_limit(*short);
+            (*short, if complete { u64::MAX } else { log.size() })
+        });
+        let have = have.collect();
         let max_bytes = u32::try_from(MAX_PAGE_BYTES).unwrap_or(u32::MAX);
         self.ask(device, Asked::Pull, Request::Pull { have, max_bytes });
     }
 
+    /// Returns how many events of a log are taken at most.
+    pub(super) fn log_limit(&self, log: ShortId) -> u64 {
+        self.group.as_ref().map_or(u64::MAX, |group| group.log_limit(log))
+    }
+
     /// Returns the digest of all heads; computed again only when one moved.
     pub(super) fn digest(&mut self) -> [u8; 32] {
-        let logs = &self.logs;
+        let (logs, group) = (&self.logs, &self.group);
         *self.peers.digest.get_or_insert_with(|| {
             let mut hasher = Sha256::new();
             for (short, log) in logs {
+                let limit = group.as_ref().map_or(u64::MAX, |group| group.log_limit(*short));
                 hasher.update(short.as_bytes());
-                hasher.update(log.size().to_be_bytes());
-                hasher.update(log.last_id.id16());
+                if log.size() < limit {
+                    hasher.update(log.size().to_be_bytes());
+                    hasher.update(log.last_id.id16());
+                } else {
+                    // How much more of it somebody has is of no concern.
+                    hasher.update(limit.to_be_bytes());
+                }
             }
             hasher.finalize().into()
         })
@@ -361,9 +372,10 @@ impl SyncEngine {
         match result {
             Ok(Response::Same) => self.caught_up(from, view),
             Ok(Response::Heads(heads)) => {
-                let behind = heads
-                    .iter()
-                    .any(|head| self.logs.get(&head.device).map_or(0, LogState::size) < head.size);
+                let behind = heads.iter().any(|head| {
+                    let known = self.logs.get(&head.device).map_or(0, LogState::size);
+                    known < head.size.min(self.log_limit(head.device))
+                });
                 if behind {
                     self.pull(from);
                 } else {
@@ -371,8 +383,10 @@ impl SyncEngine {
                 }
             }
             Ok(Response::Refused(_)) | Err(RequestFailed) => {
+                let removed = self.phase == Phase::Removed;
                 self.present(from, view);
-                self.peers.ask_at(&from, now.boot.after(ASK_AGAIN));
+                self.peers
+                    .ask_at(&from, now.boot.after(if removed { PENALTY } else { ASK_AGAIN }));
             }
             Ok(_) => self.misbehaved(from, "an answer of the wrong kind", now),
         }

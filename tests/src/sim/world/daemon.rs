@@ -201,7 +201,8 @@ impl World {
     }
 }
 
-/// Says whether an output shows that something is still going on; comparing heads and scanning goes on for ever.
+/// Says whether an output shows that something is still going on; comparing heads and scanning goes on for ever, and so
+/// does asking of one that was removed.
 fn is_activity(output: &Output) -> bool {
     match output {
         Output::Persist(_)
@@ -214,8 +215,15 @@ fn is_activity(output: &Output) -> bool {
         | Output::Dial { .. }
         | Output::Undial { .. }
         | Output::Reply { .. } => true,
-        Output::Request { request, .. } => !matches!(request, Request::Heads { .. } | Request::InSync { .. }),
-        Output::Respond { response, .. } => !matches!(response, Response::Same | Response::Ack),
+        Output::Request { request, .. } => {
+            let idle = Request::is_join(request)
+                || matches!(request, Request::Heads { .. } | Request::InSync { .. });
+            !idle
+        }
+        Output::Respond { response, .. } => {
+            let idle = matches!(response, Response::Same | Response::Ack | Response::Refused(_));
+            !idle && !matches!(response, Response::Removed { .. })
+        }
         Output::Scan(_) | Output::Notify(_) | Output::DropContent(_) => false,
     }
 }
