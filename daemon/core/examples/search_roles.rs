@@ -8,17 +8,20 @@
 use std::process::ExitCode;
 
 use roles::generate;
-use roles::oracle::{Rule, solve};
+use roles::oracle::solve;
 use roles::outcome::evaluated;
 use roles::properties::{self, Check};
+use roles::rule::Rule;
 use roles::shrink::check_seed;
 
 #[path = "../tests/roles"]
 mod roles {
     pub(crate) mod generate;
+    pub(crate) mod known;
     pub(crate) mod oracle;
     pub(crate) mod outcome;
     pub(crate) mod properties;
+    pub(crate) mod rule;
     pub(crate) mod shrink;
     pub(crate) mod world;
 }

@@ -5,18 +5,21 @@
 //! search_roles -- FROM COUNT` checks as many histories as you like.
 
 use roles::generate::{self, Rng};
-use roles::oracle::{Rule, solve};
+use roles::oracle::solve;
 use roles::outcome::evaluated;
 use roles::properties::{self, Check};
+use roles::rule::Rule;
 use roles::shrink::check_seed;
 use roles::world::World;
 
 mod roles {
     mod cases;
     pub(crate) mod generate;
+    pub(crate) mod known;
     pub(crate) mod oracle;
     pub(crate) mod outcome;
     pub(crate) mod properties;
+    pub(crate) mod rule;
     pub(crate) mod shrink;
     pub(crate) mod world;
 }
