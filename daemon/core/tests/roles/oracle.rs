@@ -50,7 +50,7 @@ struct Oracle<'a> {
 }
 
 /// An assignment. `live[grant][event]` has one entry for each item of the event, and one for what lies behind them.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 struct State {
     valid: Vec<bool>,
     rank: Vec<Vec<(u64, u32)>>,
@@ -121,31 +121,36 @@ impl<'a> Oracle<'a> {
 
     fn run(mut self) -> Option<Outcome> {
         for _ in 0..SWEEPS_MAX {
-            let before = self.state.clone();
-            for grant in 0..self.grants.len() {
-                self.update(grant);
-            }
-            if self.state == before {
+            let changes = (0..self.grants.len()).filter(|grant| self.update(*grant)).count();
+            if changes == 0 {
                 return Some(self.outcome());
             }
         }
         None
     }
 
-    fn update(&mut self, grant: usize) {
-        self.state.valid[grant] = self.is_valid(grant);
-        self.state.rank[grant] = self.rank(grant);
+    /// Computes anew what the rules say of a grant, and says whether that is something else than before.
+    fn update(&mut self, grant: usize) -> bool {
+        let valid = self.is_valid(grant);
+        let mut changed = std::mem::replace(&mut self.state.valid[grant], valid) != valid;
+        let rank = self.rank(grant);
+        changed |= rank != self.state.rank[grant];
+        self.state.rank[grant] = rank;
         let device = self.grants[grant].grant.device;
         let ending = self.revokes[device]
             .iter()
             .filter(|revoke| self.ends(revoke.0, grant));
-        self.state.ended_by[grant] = ending.map(|revoke| revoke.0).collect();
+        let ended_by = ending.map(|revoke| revoke.0).collect();
+        changed |= ended_by != self.state.ended_by[grant];
+        self.state.ended_by[grant] = ended_by;
         let pinned = self.deciding_pin(grant);
         for event in self.world.events_of(device) {
             for item in 0..=self.world.events[event].deeds.len() {
-                self.state.live[grant][event][item] = self.is_live(grant, (event, item), pinned);
+                let live = self.is_live(grant, (event, item), pinned);
+                changed |= std::mem::replace(&mut self.state.live[grant][event][item], live) != live;
             }
         }
+        changed
     }
 
     /// Returns the grants of a device that are live at a place in its log.
