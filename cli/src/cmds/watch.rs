@@ -89,6 +89,10 @@ enum ChangeJson {
     PeerDisconnected {
         device: DeviceJson,
     },
+    ChangeRejected {
+        #[serde(flatten)]
+        path: JsonPath,
+    },
     PathStuck {
         #[serde(flatten)]
         path: JsonPath,
@@ -144,6 +148,7 @@ fn json(message: &v1::WatchResponse, change: Change) -> Line {
         Change::PeerDisconnected(c) => ChangeJson::PeerDisconnected {
             device: device(c.device),
         },
+        Change::ChangeRejected(c) => ChangeJson::ChangeRejected { path: path(&c.path) },
         Change::PathStuck(c) => ChangeJson::PathStuck {
             path: path(&c.path),
             reason: c.reason,
@@ -201,6 +206,7 @@ fn words(change: &Change) -> String {
         Change::MemberRemoved(c) => format!("member     {} was removed", device(&c.device)),
         Change::PeerConnected(c) => format!("peer       {} connected", device(&c.device)),
         Change::PeerDisconnected(c) => format!("peer       {} disconnected", device(&c.device)),
+        Change::ChangeRejected(c) => format!("rejected   {}: not in this device's role", escape(&c.path)),
         Change::PathStuck(c) => format!("stuck      {}: {}", escape(&c.path), escape(c.reason.as_bytes())),
         Change::PeerMisbehaved(c) => {
             format!(

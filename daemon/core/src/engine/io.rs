@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::members::{MembersCommand, MembersReply};
 use super::message::{GossipMessage, Request, Response};
-use crate::access::Role;
+use crate::access::{Role, Scopes};
 use crate::content::Manifest;
 use crate::fold::{PathState, Version};
 use crate::ids::{ContentHash, DeviceId, Dot, EventId, GroupId, ShortId};
@@ -390,9 +391,13 @@ pub enum Command {
         expires_ms: Option<u64>,
         /// How often it may be redeemed.
         max_uses: u32,
+        /// Where whoever redeems it may write.
+        scopes: Scopes,
         /// 32 fresh random bytes: the invite's secret key.
         secret: [u8; 32],
     },
+    /// Ask about members, or change who is one.
+    Members(MembersCommand),
     /// Redeem a ticket.
     Join {
         /// The ticket as it was printed.
@@ -524,6 +529,8 @@ pub enum Reply {
         /// This device's role in it.
         role: Role,
     },
+    /// About members.
+    Members(MembersReply),
     /// What is known about a path.
     Why(Box<WhyReport>),
     /// The group was left.
@@ -542,6 +549,15 @@ pub enum CommandError {
     /// The role is too low.
     #[error("This device's role does not allow that")]
     NotAllowed,
+    /// What would be changed was made by somebody whom this device cannot overrule.
+    #[error("Whoever gave that is as senior as this device, or more")]
+    Outranked,
+    /// There is no such member.
+    #[error("That device is no member of the group")]
+    NoMember,
+    /// There is no such invite.
+    #[error("There is no such invite")]
+    NoInvite,
     /// The arguments make no sense.
     #[error("{0}")]
     Invalid(&'static str),
@@ -602,6 +618,11 @@ pub enum Notification {
         name: String,
         /// Its role.
         role: Role,
+    },
+    /// A change in the folder was not published: this device's role does not let it write there.
+    ChangeRejected {
+        /// Where.
+        path: RelPath,
     },
     /// A device is no member any more.
     MemberRemoved {
@@ -726,6 +747,8 @@ pub enum FolderState {
     InSync,
     /// The user had it paused.
     Paused,
+    /// This device is no member any more: its folder is left as it is.
+    Removed,
 }
 
 /// A snapshot for `status` and `peers`.
@@ -763,6 +786,8 @@ pub struct Status {
     pub join: Option<JoinCounts>,
     /// This device's own events that it lacks, because an old copy of its state was put back; 0: none.
     pub own_events_missing: u64,
+    /// Changes of this run that this device's role did not let it make.
+    pub rejected: u64,
 }
 
 /// What the files that a joiner brought along turned out to be.
