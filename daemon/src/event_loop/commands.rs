@@ -92,6 +92,7 @@ impl EventLoop {
                 },
                 Waiting::Join(reply, choice),
             ),
+            ControlCommand::Pairing(command) => return self.pairing(command),
             ControlCommand::ResolveJoin { choice, reply } => {
                 (Command::ResolveJoin { choice }, Waiting::Done(reply))
             }
@@ -154,6 +155,7 @@ impl EventLoop {
                     Err(error) => Err(error.into()),
                 });
             }
+            Some(Waiting::Pair(waiting)) => self.answer_pairing(id, waiting, reply),
             None => {}
         }
     }
@@ -174,6 +176,10 @@ impl EventLoop {
         match &notification {
             Notification::MemberAdded { device, name, role } => {
                 info!(device = %device.short(), name, %role, "A device joined the group");
+            }
+            Notification::JoinRequested(request) => {
+                let (device, name) = (request.device.short(), &request.name);
+                info!(%device, name, "A device asks to join; see: syncctl approve");
             }
             Notification::PeerConnected { device } => info!(device = %device.short(), "Connected"),
             Notification::PeerDisconnected { device } => info!(device = %device.short(), "Disconnected"),

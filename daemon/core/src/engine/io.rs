@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::join::{JoinRequest, PairCommand, PairError, PairReply};
 use super::message::{GossipMessage, Request, Response};
 use crate::access::Role;
 use crate::content::Manifest;
@@ -61,6 +62,8 @@ pub enum Input {
         address: String,
         /// Whether it was found on the local network (by mDNS).
         local: bool,
+        /// Whether it was, or its address is one of a local network or of this machine.
+        near: bool,
     },
     /// The last connection to a device is gone.
     Disconnected {
@@ -211,6 +214,8 @@ pub enum Output {
         /// `None` while waiting for a group.
         group: Option<GroupId>,
     },
+    /// Dial all that is known of the local network now, members or not: somebody there is looked for.
+    SeekLan,
     /// Keep dialling this address (from a ticket or a command).
     Dial {
         /// A multiaddress.
@@ -395,6 +400,8 @@ pub enum Command {
         /// The ticket as it was printed.
         ticket: String,
     },
+    /// Pair by name on the local network.
+    Pair(PairCommand),
     /// Scan the folder, or the part below a path.
     Rescan {
         /// The part; `None`: all.
@@ -521,6 +528,8 @@ pub enum Reply {
         /// This device's role in it.
         role: Role,
     },
+    /// What came of a [`Command::Pair`]; [`PairReply::Code`] is followed by another reply.
+    Pair(PairReply),
     /// What is known about a path.
     Why(Box<WhyReport>),
     /// The group was left.
@@ -560,6 +569,9 @@ pub enum CommandError {
     /// None of the ticket's devices could be reached in time.
     #[error("No device of the ticket could be reached")]
     Unreachable,
+    /// Pairing by name came to nothing.
+    #[error(transparent)]
+    Pair(PairError),
 }
 
 /// A peer's refusal, passed on.
@@ -600,6 +612,8 @@ pub enum Notification {
         /// Its role.
         role: Role,
     },
+    /// A near device asks to be let in.
+    JoinRequested(JoinRequest),
     /// A device connected as a member.
     PeerConnected {
         /// Who.
@@ -690,6 +704,8 @@ pub struct EngineConfig {
     pub seed: [u8; 32],
     /// Whether devices of the local network are admitted without asking.
     pub trust_lan: bool,
+    /// Whether devices of the local network are told what this device and its group are called, and may ask to be let in.
+    pub lan_pairing: bool,
     /// Deletions found by one scan that are published without asking, even if they are more than half of the folder's
     /// entries; [`DELETE_GUARD`] for people's folders. `None`: all are.
     pub delete_guard: Option<usize>,
@@ -749,6 +765,8 @@ pub struct Status {
     pub join: Option<JoinCounts>,
     /// This device's own events that it lacks, because an old copy of its state was put back; 0: none.
     pub own_events_missing: u64,
+    /// Near devices that ask to be let in; at most 8, in order of their ids.
+    pub join_requests: Vec<JoinRequest>,
 }
 
 /// What the files that a joiner brought along turned out to be.

@@ -157,6 +157,7 @@ impl World {
                 device: self.devices[peer].id,
                 address: ticket::address(peer),
                 local: self.plan.lan,
+                near: self.plan.lan,
             };
             self.tell(device, input)?;
             self.later(device, 1, Work::LanPeer(peer));
@@ -435,6 +436,7 @@ impl World {
                 device: from,
                 address,
                 local,
+                near: local,
             },
         )?;
         let id = self.inbound(device, Asker::Stranger);
@@ -482,7 +484,7 @@ impl StrangerSaw {
                 self.secrets
                     .push(format!("Device {device} told a stranger {response:?}"));
             }
-            Response::Ack | Response::Challenge { .. } | Response::Refused(_) => {}
+            Response::Ack | Response::Here(_) | Response::Challenge { .. } | Response::Refused(_) => {}
         }
     }
 }

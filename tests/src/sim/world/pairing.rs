@@ -60,7 +60,8 @@ impl World {
             Err(CommandError::Refused(_) | CommandError::BadTicket) => {
                 self.tickets.remove(&device);
             }
-            Ok(Reply::Done | Reply::Joined { .. } | Reply::Why(_) | Reply::Left { .. }) | Err(_) => {}
+            Ok(Reply::Done | Reply::Joined { .. } | Reply::Pair(_) | Reply::Why(_) | Reply::Left { .. })
+            | Err(_) => {}
         }
     }
 }
