@@ -80,6 +80,10 @@ enum ChangeJson {
         device: DeviceJson,
         role: Option<&'static str>,
     },
+    JoinRequested {
+        device: DeviceJson,
+        code: String,
+    },
     PeerConnected {
         device: DeviceJson,
     },
@@ -130,6 +134,10 @@ fn json(message: &v1::WatchResponse, change: Change) -> Line {
         },
         Change::MemberAdded(c) => ChangeJson::MemberAdded {
             role: role(c.role()),
+            device: device(c.device),
+        },
+        Change::JoinRequested(c) => ChangeJson::JoinRequested {
+            code: c.code,
             device: device(c.device),
         },
         Change::PeerConnected(c) => ChangeJson::PeerConnected {
@@ -192,6 +200,11 @@ fn words(change: &Change) -> String {
                 role(c.role()).unwrap_or("nothing")
             )
         }
+        Change::JoinRequested(c) => format!(
+            "request    {} asks to join with the digits {}; see: syncctl approve",
+            device(&c.device),
+            escape(c.code.as_bytes())
+        ),
         Change::PeerConnected(c) => format!("peer       {} connected", device(&c.device)),
         Change::PeerDisconnected(c) => format!("peer       {} disconnected", device(&c.device)),
         Change::PathStuck(c) => format!("stuck      {}: {}", escape(&c.path), escape(c.reason.as_bytes())),
