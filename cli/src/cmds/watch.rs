@@ -84,6 +84,9 @@ enum ChangeJson {
         device: DeviceJson,
         code: String,
     },
+    MemberRemoved {
+        device: DeviceJson,
+    },
     PeerConnected {
         device: DeviceJson,
     },
@@ -138,6 +141,9 @@ fn json(message: &v1::WatchResponse, change: Change) -> Line {
         },
         Change::JoinRequested(c) => ChangeJson::JoinRequested {
             code: c.code,
+            device: device(c.device),
+        },
+        Change::MemberRemoved(c) => ChangeJson::MemberRemoved {
             device: device(c.device),
         },
         Change::PeerConnected(c) => ChangeJson::PeerConnected {
@@ -205,6 +211,7 @@ fn words(change: &Change) -> String {
             device(&c.device),
             escape(c.code.as_bytes())
         ),
+        Change::MemberRemoved(c) => format!("member     {} was removed", device(&c.device)),
         Change::PeerConnected(c) => format!("peer       {} connected", device(&c.device)),
         Change::PeerDisconnected(c) => format!("peer       {} disconnected", device(&c.device)),
         Change::PathStuck(c) => format!("stuck      {}: {}", escape(&c.path), escape(c.reason.as_bytes())),

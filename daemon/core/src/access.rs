@@ -1,7 +1,16 @@
-//! Roles (roles.md).
+//! Roles (roles.md): who may do what, from the admin events of a group.
+//!
+//! Power sits in grants. [`evaluate`] takes all admin events, [`History`], and finds which grants are valid and for which
+//! events each is live, [`Rights`]. The outcome depends on the set of events only, not on their order of arrival.
 
+mod evaluate;
+mod history;
+mod rights;
 mod scope;
 
+pub use evaluate::evaluate;
+pub use history::{AdminEvent, Branch, Deed, GrantDeed, History, Kept, LogPoint};
+pub use rights::{LiveGrant, Position, Rank, Rights, Span, Writable, level};
 pub use scope::{Scopes, ScopesError};
 
 /// What a device may do; the order is the order of power.

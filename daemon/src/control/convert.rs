@@ -224,6 +224,9 @@ pub(super) fn change(event: Notification, names: &StatusSnapshot) -> v1::watch_r
             role: role_to_proto(role).into(),
         }),
         Notification::JoinRequested(request) => Change::JoinRequested(pairing::request(&request)),
+        Notification::MemberRemoved { device: id, name } => Change::MemberRemoved(v1::MemberRemoved {
+            device: Some(device(id, &name)),
+        }),
         Notification::PeerConnected { device } => Change::PeerConnected(v1::PeerConnected {
             device: named(device),
         }),

@@ -181,6 +181,9 @@ impl EventLoop {
                 let (device, name) = (request.device.short(), &request.name);
                 info!(%device, name, "A device asks to join; see: syncctl approve");
             }
+            Notification::MemberRemoved { device, name } => {
+                info!(device = %device.short(), name, "A device is no member any more");
+            }
             Notification::PeerConnected { device } => info!(device = %device.short(), "Connected"),
             Notification::PeerDisconnected { device } => info!(device = %device.short(), "Disconnected"),
             Notification::PeerMisbehaved { device, reason } => {

@@ -72,6 +72,8 @@ const MIGRATIONS: &[&str] = &["
     CREATE TABLE settings (name TEXT PRIMARY KEY, value BLOB NOT NULL) STRICT, WITHOUT ROWID;
     CREATE TABLE manifests (content BLOB PRIMARY KEY, size INTEGER NOT NULL, chunks BLOB NOT NULL) STRICT;
     CREATE TABLE partials (content BLOB PRIMARY KEY, bitmap BLOB NOT NULL) STRICT;
+", "
+    CREATE TABLE mentions (path BLOB NOT NULL, dot BLOB NOT NULL, PRIMARY KEY (path, dot)) STRICT, WITHOUT ROWID;
 "];
 
 /// Opens a connection to an existing file.

@@ -264,12 +264,15 @@ pub enum Write {
     Event(StoredEvent),
     /// Replaces what is known of a log.
     Log(ShortId, LogState),
-    /// Adds a version to a path's history.
-    Version(RelPath, Version),
+    /// Adds a version to a path's history, or takes it out.
+    Version(RelPath, Dot, Option<Version>),
+    /// Notes, or forgets, that an item speaks of a path without being a version of it: a Discard, or a Put or Del
+    /// without authority.
+    Mention(RelPath, Dot, bool),
     /// Replaces a path's state.
     PathState(RelPath, Option<PathState>),
-    /// Records that the greatest write at this path that replaced this node has this order.
-    Replaced(RelPath, Node, (Hlc, EventId)),
+    /// Records that the greatest write at this path that replaced this node has this order, or that none has replaced it.
+    Replaced(RelPath, Node, Option<(Hlc, EventId)>),
     /// Replaces what is believed to stand on disk.
     Installed(RelPath, Option<Installed>),
     /// Records that the plain name of some conflict copy of `origin` is `name`.
@@ -614,6 +617,13 @@ pub enum Notification {
     },
     /// A near device asks to be let in.
     JoinRequested(JoinRequest),
+    /// A device is no member any more.
+    MemberRemoved {
+        /// Who.
+        device: DeviceId,
+        /// Its name.
+        name: String,
+    },
     /// A device connected as a member.
     PeerConnected {
         /// Who.
@@ -652,6 +662,10 @@ pub trait StateView {
     fn path_state(&self, path: &RelPath) -> Option<PathState>;
     /// Returns one version of a path.
     fn version(&self, path: &RelPath, dot: Dot) -> Option<Version>;
+    /// Returns all versions of a path, in dot order.
+    fn versions_of(&self, path: &RelPath) -> Vec<Version>;
+    /// Returns the items that speak of a path without being versions of it, in dot order.
+    fn mentions(&self, path: &RelPath) -> Vec<Dot>;
     /// Returns the dots of all versions of a path with this kind and content, in dot order.
     fn versions_with(&self, path: &RelPath, node: &Node) -> Vec<Dot>;
     /// Says whether any version of this path is known.

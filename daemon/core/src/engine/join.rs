@@ -7,6 +7,7 @@ mod admit;
 mod byname;
 mod lan;
 mod leave;
+mod membership;
 mod recovering;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -22,14 +23,12 @@ use super::group::{Group, grant_message, nonce_message};
 use super::local::JOIN_COUNTS;
 use super::sync::Asked;
 use super::{
-    Command, CommandError, CommandId, Notification, Output, OwnLogSize, PAUSED, Phase, RecoveredInstall,
-    Redeem, RefuseReason, Reply, Request, RequestFailed, Response, StateView, SyncEngine, member_set,
+    Command, CommandError, CommandId, Output, OwnLogSize, PAUSED, Phase, RecoveredInstall, Redeem,
+    RefuseReason, Reply, Request, RequestFailed, Response, StateView, SyncEngine, member_set,
 };
 use crate::access::{GrantFlags, Role, Scopes};
 use crate::ids::{DeviceId, GroupId};
-use crate::ledger::{
-    EventKind, Genesis, Grant, GrantVia, Invite, Item, LogState, SignedEvent, VerifiedEvent,
-};
+use crate::ledger::{EventKind, Genesis, Grant, GrantVia, Invite, Item, SignedEvent};
 use crate::signature;
 use crate::ticket::Ticket;
 use crate::time::{BootInstant, Now};
@@ -212,38 +211,6 @@ impl SyncEngine {
         self.publish(EventKind::Genesis, items, now, view);
         self.enter_group();
         self.scan(false);
-    }
-
-    /// Takes up an admin event.
-    pub(super) fn apply_admin(&mut self, event: &VerifiedEvent, log: &LogState) {
-        if event.header.kind == EventKind::Genesis && self.group.is_none() {
-            self.group = Some(Group::new(event.id.as_group()));
-        }
-        let Some(group) = &mut self.group else { return };
-        let added = group.apply(event, log);
-        let bytes = group.to_bytes();
-        self.pending.set_setting(GROUP, Some(bytes));
-        for device in &added {
-            let found = self
-                .group
-                .iter()
-                .flat_map(|group| group.members())
-                .find(|(id, ..)| *id == device);
-            if let Some((_, role, name)) = found {
-                let added = Notification::MemberAdded {
-                    device: *device,
-                    name: name.to_owned(),
-                    role,
-                };
-                self.notify(added);
-            }
-        }
-        if added
-            .iter()
-            .any(|device| *device != self.me && !self.joining.presented.remove(device))
-        {
-            self.enter_group();
-        }
     }
 
     /// Takes a user's command.
@@ -484,7 +451,7 @@ impl SyncEngine {
         reply: Option<CommandId>,
         now: Now,
     ) {
-        let shown = read_chain(ticket.group, events).filter(|shown| shown.is_member(&self.me));
+        let shown = read_chain(ticket.group, None, events).filter(|shown| shown.is_member(&self.me));
         let Some(shown) = shown else {
             if let Some(id) = reply {
                 let reply = Err(CommandError::Refused(RefuseReason::BadInvite));
@@ -549,7 +516,8 @@ impl SyncEngine {
 
     fn keep_join_settings(&mut self) {
         let Some(group) = &self.group else { return };
-        self.pending.set_setting(GROUP, Some(group.to_bytes()));
+        let bytes = group.to_bytes();
+        self.pending.set_setting(GROUP, Some(bytes));
         self.pending.set_setting(COMPARE, Some(Vec::new()));
         let presented = self
             .joining

@@ -9,8 +9,9 @@ use crate::engine::sync::Asked;
 use crate::engine::{
     InboundId, MAX_PRESENT_BYTES, Redeem, RefuseReason, Request, Response, StateView, StoredEvent, SyncEngine,
 };
-use crate::ids::{DeviceId, EventId, GroupId};
+use crate::ids::{DeviceId, Dot, EventId, GroupId, ShortId};
 use crate::ledger::{EventKind, Grant, GrantVia, Item, LogState, SignedEvent};
+use crate::merkle::Peaks;
 use crate::signature;
 use crate::time::Now;
 
@@ -153,8 +154,16 @@ impl SyncEngine {
                     .invite
                     .as_ref()
                     .and_then(|key| group.invite(key))
-                    .map(|live| live.dot);
-                for dot in [Some(grant.dot), invite].into_iter().flatten() {
+                    .map(|known| known.dot);
+                let genesis = Dot {
+                    device: group.founder().unwrap_or(device).short(),
+                    seq: 0,
+                    item: 0,
+                };
+                for dot in [Some(grant.place.unwrap_or(genesis)), invite]
+                    .into_iter()
+                    .flatten()
+                {
                     let Some(stored) = self.pending.event(view, dot.device, dot.seq) else {
                         continue;
                     };
@@ -193,7 +202,7 @@ impl SyncEngine {
             self.respond(id, Response::Accepted { events: Vec::new() });
             return;
         }
-        let shown = read_chain(group.id, events).is_some_and(|shown| shown.is_member(&from));
+        let shown = read_chain(group.id, Some(group), events).is_some_and(|shown| shown.is_member(&from));
         if !shown || self.joining.presented.len() >= MAX_PRESENTED {
             self.respond(id, Response::Refused(RefuseReason::NotMember));
             if !shown {
@@ -207,25 +216,33 @@ impl SyncEngine {
     }
 }
 
-/// Evaluates a chain of admin events without the logs they stand in; `None` if one is malformed, not signed, or
-/// founds another group. Enough to let a device ask for the ledger, which then says the same or refuses it.
-pub(super) fn read_chain(group: GroupId, events: &[SignedEvent]) -> Option<Group> {
-    let mut shown = Group::new(group);
+/// Evaluates a chain of admin events without the logs they stand in, on top of what is known of the group; `None` if one
+/// is malformed, not signed, or founds another group. Enough to let a device ask for the ledger, which then says the
+/// same or refuses it.
+pub(super) fn read_chain(group: GroupId, known: Option<&Group>, events: &[SignedEvent]) -> Option<Group> {
+    let mut shown = known.cloned().unwrap_or_else(|| Group::new(group));
     let size: usize = events.iter().map(SignedEvent::len).sum();
     if size > MAX_PRESENT_BYTES {
         return None;
     }
-    let mut logs: BTreeMap<DeviceId, LogState> = BTreeMap::new();
+    let mut seen: BTreeMap<ShortId, u64> = BTreeMap::new();
     for event in events {
         let verified = event.verify(&group).ok()?;
-        let author = verified.header.author;
-        // Every event of the chain counts as seen by those after it: past cannot be checked without the logs.
-        let mut log = LogState::all_seeing(author);
-        for other in logs.values() {
-            log.seen.insert(other.author.short(), u64::MAX);
+        let header = &verified.header;
+        // What comes before it in the chain counts as seen, and what it says itself: the logs are not at hand.
+        for other in &header.seen {
+            let next = seen.entry(other.device).or_default();
+            *next = other.next_seq.max(*next);
         }
-        shown.apply(&verified, &log);
-        logs.insert(author, log);
+        let log = LogState {
+            peaks: Peaks::unknown(header.seq + 1),
+            seen: seen.clone(),
+            ..LogState::empty(header.author)
+        };
+        if !shown.has_event(&verified) {
+            shown.apply(&verified, &log, |_, _| None);
+        }
+        seen.insert(header.author.short(), header.seq + 1);
     }
     Some(shown)
 }

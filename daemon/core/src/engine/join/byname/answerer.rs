@@ -39,13 +39,8 @@ impl SyncEngine {
     /// Returns the name that the group was founded with.
     fn group_name(&self, view: &impl StateView) -> Option<String> {
         let group = self.group.as_ref()?;
-        let of_founder = |device: &DeviceId| {
-            let own = group.grants(device).iter().map(|grant| grant.dot);
-            let own = own.filter(|dot| dot.device == device.short());
-            let mut events = own.filter_map(|dot| self.pending.event(view, dot.device, dot.seq));
-            events.find(|stored| stored.id.as_group() == group.id)
-        };
-        let genesis = group.members().find_map(|(device, ..)| of_founder(device))?;
+        let founder = group.founder()?;
+        let genesis = self.pending.event(view, founder.short(), 0)?;
         let items = genesis.event.read_stored().ok()?.body.items;
         items.into_iter().find_map(|item| match item {
             Item::Genesis(genesis) => Some(genesis.name),
