@@ -13,6 +13,7 @@ pub(crate) enum Exit {
     No = 1,
     Usage = 64,
     Data = 65,
+    NoInput = 66,
     Unavailable = 69,
     Software = 70,
     CantCreate = 73,
@@ -129,6 +130,12 @@ fn judge(reason: &str, code: Code) -> (Exit, Option<&'static str>) {
             Some("see where this device listens: syncctl status"),
         ),
         reason::ROLE_TOO_LOW => (Exit::NoPerm, Some("see who may: syncctl peers")),
+        reason::OUTRANKED => (
+            Exit::NoPerm,
+            Some("a senior owner can; see who is one: syncctl member list"),
+        ),
+        reason::NO_SUCH_MEMBER => (Exit::NoInput, Some("see who is one: syncctl member list")),
+        reason::NO_SUCH_INVITE => (Exit::NoInput, Some("see which there are: syncctl invite list")),
         reason::ALREADY_IN_GROUP => (Exit::No, Some("see which devices are in it: syncctl peers")),
         reason::NO_SUCH_VERSION => (Exit::No, Some("see what there is: syncctl history PATH")),
         reason::BYTES_NOT_AT_HAND => (

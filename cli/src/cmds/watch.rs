@@ -93,6 +93,10 @@ enum ChangeJson {
     PeerDisconnected {
         device: DeviceJson,
     },
+    ChangeRejected {
+        #[serde(flatten)]
+        path: JsonPath,
+    },
     PathStuck {
         #[serde(flatten)]
         path: JsonPath,
@@ -152,6 +156,7 @@ fn json(message: &v1::WatchResponse, change: Change) -> Line {
         Change::PeerDisconnected(c) => ChangeJson::PeerDisconnected {
             device: device(c.device),
         },
+        Change::ChangeRejected(c) => ChangeJson::ChangeRejected { path: path(&c.path) },
         Change::PathStuck(c) => ChangeJson::PathStuck {
             path: path(&c.path),
             reason: c.reason,
@@ -214,6 +219,7 @@ fn words(change: &Change) -> String {
         Change::MemberRemoved(c) => format!("member     {} was removed", device(&c.device)),
         Change::PeerConnected(c) => format!("peer       {} connected", device(&c.device)),
         Change::PeerDisconnected(c) => format!("peer       {} disconnected", device(&c.device)),
+        Change::ChangeRejected(c) => format!("rejected   {}: not in this device's role", escape(&c.path)),
         Change::PathStuck(c) => format!("stuck      {}: {}", escape(&c.path), escape(c.reason.as_bytes())),
         Change::PeerMisbehaved(c) => {
             format!(

@@ -65,6 +65,7 @@ fn folder(snapshot: &StatusSnapshot) -> v1::FolderStatus {
         (None, FolderState::Syncing) => v1::FolderState::Syncing,
         (None, FolderState::InSync) => v1::FolderState::InSync,
         (None, FolderState::Paused) => v1::FolderState::Paused,
+        (None, FolderState::Removed) => v1::FolderState::Removed,
     };
     let (stuck, stuck_total) = guards::stuck(snapshot);
     v1::FolderStatus {
@@ -232,6 +233,9 @@ pub(super) fn change(event: Notification, names: &StatusSnapshot) -> v1::watch_r
         }),
         Notification::PeerDisconnected { device } => Change::PeerDisconnected(v1::PeerDisconnected {
             device: named(device),
+        }),
+        Notification::ChangeRejected { path } => Change::ChangeRejected(v1::ChangeRejected {
+            path: path.as_bytes().to_vec(),
         }),
         Notification::PathStuck { path, reason } => Change::PathStuck(v1::PathStuck {
             path: path.as_bytes().to_vec(),

@@ -1,5 +1,6 @@
 //! What users ask of the daemon, and what they are told.
 
+use p2p_sync_core::access::Scopes;
 use p2p_sync_core::engine::{Command, CommandError, CommandId, Input, Notification, Reply};
 use p2p_sync_core::ids::GroupId;
 use p2p_sync_core::ticket::Ticket;
@@ -77,6 +78,7 @@ impl EventLoop {
                         role,
                         expires_ms,
                         max_uses,
+                        scopes: Scopes::whole(),
                         secret,
                     },
                     Waiting::Invite(reply),
@@ -192,6 +194,9 @@ impl EventLoop {
             }
             Notification::UpgradeNeeded { device } => {
                 warn!(device = %device.short(), "An event needs a newer version of this daemon");
+            }
+            Notification::ChangeRejected { path } => {
+                debug!(%path, "This device's role does not let it change a path");
             }
             Notification::PathStuck { path, reason } => debug!(%path, reason, "A path is stuck"),
             Notification::PathSynced { path, .. } => trace!(%path, "Synced"),

@@ -136,7 +136,10 @@ pub(super) fn ledger_response_to_wire(response: Response) -> Result<wire::Ledger
         }),
         Response::Ack => Kind::Ack(wire::Ack {}),
         Response::Refused(reason) => Kind::Refused(refused_to_wire(reason)),
-        Response::Here(_) | Response::Challenge { .. } | Response::Accepted { .. } => {
+        Response::Here(_)
+        | Response::Challenge { .. }
+        | Response::Accepted { .. }
+        | Response::Removed { .. } => {
             return Err(ConvertError::WrongProtocol { message: "response" });
         }
     };
@@ -233,6 +236,9 @@ pub(super) fn join_response_to_wire(response: Response) -> Result<wire::JoinResp
             events: events_to_wire(&events),
         }),
         Response::Here(here) => Kind::Here(pairing::here_to_wire(here)),
+        Response::Removed { events } => Kind::Removed(wire::RemovedResponse {
+            events: events_to_wire(&events),
+        }),
         Response::Ack => Kind::Ack(wire::Ack {}),
         Response::Refused(reason) => Kind::Refused(refused_to_wire(reason)),
         Response::Same | Response::Heads(_) | Response::Events { .. } => {
@@ -256,6 +262,9 @@ pub(super) fn join_response_from_wire(message: wire::JoinResponse) -> Result<Res
             events: events_from_wire(accepted.events, MAX_ACCEPTED_BYTES)?,
         },
         Kind::Here(here) => pairing::here_from_wire(here)?,
+        Kind::Removed(removed) => Response::Removed {
+            events: events_from_wire(removed.events, MAX_ACCEPTED_BYTES)?,
+        },
         Kind::Ack(wire::Ack {}) => Response::Ack,
         Kind::Refused(refused) => Response::Refused(refused_from_wire(refused)?),
     })
@@ -518,6 +527,9 @@ mod tests {
             Response::Challenge { nonce: [5; 32] },
             Response::Accepted {
                 events: vec![event(1)],
+            },
+            Response::Removed {
+                events: vec![event(2)],
             },
             Response::Ack,
         ];

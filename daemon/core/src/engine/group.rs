@@ -10,7 +10,10 @@ mod deeds;
 use std::collections::{BTreeMap, BTreeSet};
 
 pub(super) use self::deeds::{grant_message, nonce_message};
-use crate::access::{AdminEvent, Deed, History, Kept, LiveGrant, LogPoint, Rights, Role, Writable, evaluate};
+use crate::access::{
+    AdminEvent, Deed, GrantDeed, GrantFlags, History, Kept, LiveGrant, LogPoint, Rights, Role, Scopes,
+    Writable, evaluate,
+};
 use crate::ids::{DeviceId, Dot, EventId, GroupId, ShortId};
 use crate::ledger::{EventKind, Invite, Item, LogHead, LogState, VerifiedEvent};
 use crate::time::Hlc;
@@ -38,6 +41,8 @@ pub(super) struct Change {
     pub(super) added: Vec<DeviceId>,
     /// Devices that are members no more.
     pub(super) removed: Vec<DeviceId>,
+    /// Devices that may write other paths than before.
+    pub(super) current: Vec<DeviceId>,
     /// Stretches of logs, as numbers from and up to, without, in which other paths may be written than before.
     pub(super) judged: Vec<(ShortId, u64, u64)>,
 }
@@ -135,6 +140,86 @@ impl Group {
         self.history.as_ref().map(|history| history.founder)
     }
 
+    /// Returns the recovery key's device; `None` until the Genesis is here.
+    pub(super) fn recovery(&self) -> Option<DeviceId> {
+        self.history.as_ref().map(|history| history.recovery)
+    }
+
+    /// Returns all invites, in order of their keys.
+    pub(super) fn invites(&self) -> impl Iterator<Item = &KnownInvite> {
+        self.invites.values()
+    }
+
+    /// Returns the item that a place names, if it decides about roles.
+    pub(super) fn item(&self, place: Dot) -> Option<&Item> {
+        self.items.get(&place).map(|known| &known.item)
+    }
+
+    /// Returns the group as it would be if the author of a log, who has heard of everything, said this next.
+    pub(super) fn imagine(
+        &self,
+        log: &LogState,
+        items: &[Item],
+        find: impl Fn(&DeviceId, &LogHead) -> Option<LogPoint>,
+    ) -> Self {
+        let mut imagined = self.clone();
+        let place = |item| Dot {
+            device: log.author.short(),
+            seq: log.size().saturating_sub(1),
+            item,
+        };
+        let known = (0..).zip(items);
+        let known = known
+            .map(|(i, item)| (place(i), KnownItem::new(item.clone(), &find)))
+            .collect();
+        imagined.note_met(log, log.size().saturating_sub(1));
+        imagined.add(EventId::new([0xff; 32]), Hlc::from_bits(u64::MAX), log, known);
+        if let Some(history) = &imagined.history {
+            imagined.rights = evaluate(history);
+        }
+        imagined
+    }
+
+    /// Says whether the author of a log, who has heard of everything, could let somebody in with an invite.
+    pub(super) fn could_admit(&self, log: &LogState, key: &[u8; 32]) -> bool {
+        let (Some(history), Some(known)) = (&self.history, self.invites.get(key)) else {
+            return false;
+        };
+        // No device has this name: it is no point of the curve.
+        let stranger = DeviceId::new([0xff; 32]);
+        let grant = GrantDeed {
+            device: stranger,
+            role: known.invite.role,
+            scopes: known.invite.scopes.clone(),
+            flags: GrantFlags::default(),
+            invite: Some(*key),
+        };
+        let mut imagined = self.clone();
+        imagined.note_met(log, log.size().saturating_sub(1));
+        let mut history = imagined.history.take().unwrap_or_else(|| history.clone());
+        history.add(AdminEvent {
+            id: EventId::new([0xff; 32]),
+            hlc: Hlc::from_bits(u64::MAX),
+            author: log.author,
+            log: log.author.short(),
+            seq: log.size().saturating_sub(1),
+            seen: log.seen.clone(),
+            deeds: vec![(0, Deed::Grant(grant))],
+        });
+        evaluate(&history).role(&stranger).is_some()
+    }
+
+    /// Returns the devices that ever had a valid grant.
+    pub(super) fn devices(&self) -> impl Iterator<Item = &DeviceId> {
+        self.rights.devices()
+    }
+
+    /// Says whether a device may give a role with these scopes from now on.
+    pub(super) fn may_give(&self, device: &DeviceId, role: Role, scopes: &Scopes) -> bool {
+        let mut current = self.rights.current(device);
+        current.any(|grant| grant.role.may_give(role) && scopes.within(&grant.scopes))
+    }
+
     /// Says whether an admin event was taken up.
     pub(super) fn has_event(&self, event: &VerifiedEvent) -> bool {
         let mut known = self.history.iter().flat_map(History::events);
@@ -148,6 +233,11 @@ impl Group {
             .devices()
             .flat_map(|device| self.rights.grants(device));
         u32::try_from(all.filter(|grant| grant.invite.as_ref() == Some(key)).count()).unwrap_or(u32::MAX)
+    }
+
+    /// Returns where a device may write from now on.
+    pub(super) fn writable(&self, device: &DeviceId) -> Writable {
+        self.rights.writable(device)
     }
 
     /// Returns where the author of event `seq` of a log may write.
@@ -287,6 +377,9 @@ impl Group {
             }
             if was && !is {
                 change.removed.push(*device);
+            }
+            if before.writable(device) != self.rights.writable(device) {
+                change.current.push(*device);
             }
             for log in self.history.iter().flat_map(|history| history.logs(device)) {
                 let (old, new) = (before.steps(device, log), self.rights.steps(device, log));

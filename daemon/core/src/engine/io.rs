@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::join::{JoinRequest, PairCommand, PairError, PairReply};
+use super::members::{MembersCommand, MembersReply};
 use super::message::{GossipMessage, Request, Response};
-use crate::access::Role;
+use crate::access::{Role, Scopes};
 use crate::content::Manifest;
 use crate::fold::{PathState, Version};
 use crate::ids::{ContentHash, DeviceId, Dot, EventId, GroupId, ShortId};
@@ -395,9 +396,13 @@ pub enum Command {
         expires_ms: Option<u64>,
         /// How often it may be redeemed.
         max_uses: u32,
+        /// Where whoever redeems it may write.
+        scopes: Scopes,
         /// 32 fresh random bytes: the invite's secret key.
         secret: [u8; 32],
     },
+    /// Ask about members, or change who is one.
+    Members(MembersCommand),
     /// Redeem a ticket.
     Join {
         /// The ticket as it was printed.
@@ -533,6 +538,8 @@ pub enum Reply {
     },
     /// What came of a [`Command::Pair`]; [`PairReply::Code`] is followed by another reply.
     Pair(PairReply),
+    /// About members.
+    Members(MembersReply),
     /// What is known about a path.
     Why(Box<WhyReport>),
     /// The group was left.
@@ -551,6 +558,15 @@ pub enum CommandError {
     /// The role is too low.
     #[error("This device's role does not allow that")]
     NotAllowed,
+    /// What would be changed was made by somebody whom this device cannot overrule.
+    #[error("Whoever gave that is as senior as this device, or more")]
+    Outranked,
+    /// There is no such member.
+    #[error("That device is no member of the group")]
+    NoMember,
+    /// There is no such invite.
+    #[error("There is no such invite")]
+    NoInvite,
     /// The arguments make no sense.
     #[error("{0}")]
     Invalid(&'static str),
@@ -617,6 +633,11 @@ pub enum Notification {
     },
     /// A near device asks to be let in.
     JoinRequested(JoinRequest),
+    /// A change in the folder was not published: this device's role does not let it write there.
+    ChangeRejected {
+        /// Where.
+        path: RelPath,
+    },
     /// A device is no member any more.
     MemberRemoved {
         /// Who.
@@ -742,6 +763,8 @@ pub enum FolderState {
     InSync,
     /// The user had it paused.
     Paused,
+    /// This device is no member any more: its folder is left as it is.
+    Removed,
 }
 
 /// A snapshot for `status` and `peers`.
@@ -781,6 +804,8 @@ pub struct Status {
     pub own_events_missing: u64,
     /// Near devices that ask to be let in; at most 8, in order of their ids.
     pub join_requests: Vec<JoinRequest>,
+    /// Changes of this run that this device's role did not let it make.
+    pub rejected: u64,
 }
 
 /// What the files that a joiner brought along turned out to be.

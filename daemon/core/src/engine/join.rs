@@ -9,6 +9,7 @@ mod lan;
 mod leave;
 mod membership;
 mod recovering;
+mod removal;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -95,6 +96,8 @@ pub(super) struct Joining {
     asking: Option<Asking>,
     /// Devices that ask to be let in.
     pub(super) requests: Requests,
+    /// Others showed that this device is a member no more; the own ledger does not say so.
+    removed: bool,
 }
 
 impl Joining {
@@ -116,6 +119,7 @@ impl Joining {
             dial: dial.unwrap_or_default(),
             must_compare: settings.contains_key(COMPARE),
             compare_now: settings.get(COMPARE).is_some_and(|value| value == COMPARE_NOW),
+            removed: removal::was_removed(settings),
             left: settings
                 .get(LEFT)
                 .and_then(|bytes| <[u8; 32]>::try_from(&bytes[..]).ok())
@@ -160,6 +164,10 @@ impl SyncEngine {
             self.recover_install(install, view);
         }
         self.enter_group();
+        if self.is_removed() {
+            self.phase = Phase::Removed;
+            return;
+        }
         // Of an old copy even the own admission may be lost: what is found before it is back could not be published.
         let is_member = self.group.as_ref().is_some_and(|group| group.is_member(&self.me));
         if self.joining.must_compare && !(self.joining.compare_now && is_member) {
@@ -220,9 +228,21 @@ impl SyncEngine {
                 role,
                 expires_ms,
                 max_uses,
+                scopes,
                 secret,
             } => {
-                let reply = self.create_invite(role, expires_ms, max_uses, secret, now, view);
+                let invite = Invite {
+                    key: SigningKey::from_bytes(&secret).verifying_key().to_bytes(),
+                    role,
+                    expires_ms,
+                    max_uses,
+                    scopes,
+                };
+                let reply = self.create_invite(invite, secret, now, view);
+                self.emit(Output::Reply { id, reply });
+            }
+            Command::Members(command) => {
+                let reply = self.members_command(command, now, view);
                 self.emit(Output::Reply { id, reply });
             }
             Command::Join { ticket } => {
@@ -262,33 +282,24 @@ impl SyncEngine {
 
     fn create_invite(
         &mut self,
-        role: Role,
-        expires_ms: Option<u64>,
-        max_uses: u32,
+        invite: Invite,
         secret: [u8; 32],
         now: Now,
         view: &impl StateView,
     ) -> Result<Reply, CommandError> {
-        let group = self.group.as_ref().ok_or(CommandError::NoGroup)?.id;
-        if role == Role::Owner || max_uses == 0 {
+        let group = self.group.as_ref().ok_or(CommandError::NoGroup)?;
+        if invite.role == Role::Owner || invite.max_uses == 0 {
             return Err(CommandError::Invalid(
                 "An invite gives admin, editor or viewer, at least once",
             ));
         }
-        if !self.my_role().is_some_and(|mine| mine.may_give(role)) {
+        if !group.may_give(&self.me, invite.role, &invite.scopes) {
             return Err(CommandError::NotAllowed);
         }
         if self.own_events_missing() > 0 {
             return Err(CommandError::OwnEventsMissing);
         }
-        let key = SigningKey::from_bytes(&secret).verifying_key().to_bytes();
-        let invite = Invite {
-            key,
-            role,
-            expires_ms,
-            max_uses,
-            scopes: Scopes::whole(),
-        };
+        let group = group.id;
         self.publish(EventKind::Admin, vec![Item::Invite(invite)], now, view);
         Ok(Reply::Invited { group, secret })
     }
@@ -307,7 +318,9 @@ impl SyncEngine {
         match &self.group {
             Some(group) if group.id == ticket.group => {
                 // Without a role it was let in by somebody whose word for it is lost, and needs another's.
-                if let Some(role) = group.role(&self.me) {
+                if let Some(role) = group.role(&self.me)
+                    && self.phase != Phase::Removed
+                {
                     let group = group.id;
                     return Err(Ok(Reply::Joined { group, role }));
                 }
@@ -396,7 +409,11 @@ impl SyncEngine {
             (Asked::Redeem, Ok(Response::Refused(reason))) => self.join_refused(reason, now),
             (Asked::TrustLan, result) => self.lan_answered(from, result, now),
             (Asked::Present, Ok(Response::Refused(RefuseReason::NotMember))) => self.not_wanted_by(from, now),
+            (Asked::Present, Ok(Response::Removed { events })) => self.shown_removal(from, &events, now),
             (Asked::Present, Ok(Response::Accepted { .. })) => {
+                if self.phase == Phase::Removed {
+                    self.admitted_again();
+                }
                 self.peers
                     .ask_at(&from, now.boot.after(Duration::from_millis(200)));
             }
@@ -464,7 +481,8 @@ impl SyncEngine {
         members.insert(from);
         members.remove(&self.me);
         let here = self.group.as_ref().filter(|group| group.id == ticket.group);
-        if here.is_some_and(|group| group.is_member(&self.me)) {
+        let removed = self.phase == Phase::Removed;
+        if here.is_some_and(|group| group.is_member(&self.me)) && !removed {
             // The ledger came by another way meanwhile; what it is compared with is settled or under way.
             if let Some(id) = reply {
                 let group = ticket.group;
@@ -473,7 +491,9 @@ impl SyncEngine {
             }
             return;
         }
-        if here.is_none() {
+        if removed && here.is_some() {
+            self.admitted_again();
+        } else if here.is_none() {
             self.leave_group();
             self.expected_log = OwnLogSize::default();
             self.group = Some(Group::new(ticket.group));
@@ -538,6 +558,11 @@ impl SyncEngine {
             self.recover_needs(view);
             self.scan(true);
         }
+    }
+
+    /// Says whether the folder will be compared when the ledger is complete.
+    pub(super) fn is_about_to_compare(&self) -> bool {
+        self.phase == Phase::CatchingUp && self.joining.must_compare
     }
 
     /// The folder has been compared.

@@ -331,7 +331,7 @@ impl SyncEngine {
                 commitment,
             } => self.join_ask(from, id, group, name, commitment, now),
             Request::JoinReveal { nonce } => self.join_reveal(from, id, &nonce, now, view),
-            Request::Present { events } => self.present_received(from, id, &events),
+            Request::Present { events } => self.present_received(from, id, &events, view),
         }
     }
 

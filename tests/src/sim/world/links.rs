@@ -484,6 +484,8 @@ impl StrangerSaw {
                 self.secrets
                     .push(format!("Device {device} told a stranger {response:?}"));
             }
+            // Who was a member once may hear why it is none.
+            Response::Removed { .. } => {}
             Response::Ack | Response::Here(_) | Response::Challenge { .. } | Response::Refused(_) => {}
         }
     }

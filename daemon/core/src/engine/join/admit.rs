@@ -79,9 +79,14 @@ impl SyncEngine {
         if group.uses(&redeem.invite) >= live.invite.max_uses {
             return Err(RefuseReason::UsedUp);
         }
-        let mine = group.role(&self.me);
-        if !mine.is_some_and(|mine| mine >= Role::Admin && mine >= live.invite.role) {
-            return Err(RefuseReason::MayNotAdmit);
+        if !group.could_admit(&self.next_own_log(), &redeem.invite) {
+            let strong = group.role(&self.me).is_some_and(|mine| mine >= Role::Admin);
+            let reason = if strong {
+                RefuseReason::BadInvite
+            } else {
+                RefuseReason::MayNotAdmit
+            };
+            return Err(reason);
         }
         Ok(live.invite.role)
     }
@@ -139,6 +144,11 @@ impl SyncEngine {
 
     /// Returns the admin events that lead from genesis to a device's Grant, in the order of their hybrid clocks.
     pub(super) fn chain_of(&self, device: &DeviceId, view: &impl StateView) -> Vec<SignedEvent> {
+        let chain = self.chain_events(device, view);
+        chain.into_iter().map(|stored| stored.event).collect()
+    }
+
+    pub(super) fn chain_events(&self, device: &DeviceId, view: &impl StateView) -> Vec<StoredEvent> {
         let Some(group) = &self.group else {
             return Vec::new();
         };
@@ -174,7 +184,7 @@ impl SyncEngine {
                 }
             }
         }
-        chain.into_values().map(|stored| stored.event).collect()
+        chain.into_values().collect()
     }
 
     /// Shows a member that does not know us how we came in.
@@ -192,6 +202,7 @@ impl SyncEngine {
         from: DeviceId,
         id: InboundId,
         events: &[SignedEvent],
+        view: &impl StateView,
     ) {
         let Some(group) = &self.group else {
             self.respond(id, Response::Refused(RefuseReason::Busy));
@@ -203,6 +214,11 @@ impl SyncEngine {
             return;
         }
         let shown = read_chain(group.id, Some(group), events).is_some_and(|shown| shown.is_member(&from));
+        if !shown && group.has_log_of(&from) {
+            let events = self.removal_of(&from, view);
+            self.respond(id, Response::Removed { events });
+            return;
+        }
         if !shown || self.joining.presented.len() >= MAX_PRESENTED {
             self.respond(id, Response::Refused(RefuseReason::NotMember));
             if !shown {

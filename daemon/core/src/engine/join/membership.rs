@@ -25,7 +25,11 @@ impl SyncEngine {
         self.group = Some(group);
         let Some(change) = change else { return };
         self.keep_group();
+        let regains = change.current.contains(&self.me);
         self.membership_changed(&change);
+        if regains {
+            self.own_role_changed();
+        }
         // The event itself was not applied yet.
         let own = |(of, from, to): &(ShortId, u64, u64)| {
             let seq = event.header.seq;
@@ -41,7 +45,7 @@ impl SyncEngine {
     }
 
     /// Returns where a head of a device's log stands, if the author of `log` had it.
-    fn find_head(
+    pub(in crate::engine) fn find_head(
         &self,
         device: &DeviceId,
         head: &LogHead,
@@ -101,5 +105,6 @@ impl SyncEngine {
         if moved {
             self.enter_group();
         }
+        self.own_membership_changed();
     }
 }

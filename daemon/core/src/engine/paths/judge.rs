@@ -52,10 +52,27 @@ impl SyncEngine {
                 .path_state(view, &path)
                 .is_some_and(|state| state.is_live());
             if self.put_together(&path, view) {
+                self.doubt_own(&path, view);
                 touched.push((path, was_live));
             }
         }
         self.refresh_touched(touched, view);
+    }
+
+    /// While the folder is about to be compared, forgets what stands at a path if it is of no version that counts: this
+    /// device made it while it was no member, and its user is not to lose it to the group's version.
+    fn doubt_own(&mut self, path: &RelPath, view: &impl StateView) {
+        let Some(have) = self.pending.installed(view, path) else {
+            return;
+        };
+        let counts = |dot: &Dot| {
+            let origin = have.copy_of.as_ref().unwrap_or(path);
+            self.pending.version(view, origin, *dot).is_some()
+        };
+        let is_own = !have.dots.is_empty() && !have.dots.iter().any(counts);
+        if self.is_about_to_compare() && is_own {
+            self.record_installed(path, None, view);
+        }
     }
 
     /// Puts a path's state together from everything that was said of it; `false` if nothing changed.

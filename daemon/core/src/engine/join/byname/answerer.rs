@@ -2,7 +2,8 @@
 
 use super::requests::Revealed;
 use super::{Exchange, JoinRequest, PairReply};
-use crate::access::Role;
+use crate::access::{Role, Scopes};
+use crate::engine::group::Group;
 use crate::engine::{
     CommandError, Here, InboundId, Notification, RefuseReason, Reply, Response, StateView, SyncEngine,
 };
@@ -59,7 +60,8 @@ impl SyncEngine {
         now: Now,
     ) {
         let ours = self.group.as_ref().map(|group| group.id);
-        let may = self.my_role().is_some_and(|mine| mine.may_give(Role::Viewer));
+        let may_give = |group: &Group| group.may_give(&self.me, Role::Viewer, &Scopes::whole());
+        let may = self.group.as_ref().is_some_and(may_give);
         let response = if !may || !self.may_be_asked_by(&from) {
             Response::Refused(RefuseReason::MayNotAdmit)
         } else if ours != Some(group) {
@@ -117,14 +119,12 @@ impl SyncEngine {
         now: Now,
         view: &impl StateView,
     ) -> Result<Reply, CommandError> {
-        if self.group.is_none() {
-            return Err(CommandError::NoGroup);
-        }
+        let group = self.group.as_ref().ok_or(CommandError::NoGroup)?;
         if role == Role::Owner {
             let why = "An approval gives admin, editor or viewer";
             return Err(CommandError::Invalid(why));
         }
-        if !self.my_role().is_some_and(|mine| mine.may_give(role)) {
+        if !group.may_give(&self.me, role, &Scopes::whole()) {
             return Err(CommandError::NotAllowed);
         }
         if self.own_events_missing() > 0 {
