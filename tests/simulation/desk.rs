@@ -6,7 +6,7 @@ use std::cell::Cell;
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 
-use p2p_sync_core::access::Role;
+use p2p_sync_core::access::{Role, Scopes};
 use p2p_sync_core::engine::{
     Command, CommandError, CommandId, DELETE_GUARD, EngineConfig, FoundBy, InboundId, Input, InstallAction,
     InstallJob, InstallOutcome, InstallResult, LocalChange, Notification, Observed, Output, OwnLogSize,
@@ -252,7 +252,7 @@ impl Desk {
                 role,
                 expires_ms,
                 max_uses,
-                scopes: p2p_sync_core::access::Scopes::whole(),
+                scopes: Scopes::whole(),
                 secret,
             },
         );

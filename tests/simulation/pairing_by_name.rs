@@ -1,9 +1,9 @@
 //! A device asks by name to be let in, and a member's user types the digits.
 
-use p2p_sync_core::access::Role;
+use p2p_sync_core::access::{GrantFlags, Role, Scopes};
 use p2p_sync_core::engine::{
-    Command, CommandError, CommandId, InboundId, Input, PairCommand, PairError, PairReply, RefuseReason,
-    Reply, Request, Response,
+    Command, CommandError, CommandId, InboundId, Input, MembersCommand, Membership, PairCommand, PairError,
+    PairReply, RefuseReason, Reply, Request, Response,
 };
 use p2p_sync_core::rel_path::RelPath;
 
@@ -163,11 +163,36 @@ fn whoever_is_far_or_switched_it_off_says_nothing() {
 
 #[test]
 fn an_editor_is_not_asked_and_lets_nobody_in() {
+    lets_nobody_in(Role::Editor, Scopes::whole());
+}
+
+#[test]
+fn an_admin_of_a_part_of_the_folder_cannot_let_anybody_into_all_of_it() {
+    let part = RelPath::parse("docs").expect("well-formed");
+    lets_nobody_in(Role::Admin, Scopes::new(vec![part]).expect("one place"));
+}
+
+/// A member who may do this much is asked, and his user approves all the same.
+fn lets_nobody_in(role: Role, scopes: Scopes) {
     let mut desk = Desk::new(3, false);
-    let ticket = desk.invite(0, Role::Editor);
+    let ticket = desk.invite(0, Role::Viewer);
     desk.connect(0, 1);
     desk.command(1, Command::Join { ticket });
     desk.pass(10_000);
+    let (device, at_once) = (desk.seats[1].id(), false);
+    let wanted = Membership {
+        role,
+        scopes,
+        flags: GrantFlags::default(),
+    };
+    let change = MembersCommand::ChangeRole {
+        device,
+        wanted,
+        at_once,
+    };
+    desk.command(0, Command::Members(change));
+    desk.pass(10_000);
+    assert_eq!(desk.seats[1].engine.status().role, Some(role));
     desk.connect(1, 2);
     let name = desk.name(1);
     desk.command(2, Command::Pair(PairCommand::Join { name }));
