@@ -23,7 +23,7 @@ use clap::Parser as _;
 use clap::error::ErrorKind;
 use tokio::time::Instant;
 
-use crate::args::{Cli, Command, Global, InviteCommand, PeersCommand};
+use crate::args::{Cli, Command, DeviceCommand, Global, InviteCommand, PeersCommand};
 use crate::client::{CONNECT_PATIENCE, Client, Surroundings};
 use crate::exit::{Exit, Failure};
 use crate::output::{Output, Stop};
@@ -116,7 +116,7 @@ impl Session<'_> {
         }
     }
 
-    fn timeout(&self, otherwise: Duration) -> Duration {
+    pub(crate) fn timeout(&self, otherwise: Duration) -> Duration {
         self.global.timeout.unwrap_or(otherwise)
     }
 }
@@ -154,6 +154,13 @@ async fn dispatch(command: Option<Command>, session: &mut Session<'_>) -> Result
             let choice = cmds::join::choice(keep_both, prefer_group);
             cmds::join::run(session, ticket, choice, dry_run).await
         }
+        Some(Command::Approve { device, code, role }) => match (device, code) {
+            (Some(device), Some(code)) => cmds::pairing::approve(session, device, code, role).await,
+            _ => cmds::pairing::list_requests(session).await,
+        },
+        Some(Command::Device {
+            command: DeviceCommand::Id,
+        }) => cmds::device::id(session).await,
         Some(Command::Rescan { path }) => cmds::rescan::run(session, path).await,
         Some(Command::Journal) => cmds::journal::run(session).await,
         Some(Command::History { path, skip, limit }) => cmds::history::run(session, path, skip, limit).await,

@@ -14,6 +14,7 @@ mod caller;
 mod convert;
 mod guards;
 mod history;
+mod pairing;
 mod server;
 mod service;
 mod socket;
@@ -33,6 +34,7 @@ use tokio::sync::{broadcast, mpsc, oneshot, watch as latest};
 
 pub use caller::Access;
 pub use history::{AtHand, HistoryPage, PathVersion, Pick, RestoreProblem, RestoreStep, VersionPart};
+pub use pairing::{Approved, JoinStep, PairingCommand};
 pub use server::{ControlService, ServeError};
 pub use socket::{ControlSocket, SocketError};
 
@@ -67,6 +69,8 @@ pub enum ControlCommand {
         /// The group and the role.
         reply: ReplyTo<Joined>,
     },
+    /// Pair by name on the local network.
+    Pairing(PairingCommand),
     /// Decide about the files that a join left held.
     ResolveJoin {
         /// What to do with them.

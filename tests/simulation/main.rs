@@ -13,6 +13,7 @@ mod installing;
 mod invariants;
 mod joining;
 mod leaving;
+mod pairing_by_name;
 mod pausing;
 mod publishing;
 mod recovering;

@@ -41,6 +41,7 @@ const MAX_PUSHES: u32 = 64;
 pub(super) struct Peer {
     address: String,
     pub(super) local: bool,
+    pub(super) near: bool,
     pulling: bool,
     pushes: u32,
     /// The digest that this peer was told we are in sync with.
@@ -54,6 +55,13 @@ pub(super) struct Peer {
     refusals: u32,
 }
 
+/// Where a connected device is.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Place {
+    pub(super) local: bool,
+    pub(super) near: bool,
+}
+
 /// What a request of ours was about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Asked {
@@ -64,6 +72,9 @@ pub(super) enum Asked {
     Hello,
     Redeem,
     TrustLan,
+    Who,
+    PairAsk,
+    PairReveal,
     Present,
 }
 
@@ -176,13 +187,14 @@ impl SyncEngine {
         self.emit(Output::Respond { id, response });
     }
 
-    pub(super) fn connected(&mut self, device: DeviceId, address: String, local: bool, now: Now) {
+    pub(super) fn connected(&mut self, device: DeviceId, address: String, place: Place, now: Now) {
         if device == self.me {
             return;
         }
         let peer = Peer {
             address,
-            local,
+            local: place.local,
+            near: place.near,
             pulling: false,
             pushes: 0,
             told: None,
@@ -323,6 +335,13 @@ impl SyncEngine {
             Request::JoinHello => self.join_hello(from, id),
             Request::JoinRedeem(redeem) => self.join_redeem(from, id, &redeem, now, view),
             Request::JoinTrustLan { name } => self.join_trust_lan(from, id, name, now, view),
+            Request::JoinWho => self.join_who(from, id, now, view),
+            Request::JoinAsk {
+                group,
+                name,
+                commitment,
+            } => self.join_ask(from, id, group, name, commitment, now),
+            Request::JoinReveal { nonce } => self.join_reveal(from, id, &nonce, now, view),
             Request::Present { events } => self.present_received(from, id, &events, view),
         }
     }
@@ -359,6 +378,7 @@ impl SyncEngine {
             Asked::Hello | Asked::Redeem | Asked::TrustLan | Asked::Present => {
                 self.join_answered(from, asked, result, now);
             }
+            Asked::Who | Asked::PairAsk | Asked::PairReveal => self.pair_answered(from, asked, result, now),
         }
     }
 

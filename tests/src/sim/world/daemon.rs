@@ -105,6 +105,7 @@ impl World {
             // The engine is in the middle of its outputs; links change after them.
             Output::Members(members) => self.set_members(device, members),
             Output::Announce { group } => self.announce(device, group),
+            Output::SeekLan => {}
             Output::Dial { address } => {
                 if let Some(to) = ticket::resolve(&address) {
                     self.devices[device].dials.insert(to);
@@ -212,6 +213,7 @@ fn is_activity(output: &Output) -> bool {
         | Output::Gossip(_) => true,
         Output::Members(_)
         | Output::Announce { .. }
+        | Output::SeekLan
         | Output::Dial { .. }
         | Output::Undial { .. }
         | Output::Reply { .. } => true,
