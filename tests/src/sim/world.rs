@@ -301,7 +301,11 @@ impl World {
     /// bytes, and goes on asking.
     #[must_use]
     pub fn is_out_of_reach(&self, content: &ContentHash) -> bool {
-        (self.plan.restores() || self.plan.loses() || self.plan.changes_roles())
+        if self.plan.changes_roles() {
+            // Perhaps only a device had them that was removed since.
+            return !self.insiders().iter().any(|device| device.disk.keeps(content));
+        }
+        (self.plan.restores() || self.plan.loses())
             && self.users.given_up.contains(content)
             && !self.devices.iter().any(|device| device.disk.keeps(content))
     }

@@ -312,6 +312,9 @@ impl SyncEngine {
             self.hidden_place_taken(path, change, draft, adopted, view);
             return;
         }
+        if change.after.is_none() && self.local.refused.remove(&path).is_some() {
+            self.work.retry_given_up();
+        }
         if self.local.holds(&path) && !change.import {
             self.held_changed(path, change.after, adopted);
             return;

@@ -124,6 +124,8 @@ pub(super) struct Work {
     installing: Vec<Installing>,
     busy: BTreeSet<RelPath>,
     rescan_after: BTreeSet<RelPath>,
+    /// Paths that are left alone until the folder changes.
+    given_up: BTreeSet<RelPath>,
     /// When the newest installs were over.
     done: Times<MAX_DONE>,
     retry: BTreeSet<(BootInstant, RelPath)>,
@@ -298,14 +300,15 @@ impl Work {
         if let Some(state) = self.needs.get_mut(path) {
             state.attempts = state.attempts.max(STUCK_AFTER);
             self.reasons.insert(path.clone(), reason.into());
+            self.given_up.insert(path.clone());
         }
     }
 
-    /// Makes the directories above a path ready that were left alone for what stood there.
-    pub(super) fn retry_above(&mut self, path: &RelPath) {
-        for dir in path.ancestors() {
-            if self.stage(&dir) == Some(Stage::Parked) {
-                self.make_ready(&dir);
+    /// Tries those paths again that were left alone.
+    pub(super) fn retry_given_up(&mut self) {
+        for path in std::mem::take(&mut self.given_up) {
+            if self.stage(&path) == Some(Stage::Parked) {
+                self.make_ready(&path);
             }
         }
     }

@@ -36,7 +36,7 @@ impl SyncEngine {
         if !wanted && known.is_some() && self.local.refused.get(path) == known.as_ref() {
             return true;
         }
-        let was_refused = self.local.refused.remove(path).is_some();
+        self.local.refused.remove(path);
         match &change.after {
             Some(after) if wanted => {
                 let installed = Installed {
@@ -54,9 +54,6 @@ impl SyncEngine {
                 self.forget_row(path, have, view);
             }
             None => self.forget_row(path, have, view),
-        }
-        if was_refused && change.after.is_none() {
-            self.work.retry_above(path);
         }
         if change.after.is_some() || wanted {
             self.rejected += 1;
