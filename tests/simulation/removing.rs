@@ -327,6 +327,24 @@ fn who_is_admitted_again_keeps_what_he_did_alone_as_a_copy() {
 }
 
 #[test]
+fn an_invite_for_a_part_of_the_folder_lets_write_there_only() {
+    let mut desk = Desk::new(2, false);
+    let docs = Scopes::new(vec![path("docs")]).expect("one path");
+    let ticket = desk.invite_to(0, Role::Editor, docs);
+    desk.connect(0, 1);
+    desk.command(1, Command::Join { ticket });
+    desk.pass(10_000);
+    assert_eq!(desk.role(1), Some(Role::Editor));
+    desk.report_dirs(1, &[path("docs")]);
+    desk.report(1, &[(path("docs/a"), file(1)), (path("b"), file(2))]);
+    desk.pass(30_000);
+    assert_eq!(
+        (desk.winner(0, "docs/a"), desk.winner(0, "b")),
+        (content(1), None)
+    );
+}
+
+#[test]
 fn a_cancelled_invite_lets_nobody_in() {
     let mut desk = Desk::new(2, false);
     let ticket = desk.invite(0, Role::Editor);

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{MAX_NONCES, MAX_PRESENTED};
-use crate::access::{GrantFlags, Role, Scopes};
+use crate::access::{GrantFlags, Role};
 use crate::engine::group::{Group, grant_message, nonce_message};
 use crate::engine::sync::Asked;
 use crate::engine::{
@@ -127,12 +127,19 @@ impl SyncEngine {
             if self.own_events_missing() > 0 {
                 return Response::Refused(RefuseReason::Busy);
             }
+            let group = self.group.as_ref();
+            let scopes = match &via {
+                GrantVia::Invite { key, .. } => {
+                    group.and_then(|group| Some(group.invite(key)?.invite.scopes.clone()))
+                }
+                GrantVia::Author => group.and_then(|group| group.scopes_to_give(&self.me, role)),
+            };
             let grant = Item::Grant(Grant {
                 device,
                 role,
                 name,
                 via,
-                scopes: Scopes::whole(),
+                scopes: scopes.unwrap_or_default(),
                 flags: GrantFlags::default(),
             });
             self.publish(EventKind::Admin, vec![grant], now, view);
