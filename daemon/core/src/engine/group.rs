@@ -8,10 +8,10 @@ use std::collections::BTreeMap;
 use crate::access::Role;
 use crate::encoding::{self, Decoder, ShapeError, array_len, array_of, bytes_of, infallible, optional};
 use crate::ids::{DeviceId, Dot, GroupId, ShortId};
+pub(super) use crate::ledger::grant_message;
 use crate::ledger::{EventKind, Grant, GrantVia, Invite, Item, LogState, VerifiedEvent};
 use crate::signature;
 
-const GRANT_CONTEXT: &[u8] = b"p2p-sync/grant/1\0";
 const NONCE_CONTEXT: &[u8] = b"p2p-sync/join/1\0";
 
 /// A grant that was found valid.
@@ -287,11 +287,6 @@ fn read_dot(d: &mut Decoder<'_>) -> Result<Dot, ShapeError> {
         seq: d.u64()?,
         item: d.u32()?,
     })
-}
-
-/// Returns what an invite key signs for the Grant.
-pub(super) fn grant_message(group: &GroupId, device: &DeviceId) -> Vec<u8> {
-    [GRANT_CONTEXT, group.as_bytes(), device.as_bytes()].concat()
 }
 
 /// Returns what an invite key signs for the listener.
