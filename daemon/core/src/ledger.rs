@@ -1,10 +1,13 @@
 //! Events: what they say, how they are written, and how they are checked (ledger.md 1–3).
 
+pub mod audit;
 mod event;
 mod grant;
 mod item;
 mod log;
 pub mod proof;
+#[cfg(test)]
+mod samples;
 
 pub use event::{
     Body, BodyError, EventError, EventKind, FORMAT_VERSION, Header, ItemProof, MAX_BODY, MAX_HEADER,

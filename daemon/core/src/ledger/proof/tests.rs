@@ -1,149 +1,17 @@
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 
-use ed25519_dalek::SigningKey;
 use proptest::prelude::*;
 
 use super::wire::{Newest, Proof};
 use super::*;
-use crate::ids::{ContentHash, ShortId};
-use crate::ledger::event::{Body, EventKind, Header, Seen, SignedEvent};
-use crate::ledger::item::{Genesis, Grant, GrantVia, Invite, Put, PutFlags};
-use crate::ledger::{LogState, grant_message};
-use crate::rel_path::RelPath;
-use crate::signature;
-use crate::tree::{Entry, Node};
+use crate::ids::ShortId;
+use crate::ledger::LogState;
+use crate::ledger::event::{EventKind, Header, SignedEvent};
+use crate::ledger::samples::{World, device, grant, grown, put};
 
-/// A ledger in memory, and the keys of those who write it.
-#[derive(Clone)]
-struct World {
-    group: GroupId,
-    logs: Vec<LogState>,
-    arrived: Vec<(ShortId, Header, SignedEvent)>,
-}
-
-fn key(n: usize) -> SigningKey {
-    SigningKey::from_bytes(&[u8::try_from(n).unwrap() + 1; 32])
-}
-
-fn device(n: usize) -> DeviceId {
-    DeviceId::new(key(n).verifying_key().to_bytes())
-}
-
-fn put(path: &str) -> Item {
-    let entry = Entry {
-        node: Node::File {
-            content: ContentHash::of(path.as_bytes()),
-            size: 41_200,
-        },
-        mode: 0o644,
-        mtime_ns: 1_700_000_000_123_456_789,
-    };
-    Item::Put(Put {
-        path: RelPath::parse(path).unwrap(),
-        entry,
-        base: Vec::new(),
-        flags: PutFlags::default(),
-        moved_from: None,
-    })
-}
-
-fn grant(n: usize, role: Role) -> Item {
-    Item::Grant(Grant {
-        device: device(n),
-        role,
-        name: format!("device {n}"),
-        via: GrantVia::Author,
-    })
-}
-
-impl World {
-    /// A group of one, whose owner is device 0.
-    fn founded() -> Self {
-        let mut world = Self {
-            group: GroupId::new([0; 32]),
-            logs: (0..8).map(|n| LogState::empty(device(n))).collect(),
-            arrived: Vec::new(),
-        };
-        let genesis = Item::Genesis(Genesis {
-            name: "home".into(),
-            recovery: [6; 32],
-        });
-        world.publish(0, EventKind::Genesis, vec![genesis, grant(0, Role::Owner)]);
-        world.group = world.arrived[0].2.id().as_group();
-        world
-    }
-
-    /// Device `n` publishes, having seen all there is.
-    fn publish(&mut self, n: usize, kind: EventKind, items: Vec<Item>) -> u64 {
-        let own = self.logs[n].clone();
-        let unseen = |log: &&LogState| {
-            let short = log.author.short();
-            log.author != own.author && own.seen.get(&short).copied().unwrap_or(0) < log.size()
-        };
-        let mut seen: Vec<Seen> = (self.logs.iter().filter(unseen))
-            .map(|log| Seen {
-                device: log.author.short(),
-                next_seq: log.size(),
-                id16: log.last_id.id16(),
-            })
-            .collect();
-        seen.sort_by_key(|seen| seen.device);
-        let newest = self.logs.iter().map(|log| log.hlc).max().unwrap();
-        let header = Header {
-            author: device(n),
-            seq: own.size(),
-            prev_root: own.peaks.root(),
-            hlc: newest.next(1_700_000_000_000),
-            wall_ms: 1_700_000_000_000 + self.arrived.len() as u64,
-            seen,
-            kind,
-            n_items: 0,
-            body_len: 0,
-            body_root: [0; 32],
-        };
-        let body = Body { seed: [7; 16], items };
-        let (signed, _) = SignedEvent::sign(&key(n), &self.group, header, &body);
-        let read = signed.read_stored().unwrap();
-        self.logs[n].push(&read);
-        self.arrived.push((device(n).short(), read.header, signed));
-        own.size()
-    }
-
-    fn work(&mut self, n: usize, path: &str) -> u64 {
-        self.publish(n, EventKind::Work, vec![put("other"), put(path)])
-    }
-
-    /// Device `n` redeems an invite of device 0's that device `by` admits it with.
-    fn invited(&mut self, n: usize, by: usize, role: Role) {
-        let secret = SigningKey::from_bytes(&[99; 32]);
-        let invite_key = secret.verifying_key().to_bytes();
-        self.publish(0, EventKind::Admin, vec![invite(invite_key, role)]);
-        let via = GrantVia::Invite {
-            key: invite_key,
-            sig: signature::sign(&secret, &grant_message(&self.group, &device(n))),
-        };
-        let redeemed = Item::Grant(Grant {
-            device: device(n),
-            role,
-            name: format!("device {n}"),
-            via,
-        });
-        self.publish(by, EventKind::Admin, vec![redeemed]);
-    }
-
-    fn make(&self, n: usize, seq: u64, index: u32) -> Result<Vec<u8>, MakeError<Infallible>> {
-        make(self, self.group, device(n).short(), seq, index)
-    }
-}
-
-fn invite(key: [u8; 32], role: Role) -> Item {
-    Item::Invite(Invite {
-        key,
-        role,
-        expires_ms: None,
-        max_uses: 1,
-    })
+fn made(world: &World, n: usize, seq: u64, index: u32) -> Result<Vec<u8>, MakeError<Infallible>> {
+    make(world, world.group, device(n).short(), seq, index)
 }
 
 impl Source for World {
@@ -201,27 +69,10 @@ impl Source for World {
     }
 }
 
-/// Owner 0 invites admin 1, who admits editor 2; both have logs of some length, and 2's Put was seen by both.
-fn grown() -> (World, u64) {
-    let mut world = World::founded();
-    world.publish(0, EventKind::Admin, vec![grant(1, Role::Admin)]);
-    world.work(1, "first");
-    world.work(0, "second");
-    world.invited(2, 1, Role::Editor);
-    world.work(0, "third");
-    world.work(1, "fourth");
-    world.work(2, "fifth");
-    let seq = world.work(2, "docs/plan.odt");
-    world.work(2, "sixth");
-    world.work(0, "seventh");
-    world.work(1, "eighth");
-    (world, seq)
-}
-
 #[test]
 fn a_proof_says_who_did_what_when_in_which_role_and_who_saw_it() {
     let (world, seq) = grown();
-    let bytes = world.make(2, seq, 1).unwrap();
+    let bytes = made(&world, 2, seq, 1).unwrap();
     let statement = check(&bytes, world.group).unwrap();
     assert_eq!(statement.item, put("docs/plan.odt"));
     assert_eq!(
@@ -248,7 +99,7 @@ fn a_proof_says_who_did_what_when_in_which_role_and_who_saw_it() {
 fn the_other_items_of_the_event_are_not_in_the_file() {
     let mut world = World::founded();
     let seq = world.publish(0, EventKind::Work, vec![put("secret/name"), put("open")]);
-    let bytes = world.make(0, seq, 1).unwrap();
+    let bytes = made(&world, 0, seq, 1).unwrap();
     assert!(bytes.windows(4).any(|w| w == b"open"));
     assert!(!bytes.windows(6).any(|w| w == b"secret"));
 }
@@ -256,7 +107,7 @@ fn the_other_items_of_the_event_are_not_in_the_file() {
 #[test]
 fn every_flipped_bit_makes_a_proof_fail() {
     let (world, seq) = grown();
-    let bytes = world.make(2, seq, 1).unwrap();
+    let bytes = made(&world, 2, seq, 1).unwrap();
     for bit in 0..bytes.len() * 8 {
         let mut bad = bytes.clone();
         bad[bit / 8] ^= 1 << (bit % 8);
@@ -271,7 +122,7 @@ fn every_flipped_bit_makes_a_proof_fail() {
 #[test]
 fn a_truncated_or_lengthened_file_fails() {
     let (world, seq) = grown();
-    let mut bytes = world.make(2, seq, 1).unwrap();
+    let mut bytes = made(&world, 2, seq, 1).unwrap();
     for len in 0..bytes.len() {
         assert!(check(&bytes[..len], world.group).is_err(), "{len}");
     }
@@ -282,7 +133,7 @@ fn a_truncated_or_lengthened_file_fails() {
 #[test]
 fn a_proof_holds_for_its_own_group_only() {
     let (world, seq) = grown();
-    let bytes = world.make(2, seq, 1).unwrap();
+    let bytes = made(&world, 2, seq, 1).unwrap();
     let other = check(&bytes, GroupId::new([5; 32]));
     assert!(matches!(other, Err(ProofError::OtherGroup)), "{other:?}");
 }
@@ -317,7 +168,7 @@ fn a_typical_proof_has_two_to_six_kilobytes() {
     for n in 0..600 {
         world.publish(n % 3, EventKind::Work, vec![put("a")]);
     }
-    let bytes = world.make(2, seq, 1).unwrap();
+    let bytes = made(&world, 2, seq, 1).unwrap();
     assert!((2 << 10..=6 << 10).contains(&bytes.len()), "{}", bytes.len());
     assert!(!check(&bytes, world.group).unwrap().seen_by.is_empty());
 }
@@ -330,10 +181,10 @@ fn what_a_role_does_not_allow_cannot_be_proven() {
     let promoted = world.publish(1, EventKind::Admin, vec![grant(2, Role::Owner)]);
     let of_promoted = world.work(2, "x");
     for (n, seq) in [(1, of_viewer), (2, of_promoted)] {
-        let refused = world.make(n, seq, 1);
+        let refused = made(&world, n, seq, 1);
         assert!(matches!(refused, Err(MakeError::NotAllowed)), "{refused:?}");
     }
-    assert!(matches!(world.make(1, promoted, 0), Err(MakeError::NotAllowed)));
+    assert!(matches!(made(&world, 1, promoted, 0), Err(MakeError::NotAllowed)));
 }
 
 #[test]
@@ -342,14 +193,14 @@ fn a_grant_does_not_reach_back_in_time() {
     let early = world.work(1, "early");
     world.publish(0, EventKind::Admin, vec![grant(1, Role::Editor)]);
     let late = world.work(1, "late");
-    assert!(matches!(world.make(1, early, 1), Err(MakeError::NotAllowed)));
-    assert!(world.make(1, late, 1).is_ok());
+    assert!(matches!(made(&world, 1, early, 1), Err(MakeError::NotAllowed)));
+    assert!(made(&world, 1, late, 1).is_ok());
 }
 
 #[test]
 fn an_event_of_a_log_that_the_newest_header_does_not_commit_to_fails() {
     let (world, seq) = grown();
-    let good = Proof::from_bytes(&world.make(2, seq, 1).unwrap()).unwrap();
+    let good = Proof::from_bytes(&made(&world, 2, seq, 1).unwrap()).unwrap();
     let mut fork = world.clone();
     fork.logs[2] = LogState::empty(device(2));
     fork.arrived.retain(|(short, ..)| *short != device(2).short());
@@ -376,7 +227,7 @@ fn an_event_of_a_log_that_the_newest_header_does_not_commit_to_fails() {
 #[test]
 fn a_link_that_serves_nothing_or_a_power_of_another_device_fails() {
     let (world, seq) = grown();
-    let good = Proof::from_bytes(&world.make(2, seq, 1).unwrap()).unwrap();
+    let good = Proof::from_bytes(&made(&world, 2, seq, 1).unwrap()).unwrap();
     let mut extra = good.clone();
     extra.links.push(good.links[0].clone());
     let refused = check(&extra.to_bytes(), world.group);
@@ -393,7 +244,7 @@ fn a_witness_that_is_no_member_is_none() {
     let mut world = World::founded();
     let seq = world.work(0, "x");
     world.work(5, "a stranger who has seen it");
-    let statement = check(&world.make(0, seq, 1).unwrap(), world.group).unwrap();
+    let statement = check(&made(&world, 0, seq, 1).unwrap(), world.group).unwrap();
     assert_eq!(statement.seen_by, []);
 }
 
@@ -401,7 +252,7 @@ fn a_witness_that_is_no_member_is_none() {
 fn a_file_of_something_else_and_a_later_version_are_named() {
     let (world, seq) = grown();
     assert!(matches!(check(b"hello", world.group), Err(ProofError::NotAProof)));
-    let mut later = world.make(2, seq, 1).unwrap();
+    let mut later = made(&world, 2, seq, 1).unwrap();
     assert_eq!(later[..16], *b"\x86\x6ep2p-sync-proof");
     later[16] = 1;
     assert!(matches!(check(&later, world.group), Err(ProofError::Version(1))));
@@ -422,7 +273,7 @@ proptest! {
     ) {
         let mut world = World::founded();
         let seq = world.work(0, "x");
-        let mut proof = world.make(0, seq, 1).unwrap();
+        let mut proof = made(&world, 0, seq, 1).unwrap();
         let before = proof.clone();
         let at = at.index(proof.len());
         let end = (at + bytes.len()).min(proof.len());
