@@ -5,6 +5,7 @@ pub(crate) mod history;
 pub(crate) mod invite;
 pub(crate) mod join;
 pub(crate) mod journal;
+pub(crate) mod ledger;
 pub(crate) mod overview;
 pub(crate) mod peers;
 pub(crate) mod place;

@@ -13,6 +13,7 @@ pub(crate) enum Exit {
     No = 1,
     Usage = 64,
     Data = 65,
+    NoInput = 66,
     Unavailable = 69,
     Software = 70,
     CantCreate = 73,
@@ -118,6 +119,15 @@ fn judge(reason: &str, code: Code) -> (Exit, Option<&'static str>) {
         ),
         reason::ROLE_TOO_LOW => (Exit::NoPerm, Some("see who may: syncctl peers")),
         reason::ALREADY_IN_GROUP => (Exit::No, Some("see which devices are in it: syncctl peers")),
+        reason::NO_SUCH_EVENT => (Exit::NoInput, Some("see what there is: syncctl log")),
+        reason::NOT_PROVABLE => (
+            Exit::No,
+            Some("what its author was not allowed to do counts nowhere; see its grants: syncctl log"),
+        ),
+        reason::LEDGER_DAMAGED => (
+            Exit::Data,
+            Some("find what is damaged: syncctl ledger verify --full"),
+        ),
         reason::NO_SUCH_VERSION => (Exit::No, Some("see what there is: syncctl history PATH")),
         reason::BYTES_NOT_AT_HAND => (
             Exit::No,
@@ -206,6 +216,9 @@ mod tests {
         check(Code::NotFound, "NO_SUCH_VERSION", Exit::No);
         check(Code::FailedPrecondition, "BYTES_NOT_AT_HAND", Exit::No);
         check(Code::FailedPrecondition, "ALREADY_IN_GROUP", Exit::No);
+        check(Code::NotFound, "NO_SUCH_EVENT", Exit::NoInput);
+        check(Code::FailedPrecondition, "NOT_PROVABLE", Exit::No);
+        check(Code::DataLoss, "LEDGER_DAMAGED", Exit::Data);
         check(Code::InvalidArgument, "BAD_PATH", Exit::Usage);
         check(Code::Unavailable, "STOPPING", Exit::Unavailable);
     }

@@ -47,10 +47,7 @@ use schema::{Purpose, connect, migrate};
 
 pub use codec::CodecError;
 pub use folder::Compare;
-pub use ledger::{
-    AuditEnd, AuditStep, LedgerEnd, LedgerEvent, LedgerFile, LedgerOrder, LedgerPage, LedgerPlace,
-    LedgerQuery, LedgerReader,
-};
+pub use ledger::{AuditEnd, AuditStep, LedgerEnd, LedgerFile, LedgerReader};
 pub use load::Counts;
 pub use rows::RowError;
 pub use view::StoreView;

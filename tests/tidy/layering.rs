@@ -87,13 +87,14 @@ const SERVICES: [&str; 9] = [
 const SERVICE_MAY_USE: (&str, &str) = ("worktree", "journal");
 
 /// What wires the services together and may import all of them; no service may import it.
-const WIRING: [&str; 10] = [
+const WIRING: [&str; 11] = [
     "content_index",
     "daemon",
     "demo",
     "event_loop",
     "history",
     "install_task",
+    "ledger",
     "lib",
     "main",
     "scan_task",

@@ -16,7 +16,6 @@ use std::collections::{BTreeSet, BinaryHeap};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use p2p_sync_core::engine::StoredEvent;
 use p2p_sync_core::ids::{Dot, EventId, ShortId};
 use p2p_sync_core::ledger::Header;
 use p2p_sync_core::rel_path::RelPath;
@@ -27,12 +26,13 @@ use super::codec::{read_dot_key, read_path_state};
 use super::lock::LockFile;
 use super::rows::{RowError, from_bits, optional, select_event, seq_column, stored_event};
 use super::schema::{Purpose, connect};
+use crate::ledger_query::{LedgerEvent, LedgerOrder, LedgerPage, LedgerPlace, LedgerQuery};
 pub use audit::{AuditEnd, AuditStep};
 pub use rows::LedgerEnd;
 
-/// Bytes of events after which a page ends though more were wanted; a page has one event at least. One more event
-/// (1 MiB and a header), and its items beside it, still fit into a message of 4 MiB.
-const PAGE_BYTES: usize = 1 << 20;
+/// Bytes of events after which a page ends though more were wanted; a page has one event at least. With the last of them
+/// (1 MiB and a header at most), and all their items beside their bytes, a page still fits into a message of 4 MiB.
+const PAGE_BYTES: usize = 256 << 10;
 
 /// Opens readers of the ledger.
 #[derive(Debug, Clone)]
@@ -63,61 +63,6 @@ impl LedgerFile {
 pub struct LedgerReader {
     connection: Connection,
     _lock: Arc<LockFile>,
-}
-
-/// An event, and when it arrived here among the others.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LedgerEvent {
-    /// Grows with each event that arrives; not without gaps.
-    pub arrival: u64,
-    /// The event.
-    pub stored: StoredEvent,
-}
-
-/// By what events are ordered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LedgerOrder {
-    /// By when they arrived here.
-    Arrival,
-    /// By their hybrid clocks: what an event has seen comes before it.
-    Clock,
-}
-
-/// Which events, and in which order.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LedgerQuery {
-    /// By what they are ordered.
-    pub order: LedgerOrder,
-    /// Whether the last come first.
-    pub newest_first: bool,
-    /// Of this device only.
-    pub device: Option<ShortId>,
-    /// That wrote or removed this path, if their author might.
-    pub path: Option<RelPath>,
-    /// Not before this time, milliseconds since 1970 by the hybrid clock.
-    pub since_ms: Option<u64>,
-    /// Beyond this place.
-    pub after: Option<LedgerPlace>,
-    /// At most so many.
-    pub limit: usize,
-}
-
-/// A place in an order.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct LedgerPlace {
-    /// Arrival, or bits of the clock.
-    pub key: u64,
-    /// Tells apart what has the same clock.
-    pub id: EventId,
-}
-
-/// Events, and where the next page begins, if there is one.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct LedgerPage {
-    /// In the wanted order.
-    pub events: Vec<LedgerEvent>,
-    /// The place of the last of them, if more follow.
-    pub next: Option<LedgerPlace>,
 }
 
 impl LedgerReader {

@@ -11,7 +11,8 @@ use p2p_sync_core::time::Hlc;
 use super::super::StoreError;
 use super::super::codec::read_log;
 use super::super::rows::{RowError, bits, from_bits, optional, seq_column};
-use super::{LedgerEvent, LedgerReader, event};
+use super::{LedgerReader, event};
+use crate::ledger_query::LedgerEvent;
 
 /// Events of one reading, and bytes of their headers and bodies after which it ends: what an audit holds at once.
 const READ_EVENTS: i64 = 1_000;

@@ -5,7 +5,7 @@ use std::sync::mpsc::channel;
 
 use ed25519_dalek::SigningKey;
 use p2p_sync_core::access::Role;
-use p2p_sync_core::engine::{Batch, BatchNo, Write};
+use p2p_sync_core::engine::{Batch, BatchNo, StoredEvent, Write};
 use p2p_sync_core::fold::{PathState, Version};
 use p2p_sync_core::ids::{ContentHash, DeviceId, GroupId};
 use p2p_sync_core::ledger::audit::Depth;
