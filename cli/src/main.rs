@@ -127,9 +127,10 @@ impl Session<'_> {
     /// Like [`call`](Self::call), for the ledger.
     pub(crate) async fn ask_ledger<T>(
         &self,
+        otherwise: Duration,
         call: impl AsyncFnOnce(LedgerClient) -> Result<tonic::Response<T>, tonic::Status>,
     ) -> Result<T, Failure> {
-        self.in_time(CALL_TIMEOUT, async {
+        self.in_time(otherwise, async {
             Ok(call(self.ledger().await?).await?.into_inner())
         })
         .await

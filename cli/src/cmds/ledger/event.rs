@@ -253,11 +253,16 @@ pub(super) fn lines(event: &v1::Event) -> Vec<Vec<String>> {
     lines
 }
 
-/// Says how many items of an event were not shown; nothing if all were.
-pub(super) fn more(event: &v1::Event) -> Option<String> {
+/// Returns the line that says how many items of an event were not shown; none if all were.
+pub(super) fn left_out(event: &v1::Event) -> Option<Vec<String>> {
     let left = u64::from(event.items_total).saturating_sub(event.items.len() as u64);
-    let id: String = event.id.chars().take(ID_SHOWN).collect();
-    (left > 0).then(|| format!("and {} more: syncctl ledger show {id}", number(left)))
+    if left == 0 {
+        return None;
+    }
+    let mut line = vec![time(event), author(event), "and".to_owned()];
+    let id = event.id.chars().take(ID_SHOWN).collect();
+    line.extend([format!("{} more", number(left)), String::new(), id]);
+    Some(line)
 }
 
 /// Returns when an event was signed, to the second.

@@ -19,7 +19,7 @@ use super::file::{NewFile, check_absent};
 use super::show::{SeenJson, seen};
 use crate::exit::{Exit, Failure};
 use crate::output::{Stop, hex, number};
-use crate::{LedgerClient, Session};
+use crate::{CALL_TIMEOUT, LedgerClient, Session};
 
 /// Events in one answer; a page ends earlier if they are large.
 const PAGE: i32 = 1_000;
@@ -117,7 +117,7 @@ async fn page(session: &Session<'_>, page_token: String) -> Result<v1::ListEvent
         ..Default::default()
     };
     let call = async |mut client: LedgerClient| client.list_events(request).await;
-    session.ask_ledger(call).await
+    session.ask_ledger(CALL_TIMEOUT, call).await
 }
 
 fn frame(event: &v1::Event) -> Result<Vec<u8>, Failure> {

@@ -7,12 +7,12 @@ use p2p_sync_proto::v1::follow_events_response::Change;
 use serde::Serialize;
 
 use super::ended;
-use super::event::{EventJson, lines, more};
+use super::event::{EventJson, left_out, lines};
 use crate::args::LogArgs;
 use crate::cmds::place;
 use crate::exit::Failure;
 use crate::output::{Stop, table};
-use crate::{LedgerClient, Session};
+use crate::{CALL_TIMEOUT, LedgerClient, Session};
 
 /// Events shown unless the user says otherwise.
 const DEFAULT_LIMIT: u32 = 100;
@@ -90,7 +90,7 @@ async fn pages(
         }
         request.page_size = i32::try_from(left.min(PAGE)).unwrap_or(i32::MAX);
         let call = async |mut client: LedgerClient| client.list_events(request.clone()).await;
-        let page = session.ask_ledger(call).await?;
+        let page = session.ask_ledger(CALL_TIMEOUT, call).await?;
         listed.group = page.group_id;
         listed.events.extend(page.events);
         listed.more = !page.next_page_token.is_empty();
@@ -106,9 +106,7 @@ fn words(listed: &Listed) -> String {
     let mut rows = vec![heading.map(str::to_owned).to_vec()];
     for event in &listed.events {
         rows.extend(lines(event));
-        if let Some(more) = more(event) {
-            rows.push(vec![String::new(), String::new(), String::new(), more]);
-        }
+        rows.extend(left_out(event));
     }
     let mut text = table(&rows);
     if listed.more {
@@ -168,13 +166,10 @@ fn show(session: &mut Session<'_>, event: &v1::Event) -> Result<(), Stop> {
     };
     session.out.answer(&line, || {
         let mut text = String::new();
-        for line in lines(event) {
+        for line in lines(event).into_iter().chain(left_out(event)) {
             let filled: Vec<String> = line.into_iter().filter(|cell| !cell.is_empty()).collect();
             text.push_str(&filled.join("  "));
             text.push('\n');
-        }
-        if let Some(more) = more(event) {
-            text.push_str(&format!("  {more}\n"));
         }
         text
     })

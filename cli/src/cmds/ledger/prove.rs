@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
+use std::time::Duration;
 
 use p2p_sync_proto::v1::prove_item_request::Target;
 use p2p_sync_proto::{reason, v1};
@@ -13,6 +14,9 @@ use crate::cmds::place;
 use crate::exit::Failure;
 use crate::output::{JsonPath, Stop, escape, size};
 use crate::{LedgerClient, Session};
+
+/// How long a proof may take unless `--timeout` says otherwise: the ids of whole logs are read for it.
+const PROVE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// What is to be proven.
 pub(super) struct Wanted {
@@ -89,7 +93,7 @@ async fn ask(session: &Session<'_>, target: Target, item: u32) -> Result<v1::Pro
         item,
     };
     let call = async |mut client: LedgerClient| client.prove_item(request).await;
-    session.ask_ledger(call).await
+    session.ask_ledger(PROVE_TIMEOUT, call).await
 }
 
 /// Says whether a text could name an event.

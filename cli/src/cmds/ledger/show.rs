@@ -10,7 +10,7 @@ use crate::cmds::status;
 use crate::exit::{Exit, Failure};
 use crate::output::{Stop, escape, hex, table};
 use crate::view::role;
-use crate::{LedgerClient, Session};
+use crate::{CALL_TIMEOUT, LedgerClient, Session};
 
 #[derive(Debug, Serialize)]
 struct Json {
@@ -40,7 +40,7 @@ pub(super) async fn run(session: &mut Session<'_>, event: Option<String>) -> Res
     };
     let request = v1::GetEventRequest { event };
     let call = async |mut client: LedgerClient| client.get_event(request).await;
-    let answer = session.ask_ledger(call).await?;
+    let answer = session.ask_ledger(CALL_TIMEOUT, call).await?;
     let empty = || Failure::new(Exit::Protocol, "EMPTY_EVENT", "The daemon sent an empty event");
     let event = answer.event.ok_or_else(empty)?;
     let json = Json {
