@@ -165,6 +165,9 @@ fn text(statement: &Statement) -> String {
 }
 
 fn who(member: &Member) -> String {
+    if member.name.is_empty() {
+        return format!("{}, {}", member.device, member.role);
+    }
     let name = escape(member.name.as_bytes());
     format!("{name} ({}), {}", member.device, member.role)
 }

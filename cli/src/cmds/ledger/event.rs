@@ -202,7 +202,8 @@ pub(super) fn words(item: &v1::EventItem) -> [String; 3] {
                 .expires_at
                 .map_or("for ever".to_owned(), |t| format!("until {}", seconds(t)));
             let role = role(item.role()).unwrap_or("nothing").to_owned();
-            ("invite", role, format!("{} uses, {until}", item.max_uses))
+            let uses = if item.max_uses == 1 { "use" } else { "uses" };
+            ("invite", role, format!("{} {uses}, {until}", item.max_uses))
         }
         Some(What::Put(item)) => put_words(item),
         Some(What::Del(item)) if !item.moved_to.is_empty() => {
