@@ -118,6 +118,12 @@ fn judge(reason: &str, code: Code) -> (Exit, Option<&'static str>) {
             Some("see where this device listens: syncctl status"),
         ),
         reason::ROLE_TOO_LOW => (Exit::NoPerm, Some("see who may: syncctl peers")),
+        reason::OUTRANKED => (
+            Exit::NoPerm,
+            Some("a senior owner can; see who is one: syncctl member list"),
+        ),
+        reason::NO_SUCH_MEMBER => (Exit::NoInput, Some("see who is one: syncctl member list")),
+        reason::NO_SUCH_INVITE => (Exit::NoInput, Some("see which there are: syncctl invite list")),
         reason::ALREADY_IN_GROUP => (Exit::No, Some("see which devices are in it: syncctl peers")),
         reason::NO_SUCH_EVENT => (Exit::NoInput, Some("see what there is: syncctl log")),
         reason::NOT_PROVABLE => (

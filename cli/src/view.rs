@@ -170,6 +170,7 @@ pub(crate) fn folder_state(state: v1::FolderState) -> &'static str {
         v1::FolderState::InSync => "in_sync",
         v1::FolderState::Paused => "paused",
         v1::FolderState::Failed => "failed",
+        v1::FolderState::Removed => "removed",
     }
 }
 

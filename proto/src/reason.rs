@@ -11,6 +11,12 @@ pub const CALLER_NOT_PERMITTED: &str = "CALLER_NOT_PERMITTED";
 pub const NO_GROUP: &str = "NO_GROUP";
 /// The device's role does not allow it.
 pub const ROLE_TOO_LOW: &str = "ROLE_TOO_LOW";
+/// What would be changed was given by a device that is as senior, or more.
+pub const OUTRANKED: &str = "OUTRANKED";
+/// No member has this id or name.
+pub const NO_SUCH_MEMBER: &str = "NO_SUCH_MEMBER";
+/// There is no such invite.
+pub const NO_SUCH_INVITE: &str = "NO_SUCH_INVITE";
 /// An argument makes no sense.
 pub const INVALID_ARGUMENT: &str = "INVALID_ARGUMENT";
 /// The text is not a ticket.

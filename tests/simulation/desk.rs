@@ -9,8 +9,8 @@ use std::rc::Rc;
 use p2p_sync_core::access::Role;
 use p2p_sync_core::engine::{
     Command, CommandError, CommandId, DELETE_GUARD, EngineConfig, FoundBy, InboundId, Input, InstallAction,
-    InstallJob, InstallOutcome, InstallResult, LocalChange, Observed, Output, OwnLogSize, Recovered,
-    RecoveredInstall, Reply, Request, RequestFailed, RequestId, Response, ScanNo, SyncEngine,
+    InstallJob, InstallOutcome, InstallResult, LocalChange, Notification, Observed, Output, OwnLogSize,
+    Recovered, RecoveredInstall, Reply, Request, RequestFailed, RequestId, Response, ScanNo, SyncEngine,
 };
 use p2p_sync_core::ids::{ContentHash, DeviceId, GroupId};
 use p2p_sync_core::rel_path::RelPath;
@@ -49,6 +49,8 @@ pub(crate) struct Seat {
     pub(crate) next_dirs: Vec<(RelPath, u64)>,
     /// The newest full scan that it asked for.
     pub(crate) scan_asked: ScanNo,
+    /// What it told its users.
+    pub(crate) notified: Vec<Notification>,
     /// Paths that it wants looked at again.
     pub(crate) rescans: Vec<RelPath>,
 }
@@ -231,6 +233,7 @@ impl Desk {
                 role,
                 expires_ms,
                 max_uses,
+                scopes: p2p_sync_core::access::Scopes::whole(),
                 secret,
             },
         );
@@ -423,8 +426,8 @@ impl Desk {
             | Output::Members(_)
             | Output::Dial { .. }
             | Output::Undial { .. }
-            | Output::DropContent(_)
-            | Output::Notify(_) => {}
+            | Output::DropContent(_) => {}
+            Output::Notify(notification) => self.seats[index].notified.push(notification),
         }
     }
 
@@ -535,5 +538,6 @@ fn seat(seed: u8, trust_lan: bool) -> Seat {
         next_dirs: Vec::new(),
         scan_asked: ScanNo::default(),
         rescans: Vec::new(),
+        notified: Vec::new(),
     }
 }

@@ -16,6 +16,7 @@ mod leaving;
 mod pausing;
 mod publishing;
 mod recovering;
+mod removing;
 mod restored;
 
 use std::path::Path;

@@ -34,6 +34,7 @@ fn invite() -> Command {
         role: Role::Editor,
         expires_ms: None,
         max_uses: 1,
+        scopes: p2p_sync_core::access::Scopes::whole(),
         secret: [9; 32],
     }
 }

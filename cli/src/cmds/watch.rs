@@ -80,11 +80,18 @@ enum ChangeJson {
         device: DeviceJson,
         role: Option<&'static str>,
     },
+    MemberRemoved {
+        device: DeviceJson,
+    },
     PeerConnected {
         device: DeviceJson,
     },
     PeerDisconnected {
         device: DeviceJson,
+    },
+    ChangeRejected {
+        #[serde(flatten)]
+        path: JsonPath,
     },
     PathStuck {
         #[serde(flatten)]
@@ -132,12 +139,16 @@ fn json(message: &v1::WatchResponse, change: Change) -> Line {
             role: role(c.role()),
             device: device(c.device),
         },
+        Change::MemberRemoved(c) => ChangeJson::MemberRemoved {
+            device: device(c.device),
+        },
         Change::PeerConnected(c) => ChangeJson::PeerConnected {
             device: device(c.device),
         },
         Change::PeerDisconnected(c) => ChangeJson::PeerDisconnected {
             device: device(c.device),
         },
+        Change::ChangeRejected(c) => ChangeJson::ChangeRejected { path: path(&c.path) },
         Change::PathStuck(c) => ChangeJson::PathStuck {
             path: path(&c.path),
             reason: c.reason,
@@ -192,8 +203,10 @@ fn words(change: &Change) -> String {
                 role(c.role()).unwrap_or("nothing")
             )
         }
+        Change::MemberRemoved(c) => format!("member     {} was removed", device(&c.device)),
         Change::PeerConnected(c) => format!("peer       {} connected", device(&c.device)),
         Change::PeerDisconnected(c) => format!("peer       {} disconnected", device(&c.device)),
+        Change::ChangeRejected(c) => format!("rejected   {}: not in this device's role", escape(&c.path)),
         Change::PathStuck(c) => format!("stuck      {}: {}", escape(&c.path), escape(c.reason.as_bytes())),
         Change::PeerMisbehaved(c) => {
             format!(

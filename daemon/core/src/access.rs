@@ -1,4 +1,17 @@
-//! Roles (roles.md).
+//! Roles (roles.md): who may do what, from the admin events of a group.
+//!
+//! Power sits in grants. [`evaluate`] takes all admin events, [`History`], and finds which grants are valid and for which
+//! events each is live, [`Rights`]. The outcome depends on the set of events only, not on their order of arrival.
+
+mod evaluate;
+mod history;
+mod rights;
+mod scope;
+
+pub use evaluate::evaluate;
+pub use history::{AdminEvent, Branch, Deed, GrantDeed, History, Kept, LogPoint};
+pub use rights::{LiveGrant, Position, Rank, Rights, Span, Writable, level};
+pub use scope::{Scopes, ScopesError};
 
 /// What a device may do; the order is the order of power.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -62,6 +75,38 @@ impl Role {
             Self::Admin => matches!(other, Self::Editor | Self::Viewer),
             Self::Editor | Self::Viewer => false,
         }
+    }
+}
+
+/// What a grant lets its device do besides its role.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct GrantFlags {
+    /// It may author checkpoints. Given by owners.
+    pub archive: bool,
+    /// It may be named as a voter. Given by owners.
+    pub voter: bool,
+    /// It may redeem invites up to its own level. Given by owners and admins.
+    pub admit: bool,
+}
+
+impl GrantFlags {
+    /// Returns the number that events carry: 1 archive, 2 voter, 4 admit.
+    #[must_use]
+    pub const fn bits(self) -> u8 {
+        self.archive as u8 | (self.voter as u8) << 1 | (self.admit as u8) << 2
+    }
+
+    /// Returns the flags with this number.
+    #[must_use]
+    pub const fn from_bits(bits: u8) -> Option<Self> {
+        if bits > 7 {
+            return None;
+        }
+        Some(Self {
+            archive: bits & 1 != 0,
+            voter: bits & 2 != 0,
+            admit: bits & 4 != 0,
+        })
     }
 }
 

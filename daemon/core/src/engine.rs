@@ -12,6 +12,7 @@ mod ignoring;
 mod io;
 mod join;
 mod local;
+mod members;
 mod message;
 mod own_log;
 mod paths;
@@ -28,6 +29,7 @@ use sha2::{Digest, Sha256};
 
 pub use io::*;
 pub use join::{COMPARE, COMPARE_NOW};
+pub use members::{InviteReport, MemberReport, MembersCommand, MembersReply, Membership, Removal};
 pub use message::*;
 
 use crate::ids::{ContentHash, DeviceId, ShortId};
@@ -79,6 +81,8 @@ pub struct SyncEngine {
     scan_no: ScanNo,
     /// How many events this device has made at least (`own_log`).
     expected_log: OwnLogSize,
+    /// Changes that this device's role did not let it make.
+    rejected: u64,
 }
 
 /// Setting: present while the user has the folder paused.
@@ -95,6 +99,8 @@ enum Phase {
     Scanning { joining: bool },
     /// Everything goes its way.
     Running,
+    /// This device is a member no more: nothing is published, installed or given.
+    Removed,
 }
 
 impl SyncEngine {
@@ -144,6 +150,7 @@ impl SyncEngine {
             out: VecDeque::new(),
             scan_no: ScanNo::default(),
             expected_log: OwnLogSize::default(),
+            rejected: 0,
         }
     }
 
@@ -285,12 +292,14 @@ impl SyncEngine {
             stuck_count: self.work.stuck_count(),
             join: self.local.join_counts(),
             own_events_missing: self.own_events_missing(),
+            rejected: self.rejected,
         }
     }
 
     fn folder_state(&self) -> FolderState {
         match self.phase {
             Phase::NoGroup | Phase::CatchingUp => FolderState::Starting,
+            Phase::Removed => FolderState::Removed,
             _ if self.paused => FolderState::Paused,
             Phase::Scanning { .. } => FolderState::Scanning,
             Phase::Running if self.work.is_empty() && self.local.is_empty() && !self.peers.is_pulling() => {

@@ -14,6 +14,6 @@ pub use event::{
     MAX_ITEMS, Seen, SignedEvent, VerifiedEvent,
 };
 pub(crate) use grant::grant_message;
-pub use item::{Genesis, Grant, GrantVia, Invite, Item, Put, PutFlags};
+pub use item::{Genesis, Grant, GrantVia, Invite, Item, Keep, LogHead, Pin, Put, PutFlags, Revoke};
 pub(crate) use item::{MAX_DOTS, MAX_NAME};
 pub use log::{LogError, LogState};

@@ -65,6 +65,7 @@ fn folder(snapshot: &StatusSnapshot) -> v1::FolderStatus {
         (None, FolderState::Syncing) => v1::FolderState::Syncing,
         (None, FolderState::InSync) => v1::FolderState::InSync,
         (None, FolderState::Paused) => v1::FolderState::Paused,
+        (None, FolderState::Removed) => v1::FolderState::Removed,
     };
     let (stuck, stuck_total) = guards::stuck(snapshot);
     v1::FolderStatus {
@@ -221,11 +222,17 @@ pub(super) fn change(event: Notification, names: &StatusSnapshot) -> v1::watch_r
             device: Some(device(id, &name)),
             role: role_to_proto(role).into(),
         }),
+        Notification::MemberRemoved { device: id, name } => Change::MemberRemoved(v1::MemberRemoved {
+            device: Some(device(id, &name)),
+        }),
         Notification::PeerConnected { device } => Change::PeerConnected(v1::PeerConnected {
             device: named(device),
         }),
         Notification::PeerDisconnected { device } => Change::PeerDisconnected(v1::PeerDisconnected {
             device: named(device),
+        }),
+        Notification::ChangeRejected { path } => Change::ChangeRejected(v1::ChangeRejected {
+            path: path.as_bytes().to_vec(),
         }),
         Notification::PathStuck { path, reason } => Change::PathStuck(v1::PathStuck {
             path: path.as_bytes().to_vec(),

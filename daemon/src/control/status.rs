@@ -43,6 +43,9 @@ fn of_command(error: &CommandError) -> (Code, &'static str) {
     match error {
         CommandError::NoGroup => (Code::FailedPrecondition, reason::NO_GROUP),
         CommandError::NotAllowed => (Code::PermissionDenied, reason::ROLE_TOO_LOW),
+        CommandError::Outranked => (Code::PermissionDenied, reason::OUTRANKED),
+        CommandError::NoMember => (Code::NotFound, reason::NO_SUCH_MEMBER),
+        CommandError::NoInvite => (Code::NotFound, reason::NO_SUCH_INVITE),
         CommandError::Invalid(_) => (Code::InvalidArgument, reason::INVALID_ARGUMENT),
         CommandError::BadTicket => (Code::InvalidArgument, reason::BAD_TICKET),
         CommandError::AlreadyInGroup => (Code::FailedPrecondition, reason::ALREADY_IN_GROUP),

@@ -1,5 +1,6 @@
 //! What users ask of the daemon, and what they are told.
 
+use p2p_sync_core::access::Scopes;
 use p2p_sync_core::engine::{Command, CommandError, CommandId, Input, Notification, Reply};
 use p2p_sync_core::ids::GroupId;
 use p2p_sync_core::ticket::Ticket;
@@ -81,6 +82,7 @@ impl EventLoop {
                         role,
                         expires_ms,
                         max_uses,
+                        scopes: Scopes::whole(),
                         secret,
                     },
                     Waiting::Invite(reply),
@@ -184,6 +186,9 @@ impl EventLoop {
             Notification::MemberAdded { device, name, role } => {
                 info!(device = %device.short(), name, %role, "A device joined the group");
             }
+            Notification::MemberRemoved { device, name } => {
+                info!(device = %device.short(), name, "A device is no member any more");
+            }
             Notification::PeerConnected { device } => info!(device = %device.short(), "Connected"),
             Notification::PeerDisconnected { device } => info!(device = %device.short(), "Disconnected"),
             Notification::PeerMisbehaved { device, reason } => {
@@ -192,6 +197,9 @@ impl EventLoop {
             }
             Notification::UpgradeNeeded { device } => {
                 warn!(device = %device.short(), "An event needs a newer version of this daemon");
+            }
+            Notification::ChangeRejected { path } => {
+                debug!(%path, "This device's role does not let it change a path");
             }
             Notification::PathStuck { path, reason } => debug!(%path, reason, "A path is stuck"),
             Notification::PathSynced { path, .. } => trace!(%path, "Synced"),

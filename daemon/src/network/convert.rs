@@ -131,7 +131,7 @@ pub(super) fn ledger_response_to_wire(response: Response) -> Result<wire::Ledger
         }),
         Response::Ack => Kind::Ack(wire::Ack {}),
         Response::Refused(reason) => Kind::Refused(refused_to_wire(reason)),
-        Response::Challenge { .. } | Response::Accepted { .. } => {
+        Response::Challenge { .. } | Response::Accepted { .. } | Response::Removed { .. } => {
             return Err(ConvertError::WrongProtocol { message: "response" });
         }
     };
@@ -213,6 +213,9 @@ pub(super) fn join_response_to_wire(response: Response) -> Result<wire::JoinResp
         Response::Accepted { events } => Kind::Accepted(wire::AcceptedResponse {
             events: events_to_wire(&events),
         }),
+        Response::Removed { events } => Kind::Removed(wire::RemovedResponse {
+            events: events_to_wire(&events),
+        }),
         Response::Ack => Kind::Ack(wire::Ack {}),
         Response::Refused(reason) => Kind::Refused(refused_to_wire(reason)),
         Response::Same | Response::Heads(_) | Response::Events { .. } => {
@@ -234,6 +237,9 @@ pub(super) fn join_response_from_wire(message: wire::JoinResponse) -> Result<Res
         },
         Kind::Accepted(accepted) => Response::Accepted {
             events: events_from_wire(accepted.events, MAX_ACCEPTED_BYTES)?,
+        },
+        Kind::Removed(removed) => Response::Removed {
+            events: events_from_wire(removed.events, MAX_ACCEPTED_BYTES)?,
         },
         Kind::Ack(wire::Ack {}) => Response::Ack,
         Kind::Refused(refused) => Response::Refused(refused_from_wire(refused)?),
@@ -495,6 +501,9 @@ mod tests {
             Response::Challenge { nonce: [5; 32] },
             Response::Accepted {
                 events: vec![event(1)],
+            },
+            Response::Removed {
+                events: vec![event(2)],
             },
             Response::Ack,
         ];

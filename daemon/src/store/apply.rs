@@ -16,7 +16,7 @@ use super::rows::{bits, seq_column};
 /// Tables that [`Write::Forget`] empties: all but manifests and partials, which describe bytes and not a group.
 const FORGET: &str = "
     DELETE FROM events; DELETE FROM logs; DELETE FROM versions; DELETE FROM paths; DELETE FROM replaced;
-    DELETE FROM installed; DELETE FROM copy_names; DELETE FROM needs; DELETE FROM settings;
+    DELETE FROM installed; DELETE FROM copy_names; DELETE FROM needs; DELETE FROM settings; DELETE FROM mentions;
 ";
 
 /// Applies one write within the open transaction.
@@ -36,9 +36,29 @@ fn apply_row(c: &Connection, write: &Write) -> rusqlite::Result<()> {
             "INSERT OR REPLACE INTO logs (short, state) VALUES (?1, ?2)",
             (short.as_bytes(), write_log(log)),
         ),
-        Write::Version(path, version) => put_version(c, path, version),
+        Write::Version(path, _, Some(version)) => put_version(c, path, version),
+        Write::Version(path, dot, None) => run(
+            c,
+            "DELETE FROM versions WHERE path = ?1 AND dot = ?2",
+            (path.as_bytes(), dot_key(*dot)),
+        ),
+        Write::Mention(path, dot, true) => run(
+            c,
+            "INSERT OR IGNORE INTO mentions (path, dot) VALUES (?1, ?2)",
+            (path.as_bytes(), dot_key(*dot)),
+        ),
+        Write::Mention(path, dot, false) => run(
+            c,
+            "DELETE FROM mentions WHERE path = ?1 AND dot = ?2",
+            (path.as_bytes(), dot_key(*dot)),
+        ),
         Write::PathState(path, state) => put_path_state(c, path, state.as_ref()),
-        Write::Replaced(path, node, order) => put_replaced(c, path, node, *order),
+        Write::Replaced(path, node, Some(order)) => put_replaced(c, path, node, *order),
+        Write::Replaced(path, node, None) => run(
+            c,
+            "DELETE FROM replaced WHERE path = ?1 AND node = ?2",
+            (path.as_bytes(), node_key(node)),
+        ),
         Write::Installed(path, installed) => put_installed(c, path, installed.as_ref()),
         Write::CopyName { name, origin } => match origin {
             Some(origin) => run(

@@ -25,6 +25,7 @@ pub(super) struct Group {
     pub(super) events: Vec<StoredEvent>,
     pub(super) logs: BTreeMap<ShortId, LogState>,
     pub(super) versions: BTreeMap<(RelPath, Dot), Version>,
+    pub(super) mentions: BTreeSet<(RelPath, Dot)>,
     pub(super) paths: BTreeMap<RelPath, PathState>,
     pub(super) replaced: BTreeMap<(RelPath, Node), (Hlc, EventId)>,
     pub(super) installed: BTreeMap<RelPath, Installed>,
@@ -39,9 +40,11 @@ impl Model {
         match write.clone() {
             Write::Event(event) => group.events.push(event),
             Write::Log(short, log) => drop(group.logs.insert(short, log)),
-            Write::Version(path, version) => drop(group.versions.insert((path, version.dot), version)),
+            Write::Version(path, dot, version) => set(&mut group.versions, (path, dot), version),
+            Write::Mention(path, dot, true) => drop(group.mentions.insert((path, dot))),
+            Write::Mention(path, dot, false) => drop(group.mentions.remove(&(path, dot))),
             Write::PathState(path, state) => set(&mut group.paths, path, state),
-            Write::Replaced(path, node, order) => drop(group.replaced.insert((path, node), order)),
+            Write::Replaced(path, node, order) => set(&mut group.replaced, (path, node), order),
             Write::Installed(path, installed) => set(&mut group.installed, path, installed),
             Write::CopyName { name, origin } => set(&mut group.copy_names, name, origin),
             Write::Need(path, true) => drop(group.needs.insert(path)),
@@ -56,11 +59,6 @@ impl Model {
     pub(super) fn log_size(&self, author: ShortId) -> u64 {
         let own = |event: &&StoredEvent| event.author.short() == author;
         self.group.events.iter().filter(own).count() as u64
-    }
-
-    pub(super) fn versions_of(&self, path: &RelPath) -> Vec<Version> {
-        let of = self.group.versions.iter().filter(|((at, _), _)| at == path);
-        of.map(|(_, version)| version.clone()).collect()
     }
 
     pub(super) fn next_with_history(
@@ -119,6 +117,16 @@ impl StateView for Model {
 
     fn version(&self, path: &RelPath, dot: Dot) -> Option<Version> {
         self.group.versions.get(&(path.clone(), dot)).cloned()
+    }
+
+    fn versions_of(&self, path: &RelPath) -> Vec<Version> {
+        let of = self.group.versions.iter().filter(|((at, _), _)| at == path);
+        of.map(|(_, version)| version.clone()).collect()
+    }
+
+    fn mentions(&self, path: &RelPath) -> Vec<Dot> {
+        let of = self.group.mentions.iter().filter(|(at, _)| at == path);
+        of.map(|(_, dot)| *dot).collect()
     }
 
     fn versions_with(&self, path: &RelPath, node: &Node) -> Vec<Dot> {

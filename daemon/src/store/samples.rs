@@ -199,9 +199,11 @@ pub(super) fn write() -> impl Strategy<Value = Write> {
     prop_oneof![
         4 => (select(devices()), 0..4_u16, 0..300_usize).prop_map(|(a, kind, body)| Write::Event(event(a, 0, kind, body))),
         1 => log().prop_map(|log| Write::Log(log.author.short(), log)),
-        4 => (path(), version()).prop_map(|(path, version)| Write::Version(path, version)),
+        4 => (path(), version()).prop_map(|(path, version)| Write::Version(path, version.dot, Some(version))),
+        1 => (path(), version()).prop_map(|(path, version)| Write::Version(path, version.dot, None)),
+        2 => (path(), any_dot(), any::<bool>()).prop_map(|(path, dot, there)| Write::Mention(path, dot, there)),
         4 => (path(), proptest::option::weighted(0.7, path_state())).prop_map(|(p, s)| Write::PathState(p, s)),
-        2 => (path(), select(nodes()), order()).prop_map(|(path, node, order)| Write::Replaced(path, node, order)),
+        2 => (path(), select(nodes()), proptest::option::weighted(0.8, order())).prop_map(|(path, node, order)| Write::Replaced(path, node, order)),
         4 => (path(), proptest::option::weighted(0.7, installed())).prop_map(|(p, i)| Write::Installed(p, i)),
         2 => (path(), proptest::option::of(path())).prop_map(|(name, origin)| Write::CopyName { name, origin }),
         2 => (path(), any::<bool>()).prop_map(|(path, need)| Write::Need(path, need)),

@@ -74,11 +74,11 @@ const MIGRATIONS: &[&str] = &[
     CREATE TABLE settings (name TEXT PRIMARY KEY, value BLOB NOT NULL) STRICT, WITHOUT ROWID;
     CREATE TABLE manifests (content BLOB PRIMARY KEY, size INTEGER NOT NULL, chunks BLOB NOT NULL) STRICT;
     CREATE TABLE partials (content BLOB PRIMARY KEY, bitmap BLOB NOT NULL) STRICT;
-",
-    "
+", "
+    CREATE TABLE mentions (path BLOB NOT NULL, dot BLOB NOT NULL, PRIMARY KEY (path, dot)) STRICT, WITHOUT ROWID;
+", "
     CREATE INDEX events_id ON events (id);
-",
-];
+"];
 
 /// Opens a connection to an existing file.
 pub(super) fn connect(path: &Path, purpose: Purpose) -> Result<Connection, StoreError> {

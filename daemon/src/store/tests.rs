@@ -55,6 +55,7 @@ fn assert_paths_agree(view: &StoreView, model: &Model) {
         assert_eq!(view.installed(path), model.installed(path));
         assert_eq!(view.has_history(path), model.has_history(path));
         assert_eq!(view.versions_of(path), model.versions_of(path));
+        assert_eq!(view.mentions(path), model.mentions(path));
         for after in [None, Some(path)] {
             let next = model.next_with_history(None, after);
             assert_eq!(view.next_with_history(None, after), next);
@@ -460,7 +461,7 @@ fn the_store_is_durable_and_journalled_as_promised() {
         ("synchronous", 2),
         ("wal_autocheckpoint", 16384),
         ("page_size", 4096),
-        ("user_version", 2),
+        ("user_version", 3),
     ] {
         let read = |row: &rusqlite::Row<'_>| row.get::<_, i64>(0);
         let found = store.connection.pragma_query_value(None, pragma, read).unwrap();

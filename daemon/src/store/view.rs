@@ -80,22 +80,6 @@ impl StoreView {
         self.read("a directory", |c| installed_children(c, dir))
     }
 
-    /// Returns all versions of a path, in dot order.
-    #[must_use]
-    pub fn versions_of(&self, path: &RelPath) -> Vec<Version> {
-        self.read("a path's versions", |c| {
-            let mut statement =
-                c.prepare_cached("SELECT dot, data FROM versions WHERE path = ?1 ORDER BY dot")?;
-            let mut rows = statement.query([path.as_bytes()])?;
-            let mut versions = Vec::new();
-            while let Some(row) = rows.next()? {
-                let dot = read_dot_key(row.get_ref(0)?.as_blob()?)?;
-                versions.push(read_version(dot, row.get_ref(1)?.as_blob()?)?);
-            }
-            Ok(versions)
-        })
-    }
-
     /// Returns the first path with a version, in byte order, below `dir` (`None`: the folder itself) and after `after`.
     #[must_use]
     pub fn next_with_history(&self, dir: Option<&RelPath>, after: Option<&RelPath>) -> Option<RelPath> {
@@ -153,6 +137,32 @@ impl StateView for StoreView {
             optional(c, sql, (path.as_bytes(), dot_key(dot)), |row| {
                 Ok(read_version(dot, row.get_ref(0)?.as_blob()?)?)
             })
+        })
+    }
+
+    fn versions_of(&self, path: &RelPath) -> Vec<Version> {
+        self.read("a path's versions", |c| {
+            let mut statement =
+                c.prepare_cached("SELECT dot, data FROM versions WHERE path = ?1 ORDER BY dot")?;
+            let mut rows = statement.query([path.as_bytes()])?;
+            let mut versions = Vec::new();
+            while let Some(row) = rows.next()? {
+                let dot = read_dot_key(row.get_ref(0)?.as_blob()?)?;
+                versions.push(read_version(dot, row.get_ref(1)?.as_blob()?)?);
+            }
+            Ok(versions)
+        })
+    }
+
+    fn mentions(&self, path: &RelPath) -> Vec<Dot> {
+        self.read("a path's mentions", |c| {
+            let mut statement = c.prepare_cached("SELECT dot FROM mentions WHERE path = ?1 ORDER BY dot")?;
+            let mut rows = statement.query([path.as_bytes()])?;
+            let mut dots = Vec::new();
+            while let Some(row) = rows.next()? {
+                dots.push(read_dot_key(row.get_ref(0)?.as_blob()?)?);
+            }
+            Ok(dots)
         })
     }
 

@@ -18,7 +18,9 @@ impl Observer for DurableFirst {
                 ..
             } => all(tables, events),
             Output::Respond { response, .. } => match response {
-                Response::Events { events, .. } | Response::Accepted { events } => all(tables, events),
+                Response::Events { events, .. }
+                | Response::Accepted { events }
+                | Response::Removed { events } => all(tables, events),
                 Response::Heads(heads) => {
                     let size = |head: &p2p_sync_core::engine::Head| {
                         tables

@@ -86,7 +86,7 @@ impl Oracle {
                 Item::Put(put) => (&put.path, &put.base, Some(put.entry.clone()), put.flags.import),
                 Item::Del { path, base, .. } => (path, base, None, false),
                 Item::Discard { path, drop } => (path, drop, None, false),
-                Item::Genesis(_) | Item::Grant(_) | Item::Invite(_) | Item::Unknown { .. } => continue,
+                _ => continue,
             };
             let history = self.paths.entry(path.clone()).or_default();
             let known = |dot: &Dot| history.versions.iter().find(|version| version.dot == *dot);

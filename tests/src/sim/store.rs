@@ -25,6 +25,8 @@ pub struct Tables {
     pub logs: BTreeMap<ShortId, LogState>,
     /// By path and dot.
     pub versions: BTreeMap<RelPath, BTreeMap<Dot, Version>>,
+    /// Items that speak of a path without being versions of it.
+    pub mentions: BTreeSet<(RelPath, Dot)>,
     /// By path.
     pub path_states: BTreeMap<RelPath, PathState>,
     /// By path and what was replaced.
@@ -150,16 +152,21 @@ impl Tables {
             Write::Log(device, log) => {
                 self.logs.insert(device, log);
             }
-            Write::Version(path, version) => {
-                self.versions
-                    .entry(path)
-                    .or_default()
-                    .insert(version.dot, version);
+            Write::Version(path, dot, version) => {
+                let dots = self.versions.entry(path.clone()).or_default();
+                set(dots, dot, version);
+                if dots.is_empty() {
+                    self.versions.remove(&path);
+                }
+            }
+            Write::Mention(path, dot, true) => {
+                self.mentions.insert((path, dot));
+            }
+            Write::Mention(path, dot, false) => {
+                self.mentions.remove(&(path, dot));
             }
             Write::PathState(path, state) => set(&mut self.path_states, path, state),
-            Write::Replaced(path, node, order) => {
-                self.replaced.insert((path, node), order);
-            }
+            Write::Replaced(path, node, order) => set(&mut self.replaced, (path, node), order),
             Write::Installed(path, row) => set(&mut self.installed, path, row),
             Write::CopyName { name, origin } => set(&mut self.copy_names, name, origin),
             Write::Need(path, true) => {
@@ -212,6 +219,16 @@ impl StateView for Tables {
 
     fn version(&self, path: &RelPath, dot: Dot) -> Option<Version> {
         self.versions.get(path)?.get(&dot).cloned()
+    }
+
+    fn versions_of(&self, path: &RelPath) -> Vec<Version> {
+        let versions = self.versions.get(path).into_iter().flatten();
+        versions.map(|(_, version)| version.clone()).collect()
+    }
+
+    fn mentions(&self, path: &RelPath) -> Vec<Dot> {
+        let of = self.mentions.iter().filter(|(at, _)| at == path);
+        of.map(|(_, dot)| *dot).collect()
     }
 
     fn versions_with(&self, path: &RelPath, node: &Node) -> Vec<Dot> {

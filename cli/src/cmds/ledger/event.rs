@@ -44,12 +44,29 @@ enum WhatJson {
         name: String,
         role: Option<&'static str>,
         invite_key: Option<String>,
+        scopes: Vec<JsonPath>,
     },
     Invite {
         key: String,
         role: Option<&'static str>,
         expires_at: Option<String>,
         max_uses: u32,
+        scopes: Vec<JsonPath>,
+    },
+    Revoke {
+        device: String,
+        reason: String,
+        keep: Option<Vec<HeadJson>>,
+    },
+    Pin {
+        device: String,
+        keep: HeadJson,
+    },
+    Cancel {
+        key: String,
+    },
+    Name {
+        name: String,
     },
     Put(Box<PutJson>),
     Del {
@@ -66,6 +83,12 @@ enum WhatJson {
     Other {
         tag: u64,
     },
+}
+
+#[derive(Debug, Serialize)]
+struct HeadJson {
+    size: u64,
+    root: String,
 }
 
 #[derive(Debug, Serialize)]
@@ -130,6 +153,7 @@ impl WhatJson {
                     name: device.name,
                     role: role(item.role()),
                     invite_key: hex_or_null(&item.invite_key),
+                    scopes: scopes(&item.scopes),
                 }
             }
             What::Invite(item) => Self::Invite {
@@ -137,6 +161,23 @@ impl WhatJson {
                 role: role(item.role()),
                 expires_at: item.expires_at.map(|time| time.to_string()),
                 max_uses: item.max_uses,
+                scopes: scopes(&item.scopes),
+            },
+            What::Revoke(item) => {
+                let until_seen = item.keep.is_empty() && !item.keep_none;
+                Self::Revoke {
+                    device: item.device.clone().unwrap_or_default().id,
+                    reason: item.reason.clone(),
+                    keep: (!until_seen).then(|| item.keep.iter().map(head).collect()),
+                }
+            }
+            What::Pin(item) => Self::Pin {
+                device: item.device.clone().unwrap_or_default().id,
+                keep: head(&item.keep.clone().unwrap_or_default()),
+            },
+            What::Cancel(item) => Self::Cancel { key: hex(&item.key) },
+            What::Name(item) => Self::Name {
+                name: item.name.clone(),
             },
             What::Put(item) => Self::Put(Box::new(PutJson {
                 path: JsonPath::new(&item.path),
@@ -163,6 +204,26 @@ impl WhatJson {
             What::Other(item) => Self::Other { tag: item.tag },
         }
     }
+}
+
+fn head(head: &v1::LogHead) -> HeadJson {
+    HeadJson {
+        size: head.size,
+        root: hex(&head.root),
+    }
+}
+
+fn scopes(paths: &[Vec<u8>]) -> Vec<JsonPath> {
+    paths.iter().map(|path| JsonPath::new(path)).collect()
+}
+
+/// Says where a grant or an invite reaches; nothing if everywhere.
+fn scope_words(paths: &[Vec<u8>]) -> String {
+    let paths: Vec<String> = paths.iter().map(|path| escape(path)).collect();
+    if paths.is_empty() {
+        return String::new();
+    }
+    format!(" for {}", paths.join(", "))
 }
 
 fn hex_or_null(bytes: &[u8]) -> Option<String> {
@@ -195,7 +256,11 @@ pub(super) fn words(item: &v1::EventItem) -> [String; 3] {
             };
             let role = role(item.role()).unwrap_or("nothing");
             let device = item.device.clone().unwrap_or_default();
-            ("grant", device_words(&device), format!("{role}{by}"))
+            (
+                "grant",
+                device_words(&device),
+                format!("{role}{}{by}", scope_words(&item.scopes)),
+            )
         }
         Some(What::Invite(item)) => {
             let until = item
@@ -203,7 +268,12 @@ pub(super) fn words(item: &v1::EventItem) -> [String; 3] {
                 .map_or("for ever".to_owned(), |t| format!("until {}", seconds(t)));
             let role = role(item.role()).unwrap_or("nothing").to_owned();
             let uses = if item.max_uses == 1 { "use" } else { "uses" };
-            ("invite", role, format!("{} {uses}, {until}", item.max_uses))
+            let reach = scope_words(&item.scopes);
+            (
+                "invite",
+                role + &reach,
+                format!("{} {uses}, {until}", item.max_uses),
+            )
         }
         Some(What::Put(item)) => put_words(item),
         Some(What::Del(item)) if !item.moved_to.is_empty() => {
@@ -215,6 +285,21 @@ pub(super) fn words(item: &v1::EventItem) -> [String; 3] {
             let copies = format!("{} versions", item.dropped.len());
             ("discard", escape(&item.path), copies)
         }
+        Some(What::Revoke(item)) => {
+            let device = item.device.clone().unwrap_or_default();
+            ("revoke", device_words(&device), escape(item.reason.as_bytes()))
+        }
+        Some(What::Pin(item)) => {
+            let device = item.device.clone().unwrap_or_default();
+            let size = item.keep.as_ref().map_or(0, |keep| keep.size);
+            ("pin", device_words(&device), format!("at {size} events"))
+        }
+        Some(What::Cancel(item)) => (
+            "cancel",
+            format!("invite {}", short(&hex(&item.key))),
+            String::new(),
+        ),
+        Some(What::Name(item)) => ("name", escape(item.name.as_bytes()), String::new()),
         Some(What::Other(item)) => ("item", format!("of kind {}", item.tag), String::new()),
         None => ("item", String::new(), String::new()),
     };
@@ -315,6 +400,7 @@ mod tests {
             }),
             role: v1::Role::Admin.into(),
             invite_key: vec![1],
+            scopes: vec![b"docs".to_vec()],
         };
         let del = v1::DelItem {
             path: b"x".to_vec(),
@@ -322,7 +408,10 @@ mod tests {
         };
         for (what, expected) in [
             (What::Put(put), ["put", "a\\x0ab", "2.0 KiB, moved from c"]),
-            (What::Grant(grant), ["grant", "n\\x1bas", "admin, by invite"]),
+            (
+                What::Grant(grant),
+                ["grant", "n\\x1bas", "admin for docs, by invite"],
+            ),
             (What::Del(del), ["delete", "x", ""]),
             (What::Other(v1::OtherItem { tag: 40 }), ["item", "of kind 40", ""]),
         ] {

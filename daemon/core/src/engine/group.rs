@@ -1,295 +1,413 @@
-//! Who is in the group, and what they may do: the fold of the admin events (roles.md, without revocations).
+//! Who is in the group, and what they may do: the admin events, and what their evaluation says (roles.md).
 //!
-//! A grant counts for an event if it lies in the event's past, so the outcome does not depend on the order in which
-//! events arrive. What was evaluated is kept in the store; only new admin events are looked at.
+//! The outcome is a function of the set of admin events. All of them are kept here, as far as they decide about roles, and
+//! evaluated anew when one comes or when a device has heard of what concerns it; both are rare. What was taken up is
+//! kept in the store, so that a start does not read the events again.
 
-use std::collections::BTreeMap;
+mod codec;
+mod deeds;
 
-use crate::access::Role;
-use crate::encoding::{self, Decoder, ShapeError, array_len, array_of, bytes_of, infallible, optional};
-use crate::ids::{DeviceId, Dot, GroupId, ShortId};
-pub(super) use crate::ledger::grant_message;
-use crate::ledger::{EventKind, Grant, GrantVia, Invite, Item, LogState, VerifiedEvent};
-use crate::signature;
+use std::collections::{BTreeMap, BTreeSet};
 
-const NONCE_CONTEXT: &[u8] = b"p2p-sync/join/1\0";
+pub(super) use self::deeds::{grant_message, nonce_message};
+use crate::access::{
+    AdminEvent, Deed, GrantDeed, GrantFlags, History, Kept, LiveGrant, LogPoint, Rights, Role, Scopes,
+    Writable, evaluate,
+};
+use crate::ids::{DeviceId, Dot, EventId, GroupId, ShortId};
+use crate::ledger::{EventKind, Invite, Item, LogHead, LogState, VerifiedEvent};
+use crate::time::Hlc;
 
-/// A grant that was found valid.
+/// An invite, whether it still lets anybody in or not.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct LiveGrant {
-    /// The item that made it.
+pub(super) struct KnownInvite {
     pub(super) dot: Dot,
-    pub(super) role: Role,
-    pub(super) name: String,
-    /// The invite it redeems.
-    pub(super) invite: Option<[u8; 32]>,
-}
-
-/// An invite that was found valid.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct LiveInvite {
-    pub(super) dot: Dot,
+    pub(super) by: DeviceId,
     pub(super) invite: Invite,
 }
 
-/// The members and invites of a group.
+/// An item that decides about roles.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct KnownItem {
+    item: Item,
+    /// The heads it names that its author had, and where they stand.
+    points: Vec<(LogHead, LogPoint)>,
+}
+
+/// What an event did to the group.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Change {
+    /// Devices that became members.
+    pub(super) added: Vec<DeviceId>,
+    /// Devices that are members no more.
+    pub(super) removed: Vec<DeviceId>,
+    /// Devices that may write other paths than before.
+    pub(super) current: Vec<DeviceId>,
+    /// Stretches of logs, as numbers from and up to, without, in which other paths may be written than before.
+    pub(super) judged: Vec<(ShortId, u64, u64)>,
+}
+
+/// The admin events of a group and what they amount to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Group {
     pub(super) id: GroupId,
-    members: BTreeMap<DeviceId, Vec<LiveGrant>>,
-    shorts: BTreeMap<ShortId, DeviceId>,
-    invites: BTreeMap<[u8; 32], LiveInvite>,
+    /// What the founder called it.
+    name: String,
+    /// `None` until the Genesis is here.
+    history: Option<History>,
+    rights: Rights,
+    /// What devices call themselves.
+    names: BTreeMap<DeviceId, (Hlc, String)>,
+    /// The items that decide about roles.
+    items: BTreeMap<Dot, KnownItem>,
+    invites: BTreeMap<[u8; 32], KnownInvite>,
+    /// The items that the logs of a device are watched for: the first event that has them in its past counts.
+    watched: BTreeMap<DeviceId, Vec<Dot>>,
+    /// Those of them that were met, by log, with the number of the event.
+    met: BTreeMap<(ShortId, Dot), u64>,
 }
 
 impl Group {
     pub(super) fn new(id: GroupId) -> Self {
         Self {
             id,
-            members: BTreeMap::new(),
-            shorts: BTreeMap::new(),
+            name: String::new(),
+            history: None,
+            rights: Rights::default(),
+            names: BTreeMap::new(),
+            items: BTreeMap::new(),
             invites: BTreeMap::new(),
+            watched: BTreeMap::new(),
+            met: BTreeMap::new(),
         }
     }
 
+    /// Returns the members, in order of their ids. The recovery key is none.
     pub(super) fn members(&self) -> impl Iterator<Item = (&DeviceId, Role, &str)> {
-        self.members.iter().filter_map(|(device, grants)| {
-            let best = grants.iter().max_by_key(|grant| (grant.role, grant.dot))?;
-            Some((device, best.role, best.name.as_str()))
-        })
+        let recovery = self.history.as_ref().map(|history| history.recovery);
+        let devices = self
+            .rights
+            .devices()
+            .filter(move |device| Some(**device) != recovery);
+        devices.filter_map(|device| Some((device, self.rights.role(device)?, self.name_of(device))))
+    }
+
+    /// Returns what a device is called; empty if nobody said.
+    pub(super) fn name_of(&self, device: &DeviceId) -> &str {
+        let own = self.names.get(device).map(|(_, name)| name);
+        let places = self.rights.grants(device).iter().filter_map(|grant| grant.place);
+        let given = places
+            .filter_map(|place| match &self.items.get(&place)?.item {
+                Item::Grant(grant) => Some(&grant.name),
+                _ => None,
+            })
+            .rfind(|name| !name.is_empty());
+        own.or(given).map_or("", String::as_str)
     }
 
     pub(super) fn is_member(&self, device: &DeviceId) -> bool {
-        self.members.contains_key(device)
+        self.rights.role(device).is_some()
     }
 
     pub(super) fn role(&self, device: &DeviceId) -> Option<Role> {
-        self.members.get(device)?.iter().map(|grant| grant.role).max()
+        self.rights.role(device)
     }
 
+    /// Says whether a device is or was a member: its log is part of the group's ledger.
+    pub(super) fn has_log_of(&self, device: &DeviceId) -> bool {
+        !self.rights.grants(device).is_empty()
+    }
+
+    /// Returns a device that is or was a member.
     pub(super) fn device(&self, short: ShortId) -> Option<DeviceId> {
-        self.shorts.get(&short).copied()
+        self.rights
+            .devices()
+            .find(|device| device.short() == short)
+            .copied()
     }
 
+    /// Returns the valid grants of a device, ended ones too.
     pub(super) fn grants(&self, device: &DeviceId) -> &[LiveGrant] {
-        self.members.get(device).map_or(&[], Vec::as_slice)
+        self.rights.grants(device)
     }
 
-    pub(super) fn invite(&self, key: &[u8; 32]) -> Option<&LiveInvite> {
+    pub(super) fn invite(&self, key: &[u8; 32]) -> Option<&KnownInvite> {
         self.invites.get(key)
+    }
+
+    /// Returns the first owner; `None` until the Genesis is here.
+    pub(super) fn founder(&self) -> Option<DeviceId> {
+        self.history.as_ref().map(|history| history.founder)
+    }
+
+    /// Returns the recovery key's device; `None` until the Genesis is here.
+    pub(super) fn recovery(&self) -> Option<DeviceId> {
+        self.history.as_ref().map(|history| history.recovery)
+    }
+
+    /// Returns all invites, in order of their keys.
+    pub(super) fn invites(&self) -> impl Iterator<Item = &KnownInvite> {
+        self.invites.values()
+    }
+
+    /// Returns the item that a place names, if it decides about roles.
+    pub(super) fn item(&self, place: Dot) -> Option<&Item> {
+        self.items.get(&place).map(|known| &known.item)
+    }
+
+    /// Returns the group as it would be if the author of a log, who has heard of everything, said this next.
+    pub(super) fn imagine(
+        &self,
+        log: &LogState,
+        items: &[Item],
+        find: impl Fn(&DeviceId, &LogHead) -> Option<LogPoint>,
+    ) -> Self {
+        let mut imagined = self.clone();
+        let place = |item| Dot {
+            device: log.author.short(),
+            seq: log.size().saturating_sub(1),
+            item,
+        };
+        let known = (0..).zip(items);
+        let known = known
+            .map(|(i, item)| (place(i), KnownItem::new(item.clone(), &find)))
+            .collect();
+        imagined.note_met(log, log.size().saturating_sub(1));
+        imagined.add(EventId::new([0xff; 32]), Hlc::from_bits(u64::MAX), log, known);
+        if let Some(history) = &imagined.history {
+            imagined.rights = evaluate(history);
+        }
+        imagined
+    }
+
+    /// Says whether the author of a log, who has heard of everything, could let somebody in with an invite.
+    pub(super) fn could_admit(&self, log: &LogState, key: &[u8; 32]) -> bool {
+        let (Some(history), Some(known)) = (&self.history, self.invites.get(key)) else {
+            return false;
+        };
+        // No device has this name: it is no point of the curve.
+        let stranger = DeviceId::new([0xff; 32]);
+        let grant = GrantDeed {
+            device: stranger,
+            role: known.invite.role,
+            scopes: known.invite.scopes.clone(),
+            flags: GrantFlags::default(),
+            invite: Some(*key),
+        };
+        let mut imagined = self.clone();
+        imagined.note_met(log, log.size().saturating_sub(1));
+        let mut history = imagined.history.take().unwrap_or_else(|| history.clone());
+        history.add(AdminEvent {
+            id: EventId::new([0xff; 32]),
+            hlc: Hlc::from_bits(u64::MAX),
+            author: log.author,
+            log: log.author.short(),
+            seq: log.size().saturating_sub(1),
+            seen: log.seen.clone(),
+            deeds: vec![(0, Deed::Grant(grant))],
+        });
+        evaluate(&history).role(&stranger).is_some()
+    }
+
+    /// Returns the devices that ever had a valid grant.
+    pub(super) fn devices(&self) -> impl Iterator<Item = &DeviceId> {
+        self.rights.devices()
+    }
+
+    /// Says whether a device may give a role with these scopes from now on.
+    pub(super) fn may_give(&self, device: &DeviceId, role: Role, scopes: &Scopes) -> bool {
+        let mut current = self.rights.current(device);
+        current.any(|grant| grant.role.may_give(role) && scopes.within(&grant.scopes))
+    }
+
+    /// Says whether an admin event was taken up.
+    pub(super) fn has_event(&self, event: &VerifiedEvent) -> bool {
+        let mut known = self.history.iter().flat_map(History::events);
+        known.any(|known| known.id == event.id)
     }
 
     /// Returns how many grants redeem an invite.
     pub(super) fn uses(&self, key: &[u8; 32]) -> u32 {
-        let all = self.members.values().flatten();
+        let all = self
+            .rights
+            .devices()
+            .flat_map(|device| self.rights.grants(device));
         u32::try_from(all.filter(|grant| grant.invite.as_ref() == Some(key)).count()).unwrap_or(u32::MAX)
     }
 
-    /// Returns the strongest role among the grants of `log`'s author that lie in the past of the log's last event.
-    pub(super) fn role_at(&self, log: &LogState) -> Option<Role> {
-        let grants = self.grants(&log.author).iter();
-        grants
-            .filter(|grant| log.has_seen(grant.dot.device, grant.dot.seq))
-            .map(|grant| grant.role)
-            .max()
+    /// Returns where a device may write from now on.
+    pub(super) fn writable(&self, device: &DeviceId) -> Writable {
+        self.rights.writable(device)
     }
 
-    /// Takes up a Genesis or Admin event; `log` is its author's log with it as the last event. Returns the devices
-    /// that became members.
-    pub(super) fn apply(&mut self, event: &VerifiedEvent, log: &LogState) -> Vec<DeviceId> {
-        let author = event.header.author;
-        if event.header.kind == EventKind::Genesis {
-            let dot = Dot {
-                device: author.short(),
-                seq: event.header.seq,
-                item: 0,
-            };
-            if event.id.as_group() == self.id && self.members.is_empty() {
-                self.admit(
-                    author,
-                    LiveGrant {
-                        dot,
-                        role: Role::Owner,
-                        name: String::new(),
-                        invite: None,
-                    },
-                );
-                self.apply_items(event, log);
-                return vec![author];
-            }
-            return Vec::new();
+    /// Returns where the author of event `seq` of a log may write.
+    pub(super) fn writable_at(&self, author: &DeviceId, log: ShortId, seq: u64) -> Writable {
+        self.rights.writable_at(author, log, seq)
+    }
+
+    /// Takes up an event of any kind; `log` is its author's log with it as the last event, `find` returns where a head
+    /// of a device's log stands, if the author had it. `None`: nothing changed.
+    pub(super) fn apply(
+        &mut self,
+        event: &VerifiedEvent,
+        log: &LogState,
+        find: impl Fn(&DeviceId, &LogHead) -> Option<LogPoint>,
+    ) -> Option<Change> {
+        if event.header.kind == EventKind::Genesis && !self.found(event) {
+            return None;
         }
-        self.apply_items(event, log)
+        let is_admin = matches!(event.header.kind, EventKind::Genesis | EventKind::Admin);
+        let met = self.note_met(log, event.header.seq);
+        if !is_admin && !met {
+            return None;
+        }
+        if is_admin {
+            let place = |item| Dot {
+                device: event.header.author.short(),
+                seq: event.header.seq,
+                item,
+            };
+            let items = (0..).zip(&event.body.items);
+            let known = items.map(|(i, item)| (place(i), KnownItem::new(item.clone(), &find)));
+            self.add(event.id, event.header.hlc, log, known.collect());
+        }
+        let rights = evaluate(self.history.as_ref()?);
+        let before = std::mem::replace(&mut self.rights, rights);
+        Some(self.change_since(&before))
     }
 
-    fn apply_items(&mut self, event: &VerifiedEvent, log: &LogState) -> Vec<DeviceId> {
-        let author = event.header.author;
-        let mut added = Vec::new();
-        for (i, item) in event.body.items.iter().enumerate() {
-            let dot = Dot {
-                device: author.short(),
-                seq: event.header.seq,
-                item: u32::try_from(i).unwrap_or(u32::MAX),
-            };
-            let Some(role) = self.role_at(log) else {
-                return added;
-            };
-            match item {
-                Item::Grant(grant) if self.grant_is_valid(grant, role, log) => {
-                    if !self.is_member(&grant.device) {
-                        added.push(grant.device);
-                    }
-                    self.admit(grant.device, LiveGrant::of(grant, dot));
-                }
-                Item::Invite(invite) if invite.role != Role::Owner && role.may_give(invite.role) => {
-                    self.invites.entry(invite.key).or_insert(LiveInvite {
-                        dot,
-                        invite: invite.clone(),
-                    });
-                }
-                _ => {}
+    /// Adds an admin event.
+    fn add(&mut self, id: EventId, hlc: Hlc, log: &LogState, items: Vec<(Dot, KnownItem)>) {
+        let seq = log.size().saturating_sub(1);
+        let mut deeds = Vec::new();
+        for (place, known) in items {
+            self.take_words(place, &log.author, hlc, &known.item);
+            if let Some(deed) = known.deed(&self.id) {
+                self.watch(place, &deed);
+                deeds.push((place.item, deed));
+                self.items.insert(place, known);
             }
         }
-        added
+        let event = AdminEvent {
+            id,
+            hlc,
+            author: log.author,
+            log: log.author.short(),
+            seq,
+            seen: log.seen.clone(),
+            deeds,
+        };
+        if let Some(history) = &mut self.history {
+            history.add(event);
+        }
     }
 
-    fn grant_is_valid(&self, grant: &Grant, author_role: Role, log: &LogState) -> bool {
-        let twin = self
-            .shorts
-            .get(&grant.device.short())
-            .is_some_and(|known| *known != grant.device);
-        if twin {
+    /// Takes up the Genesis; `false` if it is another group's, or known.
+    fn found(&mut self, event: &VerifiedEvent) -> bool {
+        let Some(Item::Genesis(genesis)) = event.body.items.first() else {
+            return false;
+        };
+        if self.history.is_some() || event.id.as_group() != self.id || event.header.seq != 0 {
             return false;
         }
-        match &grant.via {
-            // An author may repeat its own grant to give itself a name.
-            GrantVia::Author => {
-                author_role.may_give(grant.role) || (grant.device == log.author && grant.role <= author_role)
-            }
-            GrantVia::Invite { key, sig } => self.invites.get(key).is_some_and(|live| {
-                log.has_seen(live.dot.device, live.dot.seq)
-                    && grant.role <= live.invite.role
-                    && author_role >= Role::Admin
-                    && author_role >= grant.role
-                    && signature::holds(key, sig, &grant_message(&self.id, &grant.device))
-            }),
-        }
+        self.name.clone_from(&genesis.name);
+        self.history = Some(History::new(event.header.author, DeviceId::new(genesis.recovery)));
+        true
     }
 
-    fn admit(&mut self, device: DeviceId, grant: LiveGrant) {
-        self.shorts.insert(device.short(), device);
-        self.members.entry(device).or_default().push(grant);
-    }
-
-    /// Encodes for the store: `[group, [[device, [[dot, role, name, invite]…]]…], [[key, dot, role, expires, uses]…]]`.
-    pub(super) fn to_bytes(&self) -> Vec<u8> {
-        encoding::to_vec(|e| {
-            infallible(e.array(3));
-            infallible(e.bytes(self.id.as_bytes()));
-            infallible(e.array(self.members.len() as u64));
-            for (device, grants) in &self.members {
-                infallible(e.array(2));
-                infallible(e.bytes(device.as_bytes()));
-                infallible(e.array(grants.len() as u64));
-                for grant in grants {
-                    infallible(e.array(6));
-                    write_dot(e, grant.dot);
-                    infallible(e.u8(grant.role.code()));
-                    infallible(e.str(&grant.name));
-                    match &grant.invite {
-                        Some(key) => infallible(e.bytes(key)),
-                        None => infallible(e.null()),
-                    }
+    /// Keeps what an item says to people.
+    fn take_words(&mut self, place: Dot, author: &DeviceId, hlc: Hlc, item: &Item) {
+        match item {
+            Item::Name(name) => {
+                let known = self.names.get(author);
+                if known.is_none_or(|(at, _)| *at < hlc) {
+                    self.names.insert(*author, (hlc, name.clone()));
                 }
             }
-            infallible(e.array(self.invites.len() as u64));
-            for (key, live) in &self.invites {
-                infallible(e.array(7));
-                infallible(e.bytes(key));
-                write_dot(e, live.dot);
-                infallible(e.u8(live.invite.role.code()));
-                match live.invite.expires_ms {
-                    Some(ms) => infallible(e.u64(ms)),
-                    None => infallible(e.null()),
-                }
-                infallible(e.u32(live.invite.max_uses));
+            Item::Invite(invite) => {
+                self.invites.entry(invite.key).or_insert(KnownInvite {
+                    dot: place,
+                    by: *author,
+                    invite: invite.clone(),
+                });
             }
-        })
+            _ => {}
+        }
     }
 
-    /// Reads what [`to_bytes`](Self::to_bytes) wrote.
-    pub(super) fn from_bytes(bytes: &[u8]) -> Result<Self, ShapeError> {
-        let mut d = Decoder::new(bytes);
-        array_of(&mut d, 3)?;
-        let mut group = Self::new(GroupId::new(bytes_of(&mut d)?));
-        for _ in 0..array_len(&mut d)? {
-            array_of(&mut d, 2)?;
-            let device = DeviceId::new(bytes_of(&mut d)?);
-            for _ in 0..array_len(&mut d)? {
-                array_of(&mut d, 6)?;
-                let dot = read_dot(&mut d)?;
-                let role = Role::from_code(d.u64()?).ok_or(ShapeError::new())?;
-                let name = d.str()?.to_owned();
-                let invite = optional(&mut d, bytes_of)?;
-                group.admit(
-                    device,
-                    LiveGrant {
-                        dot,
-                        role,
-                        name,
-                        invite,
-                    },
-                );
-            }
-        }
-        for _ in 0..array_len(&mut d)? {
-            array_of(&mut d, 7)?;
-            let key = bytes_of(&mut d)?;
-            let dot = read_dot(&mut d)?;
-            let role = Role::from_code(d.u64()?).ok_or(ShapeError::new())?;
-            let expires_ms = optional(&mut d, |d| Ok(d.u64()?))?;
-            let max_uses = d.u32()?;
-            let invite = Invite {
-                key,
-                role,
-                expires_ms,
-                max_uses,
-            };
-            group.invites.insert(key, LiveInvite { dot, invite });
-        }
-        Ok(group)
-    }
-}
-
-impl LiveGrant {
-    fn of(grant: &Grant, dot: Dot) -> Self {
-        let invite = match &grant.via {
-            GrantVia::Author => None,
-            GrantVia::Invite { key, .. } => Some(*key),
+    /// Has the logs of the device that a deed names watched for it.
+    fn watch(&mut self, place: Dot, deed: &Deed) {
+        let device = match deed {
+            Deed::Grant(grant) => grant.device,
+            Deed::Revoke {
+                device,
+                keep: Kept::UntilSeen,
+            } => *device,
+            _ => return,
         };
-        Self {
-            dot,
-            role: grant.role,
-            name: grant.name.clone(),
-            invite,
+        self.watched.entry(device).or_default().push(place);
+    }
+
+    /// Notes the items that the author of a log has in the past of its last event, and had not before.
+    fn note_met(&mut self, log: &LogState, seq: u64) -> bool {
+        let Some(history) = &mut self.history else {
+            return false;
+        };
+        let key = log.author.short();
+        let mut any = false;
+        for place in self.watched.get(&log.author).into_iter().flatten() {
+            let seen = place.device != key && log.has_seen(place.device, place.seq);
+            if seen && !self.met.contains_key(&(key, *place)) {
+                self.met.insert((key, *place), seq);
+                history.note_seen(key, *place, seq);
+                any = true;
+            }
         }
+        any
+    }
+
+    /// Says what has changed.
+    fn change_since(&self, before: &Rights) -> Change {
+        let mut change = Change::default();
+        let devices: BTreeSet<&DeviceId> = before.devices().chain(self.rights.devices()).collect();
+        for device in devices {
+            let (was, is) = (before.role(device).is_some(), self.rights.role(device).is_some());
+            if is && !was {
+                change.added.push(*device);
+            }
+            if was && !is {
+                change.removed.push(*device);
+            }
+            if before.writable(device) != self.rights.writable(device) {
+                change.current.push(*device);
+            }
+            for log in self.history.iter().flat_map(|history| history.logs(device)) {
+                let (old, new) = (before.steps(device, log), self.rights.steps(device, log));
+                change
+                    .judged
+                    .extend(differences(&old, &new).map(|(from, to)| (log, from, to)));
+            }
+        }
+        change
     }
 }
 
-fn write_dot(e: &mut encoding::Encoder<'_>, dot: Dot) {
-    infallible(e.bytes(dot.device.as_bytes()));
-    infallible(e.u64(dot.seq));
-    infallible(e.u32(dot.item));
-}
-
-fn read_dot(d: &mut Decoder<'_>) -> Result<Dot, ShapeError> {
-    Ok(Dot {
-        device: ShortId::new(bytes_of(d)?),
-        seq: d.u64()?,
-        item: d.u32()?,
-    })
-}
-
-/// Returns what an invite key signs for the listener.
-pub(super) fn nonce_message(nonce: &[u8; 32], group: &GroupId, device: &DeviceId) -> Vec<u8> {
-    [NONCE_CONTEXT, nonce, group.as_bytes(), device.as_bytes()].concat()
+/// Returns the stretches in which two step functions differ.
+fn differences(
+    old: &BTreeMap<u64, Writable>,
+    new: &BTreeMap<u64, Writable>,
+) -> impl Iterator<Item = (u64, u64)> + use<> {
+    let edges: BTreeSet<u64> = old.keys().chain(new.keys()).copied().collect();
+    let value = |steps: &BTreeMap<u64, Writable>, at: u64| {
+        let step = steps.range(..=at).next_back();
+        step.map(|(_, writable)| writable.clone()).unwrap_or_default()
+    };
+    let ends = edges.iter().skip(1).copied().chain([u64::MAX]);
+    let stretches: Vec<(u64, u64)> = edges
+        .iter()
+        .zip(ends)
+        .filter(|(from, _)| value(old, **from) != value(new, **from))
+        .map(|(from, to)| (*from, to))
+        .collect();
+    stretches.into_iter()
 }

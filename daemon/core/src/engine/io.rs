@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::members::{MembersCommand, MembersReply};
 use super::message::{GossipMessage, Request, Response};
-use crate::access::Role;
+use crate::access::{Role, Scopes};
 use crate::content::Manifest;
 use crate::fold::{PathState, Version};
 use crate::ids::{ContentHash, DeviceId, Dot, EventId, GroupId, ShortId};
@@ -259,12 +260,15 @@ pub enum Write {
     Event(StoredEvent),
     /// Replaces what is known of a log.
     Log(ShortId, LogState),
-    /// Adds a version to a path's history.
-    Version(RelPath, Version),
+    /// Adds a version to a path's history, or takes it out.
+    Version(RelPath, Dot, Option<Version>),
+    /// Notes, or forgets, that an item speaks of a path without being a version of it: a Discard, or a Put or Del
+    /// without authority.
+    Mention(RelPath, Dot, bool),
     /// Replaces a path's state.
     PathState(RelPath, Option<PathState>),
-    /// Records that the greatest write at this path that replaced this node has this order.
-    Replaced(RelPath, Node, (Hlc, EventId)),
+    /// Records that the greatest write at this path that replaced this node has this order, or that none has replaced it.
+    Replaced(RelPath, Node, Option<(Hlc, EventId)>),
     /// Replaces what is believed to stand on disk.
     Installed(RelPath, Option<Installed>),
     /// Records that the plain name of some conflict copy of `origin` is `name`.
@@ -387,9 +391,13 @@ pub enum Command {
         expires_ms: Option<u64>,
         /// How often it may be redeemed.
         max_uses: u32,
+        /// Where whoever redeems it may write.
+        scopes: Scopes,
         /// 32 fresh random bytes: the invite's secret key.
         secret: [u8; 32],
     },
+    /// Ask about members, or change who is one.
+    Members(MembersCommand),
     /// Redeem a ticket.
     Join {
         /// The ticket as it was printed.
@@ -521,6 +529,8 @@ pub enum Reply {
         /// This device's role in it.
         role: Role,
     },
+    /// About members.
+    Members(MembersReply),
     /// What is known about a path.
     Why(Box<WhyReport>),
     /// The group was left.
@@ -539,6 +549,15 @@ pub enum CommandError {
     /// The role is too low.
     #[error("This device's role does not allow that")]
     NotAllowed,
+    /// What would be changed was made by somebody whom this device cannot overrule.
+    #[error("Whoever gave that is as senior as this device, or more")]
+    Outranked,
+    /// There is no such member.
+    #[error("That device is no member of the group")]
+    NoMember,
+    /// There is no such invite.
+    #[error("There is no such invite")]
+    NoInvite,
     /// The arguments make no sense.
     #[error("{0}")]
     Invalid(&'static str),
@@ -600,6 +619,18 @@ pub enum Notification {
         /// Its role.
         role: Role,
     },
+    /// A change in the folder was not published: this device's role does not let it write there.
+    ChangeRejected {
+        /// Where.
+        path: RelPath,
+    },
+    /// A device is no member any more.
+    MemberRemoved {
+        /// Who.
+        device: DeviceId,
+        /// Its name.
+        name: String,
+    },
     /// A device connected as a member.
     PeerConnected {
         /// Who.
@@ -638,6 +669,10 @@ pub trait StateView {
     fn path_state(&self, path: &RelPath) -> Option<PathState>;
     /// Returns one version of a path.
     fn version(&self, path: &RelPath, dot: Dot) -> Option<Version>;
+    /// Returns all versions of a path, in dot order.
+    fn versions_of(&self, path: &RelPath) -> Vec<Version>;
+    /// Returns the items that speak of a path without being versions of it, in dot order.
+    fn mentions(&self, path: &RelPath) -> Vec<Dot>;
     /// Returns the dots of all versions of a path with this kind and content, in dot order.
     fn versions_with(&self, path: &RelPath, node: &Node) -> Vec<Dot>;
     /// Says whether any version of this path is known.
@@ -712,6 +747,8 @@ pub enum FolderState {
     InSync,
     /// The user had it paused.
     Paused,
+    /// This device is no member any more: its folder is left as it is.
+    Removed,
 }
 
 /// A snapshot for `status` and `peers`.
@@ -749,6 +786,8 @@ pub struct Status {
     pub join: Option<JoinCounts>,
     /// This device's own events that it lacks, because an old copy of its state was put back; 0: none.
     pub own_events_missing: u64,
+    /// Changes of this run that this device's role did not let it make.
+    pub rejected: u64,
 }
 
 /// What the files that a joiner brought along turned out to be.

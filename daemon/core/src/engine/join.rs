@@ -6,7 +6,9 @@
 mod admit;
 mod lan;
 mod leave;
+mod membership;
 mod recovering;
+mod removal;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -19,14 +21,12 @@ use super::group::{Group, grant_message, nonce_message};
 use super::local::JOIN_COUNTS;
 use super::sync::Asked;
 use super::{
-    Command, CommandError, CommandId, Notification, Output, OwnLogSize, PAUSED, Phase, RecoveredInstall,
-    Redeem, RefuseReason, Reply, Request, RequestFailed, Response, StateView, SyncEngine, member_set,
+    Command, CommandError, CommandId, Output, OwnLogSize, PAUSED, Phase, RecoveredInstall, Redeem,
+    RefuseReason, Reply, Request, RequestFailed, Response, StateView, SyncEngine, member_set,
 };
-use crate::access::Role;
+use crate::access::{GrantFlags, Role, Scopes};
 use crate::ids::{DeviceId, GroupId};
-use crate::ledger::{
-    EventKind, Genesis, Grant, GrantVia, Invite, Item, LogState, SignedEvent, VerifiedEvent,
-};
+use crate::ledger::{EventKind, Genesis, Grant, GrantVia, Invite, Item, SignedEvent};
 use crate::signature;
 use crate::ticket::Ticket;
 use crate::time::{BootInstant, Now};
@@ -89,6 +89,8 @@ pub(super) struct Joining {
     lan_last: Option<DeviceId>,
     /// The group that this device was made to leave: it is not drawn into it again unasked.
     left: Option<GroupId>,
+    /// Others showed that this device is a member no more; the own ledger does not say so.
+    removed: bool,
 }
 
 impl Joining {
@@ -110,6 +112,7 @@ impl Joining {
             dial: dial.unwrap_or_default(),
             must_compare: settings.contains_key(COMPARE),
             compare_now: settings.get(COMPARE).is_some_and(|value| value == COMPARE_NOW),
+            removed: removal::was_removed(settings),
             left: settings
                 .get(LEFT)
                 .and_then(|bytes| <[u8; 32]>::try_from(&bytes[..]).ok())
@@ -149,6 +152,10 @@ impl SyncEngine {
             self.recover_install(install, view);
         }
         self.enter_group();
+        if self.is_removed() {
+            self.phase = Phase::Removed;
+            return;
+        }
         // Of an old copy even the own admission may be lost: what is found before it is back could not be published.
         let is_member = self.group.as_ref().is_some_and(|group| group.is_member(&self.me));
         if self.joining.must_compare && !(self.joining.compare_now && is_member) {
@@ -191,6 +198,8 @@ impl SyncEngine {
                 role: Role::Owner,
                 name: self.name.clone(),
                 via: GrantVia::Author,
+                scopes: Scopes::whole(),
+                flags: GrantFlags::default(),
             }),
         ];
         self.joining.lan_found_at = None;
@@ -200,38 +209,6 @@ impl SyncEngine {
         self.scan(false);
     }
 
-    /// Takes up an admin event.
-    pub(super) fn apply_admin(&mut self, event: &VerifiedEvent, log: &LogState) {
-        if event.header.kind == EventKind::Genesis && self.group.is_none() {
-            self.group = Some(Group::new(event.id.as_group()));
-        }
-        let Some(group) = &mut self.group else { return };
-        let added = group.apply(event, log);
-        let bytes = group.to_bytes();
-        self.pending.set_setting(GROUP, Some(bytes));
-        for device in &added {
-            let found = self
-                .group
-                .iter()
-                .flat_map(|group| group.members())
-                .find(|(id, ..)| *id == device);
-            if let Some((_, role, name)) = found {
-                let added = Notification::MemberAdded {
-                    device: *device,
-                    name: name.to_owned(),
-                    role,
-                };
-                self.notify(added);
-            }
-        }
-        if added
-            .iter()
-            .any(|device| *device != self.me && !self.joining.presented.remove(device))
-        {
-            self.enter_group();
-        }
-    }
-
     /// Takes a user's command.
     pub(super) fn command(&mut self, id: CommandId, command: Command, now: Now, view: &impl StateView) {
         match command {
@@ -239,9 +216,21 @@ impl SyncEngine {
                 role,
                 expires_ms,
                 max_uses,
+                scopes,
                 secret,
             } => {
-                let reply = self.create_invite(role, expires_ms, max_uses, secret, now, view);
+                let invite = Invite {
+                    key: SigningKey::from_bytes(&secret).verifying_key().to_bytes(),
+                    role,
+                    expires_ms,
+                    max_uses,
+                    scopes,
+                };
+                let reply = self.create_invite(invite, secret, now, view);
+                self.emit(Output::Reply { id, reply });
+            }
+            Command::Members(command) => {
+                let reply = self.members_command(command, now, view);
                 self.emit(Output::Reply { id, reply });
             }
             Command::Join { ticket } => {
@@ -280,32 +269,24 @@ impl SyncEngine {
 
     fn create_invite(
         &mut self,
-        role: Role,
-        expires_ms: Option<u64>,
-        max_uses: u32,
+        invite: Invite,
         secret: [u8; 32],
         now: Now,
         view: &impl StateView,
     ) -> Result<Reply, CommandError> {
-        let group = self.group.as_ref().ok_or(CommandError::NoGroup)?.id;
-        if role == Role::Owner || max_uses == 0 {
+        let group = self.group.as_ref().ok_or(CommandError::NoGroup)?;
+        if invite.role == Role::Owner || invite.max_uses == 0 {
             return Err(CommandError::Invalid(
                 "An invite gives admin, editor or viewer, at least once",
             ));
         }
-        if !self.my_role().is_some_and(|mine| mine.may_give(role)) {
+        if !group.may_give(&self.me, invite.role, &invite.scopes) {
             return Err(CommandError::NotAllowed);
         }
         if self.own_events_missing() > 0 {
             return Err(CommandError::OwnEventsMissing);
         }
-        let key = SigningKey::from_bytes(&secret).verifying_key().to_bytes();
-        let invite = Invite {
-            key,
-            role,
-            expires_ms,
-            max_uses,
-        };
+        let group = group.id;
         self.publish(EventKind::Admin, vec![Item::Invite(invite)], now, view);
         Ok(Reply::Invited { group, secret })
     }
@@ -324,7 +305,9 @@ impl SyncEngine {
         match &self.group {
             Some(group) if group.id == ticket.group => {
                 // Without a role it was let in by somebody whose word for it is lost, and needs another's.
-                if let Some(role) = group.role(&self.me) {
+                if let Some(role) = group.role(&self.me)
+                    && self.phase != Phase::Removed
+                {
                     let group = group.id;
                     return Err(Ok(Reply::Joined { group, role }));
                 }
@@ -411,7 +394,11 @@ impl SyncEngine {
             (Asked::Redeem, Ok(Response::Refused(reason))) => self.join_refused(reason, now),
             (Asked::TrustLan, result) => self.lan_answered(from, result, now),
             (Asked::Present, Ok(Response::Refused(RefuseReason::NotMember))) => self.not_wanted_by(from, now),
+            (Asked::Present, Ok(Response::Removed { events })) => self.shown_removal(from, &events, now),
             (Asked::Present, Ok(Response::Accepted { .. })) => {
+                if self.phase == Phase::Removed {
+                    self.admitted_again();
+                }
                 self.peers
                     .ask_at(&from, now.boot.after(Duration::from_millis(200)));
             }
@@ -466,7 +453,7 @@ impl SyncEngine {
         reply: Option<CommandId>,
         now: Now,
     ) {
-        let shown = read_chain(ticket.group, events).filter(|shown| shown.is_member(&self.me));
+        let shown = read_chain(ticket.group, None, events).filter(|shown| shown.is_member(&self.me));
         let Some(shown) = shown else {
             if let Some(id) = reply {
                 let reply = Err(CommandError::Refused(RefuseReason::BadInvite));
@@ -479,7 +466,8 @@ impl SyncEngine {
         members.insert(from);
         members.remove(&self.me);
         let here = self.group.as_ref().filter(|group| group.id == ticket.group);
-        if here.is_some_and(|group| group.is_member(&self.me)) {
+        let removed = self.phase == Phase::Removed;
+        if here.is_some_and(|group| group.is_member(&self.me)) && !removed {
             // The ledger came by another way meanwhile; what it is compared with is settled or under way.
             if let Some(id) = reply {
                 let group = ticket.group;
@@ -488,7 +476,9 @@ impl SyncEngine {
             }
             return;
         }
-        if here.is_none() {
+        if removed && here.is_some() {
+            self.admitted_again();
+        } else if here.is_none() {
             self.leave_group();
             self.expected_log = OwnLogSize::default();
             self.group = Some(Group::new(ticket.group));
@@ -530,7 +520,8 @@ impl SyncEngine {
 
     fn keep_join_settings(&mut self) {
         let Some(group) = &self.group else { return };
-        self.pending.set_setting(GROUP, Some(group.to_bytes()));
+        let bytes = group.to_bytes();
+        self.pending.set_setting(GROUP, Some(bytes));
         self.pending.set_setting(COMPARE, Some(Vec::new()));
         let presented = self
             .joining
@@ -551,6 +542,11 @@ impl SyncEngine {
             self.recover_needs(view);
             self.scan(true);
         }
+    }
+
+    /// Says whether the folder will be compared when the ledger is complete.
+    pub(super) fn is_about_to_compare(&self) -> bool {
+        self.phase == Phase::CatchingUp && self.joining.must_compare
     }
 
     /// The folder has been compared.

@@ -8,6 +8,7 @@ mod gone;
 mod guard;
 mod joiner;
 mod moves;
+mod reject;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -161,7 +162,7 @@ impl Draft {
 impl SyncEngine {
     /// Takes what the scanner found.
     pub(super) fn local_changes(&mut self, changes: Vec<LocalChange>, now: Now, view: &impl StateView) {
-        if matches!(self.phase, Phase::NoGroup | Phase::CatchingUp) {
+        if matches!(self.phase, Phase::NoGroup | Phase::CatchingUp | Phase::Removed) {
             // The scan that follows sees it again.
             return;
         }
@@ -198,6 +199,7 @@ impl SyncEngine {
     pub(super) fn publish_local(&mut self, now: Now, view: &impl StateView) {
         self.local.give_up_waiting(now.boot);
         if self.paused
+            || self.phase == Phase::Removed
             || self.local.queue.is_empty()
             || !self.may_publish()
             || now.boot < self.local.next_at()
@@ -250,13 +252,6 @@ impl SyncEngine {
     }
 
     fn publish_draft(&mut self, draft: Draft, now: Now, view: &impl StateView) {
-        if !self.my_role().is_some_and(crate::access::Role::may_write) {
-            for path in draft.written {
-                let reason = "this device's role may not change files".to_owned();
-                self.notify(Notification::PathStuck { path, reason });
-            }
-            return;
-        }
         for item in &draft.items {
             if let Item::Put(Put { path, .. }) | Item::Del { path, .. } = item {
                 let removed = matches!(item, Item::Del { .. });
@@ -324,6 +319,10 @@ impl SyncEngine {
         let brought = !change.import && change.after.as_ref().is_some_and(brought);
         if self.is_known(&path, &change, have.as_ref(), draft, view) {
             self.local.counts.same += u64::from(brought);
+            adopted.push(path);
+            return;
+        }
+        if self.reject(&path, &change, have.as_ref(), draft, view) {
             adopted.push(path);
             return;
         }

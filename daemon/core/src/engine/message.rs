@@ -99,6 +99,12 @@ pub enum Response {
         /// In an order that respects `seen`.
         events: Vec<SignedEvent>,
     },
+    /// To a device that shows its way in and is no member any more: the events that ended its grants, and the way of
+    /// their authors into the group.
+    Removed {
+        /// In the order of their hybrid clocks.
+        events: Vec<SignedEvent>,
+    },
     /// Not admitted, or not a member.
     Refused(RefuseReason),
 }

@@ -1,7 +1,10 @@
 //! From events to what should stand on disk: applying items to path states, the names pass, and what each path needs.
 
+mod judge;
+
 use std::collections::BTreeSet;
 
+use self::judge::version_of;
 use super::work::Need;
 use super::{Notification, StateView, SyncEngine};
 use crate::fold::names::{self, Here};
@@ -41,25 +44,34 @@ impl Want {
 }
 
 impl SyncEngine {
-    /// Applies the items of a work event whose author may write; its log already ends with it.
+    /// Applies the items of a work event to the paths that its author may write; its log already ends with it. What is
+    /// said of other paths is noted, for the author's rights can turn out to be others.
     pub(super) fn apply_work(&mut self, event: &VerifiedEvent, view: &impl StateView) {
-        let author = event.header.author.short();
+        let author = event.header.author;
+        let log = author.short();
+        let Some(group) = &self.group else { return };
+        let writable = group.writable_at(&author, log, event.header.seq);
         let mut written = BTreeSet::new();
         let mut touched: Vec<(RelPath, bool)> = Vec::new();
-        for (i, item) in event.body.items.iter().enumerate() {
+        for (i, item) in (0..).zip(&event.body.items) {
             let Some(path) = item.path() else { continue };
             let second = !matches!(item, Item::Discard { .. }) && !written.insert(path.clone());
-            if second {
+            if second || !self.keeps_base_rule(event, item) {
                 continue;
             }
             let dot = Dot {
-                device: author,
+                device: log,
                 seq: event.header.seq,
-                item: u32::try_from(i).unwrap_or(u32::MAX),
+                item: i,
             };
-            let mut state = self.pending.path_state(view, path).unwrap_or_default();
-            let was_live = state.is_live();
-            if self.apply_item(event, dot, item, &mut state, view) {
+            let may = writable.covers(path);
+            if !may || matches!(item, Item::Discard { .. }) {
+                self.pending.set_mention(path, dot, true);
+            }
+            if may {
+                let mut state = self.pending.path_state(view, path).unwrap_or_default();
+                let was_live = state.is_live();
+                self.apply_item(event, dot, item, &mut state, view);
                 self.pending.set_path_state(path, Some(state));
                 touched.push((path.clone(), was_live));
             }
@@ -67,7 +79,7 @@ impl SyncEngine {
         self.refresh_touched(touched, view);
     }
 
-    /// Applies one item to its path's state; `false` if it is void.
+    /// Applies an item whose author may say it to its path's state.
     fn apply_item(
         &mut self,
         event: &VerifiedEvent,
@@ -75,93 +87,60 @@ impl SyncEngine {
         item: &Item,
         state: &mut PathState,
         view: &impl StateView,
-    ) -> bool {
-        let (path, named) = match item {
-            Item::Put(put) => (&put.path, &put.base),
-            Item::Del { path, base, .. } => (path, base),
-            Item::Discard { path, drop } => (path, drop),
-            Item::Genesis(_) | Item::Grant(_) | Item::Invite(_) | Item::Unknown { .. } => return false,
+    ) {
+        if let Item::Discard { path, drop } = item {
+            state.discard(&self.named_versions(path, drop, view));
+            return;
+        }
+        let (Some(path), Some(mut version)) = (item.path(), version_of(event, dot, item)) else {
+            return;
         };
-        let Some(base) = self.named_versions(event, path, named, view) else {
-            return false;
-        };
-        let (entry, import) = match item {
-            Item::Put(put) => (Some(put.entry.clone()), put.flags.import),
-            Item::Del { .. } => (None, false),
-            _ => {
-                state.discard(&base);
-                return true;
-            }
-        };
-        let origins = Version::origins_of(entry.as_ref(), &base);
-        let version = Version {
-            dot,
-            event: event.id,
-            hlc: event.header.hlc,
-            entry,
-            base: named.clone(),
-            import,
-            origins,
-        };
+        let base = self.named_versions(path, &version.base, view);
+        version.origins = Version::origins_of(version.entry.as_ref(), &base);
         let replaced_by = version
             .node()
             .and_then(|node| self.pending.replaced(view, path, node));
         let order = version.order();
-        self.pending.add_version(path, version.clone());
+        self.pending.set_version(path, dot, Some(version.clone()));
         for node in state.apply(version, &base, replaced_by).replaced {
             if self
                 .pending
                 .replaced(view, path, &node)
                 .is_none_or(|known| known < order)
             {
-                self.pending.set_replaced(path, node, order);
+                self.pending.set_replaced(path, node, Some(order));
             }
         }
-        true
     }
 
-    /// Returns the known versions among `dots`; `None` if one breaks the base rule: each must name an item of the same
-    /// path in the author's past.
-    fn named_versions(
-        &self,
-        event: &VerifiedEvent,
-        path: &RelPath,
-        dots: &[Dot],
-        view: &impl StateView,
-    ) -> Option<Vec<Version>> {
+    /// Says whether each version that an item of the last event of its author's log names was in the author's past.
+    ///
+    /// One that is none of the item's path names nothing: whether it is can depend on events without authority, which not
+    /// every device has.
+    fn keeps_base_rule(&self, event: &VerifiedEvent, item: &Item) -> bool {
+        let named = match item {
+            Item::Put(put) => &put.base,
+            Item::Del { base, .. } => base,
+            Item::Discard { drop, .. } => drop,
+            _ => return false,
+        };
         let author = event.header.author.short();
-        let log = self.logs.get(&author)?;
-        let mut known = Vec::with_capacity(dots.len());
-        for dot in dots {
-            let in_past = if dot.device == author {
+        let Some(log) = self.logs.get(&author) else {
+            return false;
+        };
+        named.iter().all(|dot| {
+            if dot.device == author {
                 dot.seq < event.header.seq
             } else {
                 log.has_seen(dot.device, dot.seq)
-            };
-            if !in_past {
-                return None;
             }
-            match self.pending.version(view, path, *dot) {
-                Some(version) => known.push(version),
-                None if self.item_is_of(path, *dot, view) => {}
-                None => return None,
-            }
-        }
-        Some(known)
+        })
     }
 
-    /// Says whether a void item, which left no version, is of this path.
-    fn item_is_of(&self, path: &RelPath, dot: Dot, view: &impl StateView) -> bool {
-        let Some(stored) = self.pending.event(view, dot.device, dot.seq) else {
-            return false;
-        };
-        let Ok(event) = stored.event.read_stored() else {
-            return false;
-        };
-        let item = usize::try_from(dot.item)
-            .ok()
-            .and_then(|i| event.body.items.get(i));
-        item.is_some_and(|item| item.path() == Some(path) && !matches!(item, Item::Discard { .. }))
+    /// Returns the versions of a path among `dots`.
+    fn named_versions(&self, path: &RelPath, dots: &[Dot], view: &impl StateView) -> Vec<Version> {
+        let version = |dot: &Dot| self.pending.version(view, path, *dot);
+        dots.iter().filter_map(version).collect()
     }
 
     /// Runs the names pass over paths whose heads changed and over what depends on them.

@@ -22,6 +22,7 @@ enum Key {
     CopyName(RelPath),
     Replaced(RelPath, Node),
     Version(RelPath, Dot),
+    Mention(RelPath, Dot),
     Event(ShortId, u64),
     Need(RelPath),
     Log(ShortId),
@@ -35,8 +36,9 @@ pub(super) struct Pending {
     paths: BTreeMap<RelPath, (BatchNo, Option<PathState>)>,
     installed: BTreeMap<RelPath, (BatchNo, Option<Installed>)>,
     copy_names: BTreeMap<RelPath, (BatchNo, Option<RelPath>)>,
-    replaced: BTreeMap<RelPath, BTreeMap<Node, (BatchNo, WriteOrder)>>,
-    versions: BTreeMap<RelPath, BTreeMap<Dot, (BatchNo, Version)>>,
+    replaced: BTreeMap<RelPath, BTreeMap<Node, (BatchNo, Option<WriteOrder>)>>,
+    versions: BTreeMap<RelPath, BTreeMap<Dot, (BatchNo, Option<Version>)>>,
+    mentions: BTreeMap<RelPath, BTreeMap<Dot, (BatchNo, bool)>>,
     events: BTreeMap<(ShortId, u64), (BatchNo, StoredEvent)>,
     /// Values of rows that the engine itself holds in memory: only the newest is written.
     needs: BTreeMap<RelPath, bool>,
@@ -94,16 +96,43 @@ impl Pending {
 
     pub(super) fn replaced(&self, view: &impl StateView, path: &RelPath, node: &Node) -> Option<WriteOrder> {
         match self.replaced.get(path).and_then(|nodes| nodes.get(node)) {
-            Some((_, order)) => Some(*order),
+            Some((_, order)) => *order,
             None => self.ask(view, |v| v.replaced(path, node)),
         }
     }
 
     pub(super) fn version(&self, view: &impl StateView, path: &RelPath, dot: Dot) -> Option<Version> {
         match self.versions.get(path).and_then(|dots| dots.get(&dot)) {
-            Some((_, version)) => Some(version.clone()),
+            Some((_, version)) => version.clone(),
             None => self.ask(view, |v| v.version(path, dot)),
         }
+    }
+
+    /// Returns all versions of a path.
+    pub(super) fn versions_of(&self, view: &impl StateView, path: &RelPath) -> BTreeMap<Dot, Version> {
+        let stored = self.ask(view, |v| Some(v.versions_of(path))).unwrap_or_default();
+        let mut all: BTreeMap<Dot, Version> = stored.into_iter().map(|v| (v.dot, v)).collect();
+        for (dot, (_, version)) in self.versions.get(path).into_iter().flatten() {
+            match version {
+                Some(version) => drop(all.insert(*dot, version.clone())),
+                None => drop(all.remove(dot)),
+            }
+        }
+        all
+    }
+
+    /// Returns the items that speak of a path without being versions of it.
+    pub(super) fn mentions(&self, view: &impl StateView, path: &RelPath) -> BTreeSet<Dot> {
+        let stored = self.ask(view, |v| Some(v.mentions(path))).unwrap_or_default();
+        let mut all: BTreeSet<Dot> = stored.into_iter().collect();
+        for (dot, (_, there)) in self.mentions.get(path).into_iter().flatten() {
+            if *there {
+                all.insert(*dot);
+            } else {
+                all.remove(dot);
+            }
+        }
+        all
     }
 
     pub(super) fn versions_with(&self, view: &impl StateView, path: &RelPath, node: &Node) -> Vec<Dot> {
@@ -113,7 +142,8 @@ impl Pending {
             view.versions_with(path, node)
         };
         for (dot, (_, version)) in self.versions.get(path).into_iter().flatten() {
-            if version.node() == Some(node) && !dots.contains(dot) {
+            dots.retain(|known| known != dot);
+            if version.as_ref().and_then(Version::node) == Some(node) {
                 dots.push(*dot);
             }
         }
@@ -122,7 +152,11 @@ impl Pending {
     }
 
     pub(super) fn has_history(&self, view: &impl StateView, path: &RelPath) -> bool {
-        self.versions.contains_key(path) || (self.forgotten.is_none() && view.has_history(path))
+        match self.versions.get(path) {
+            Some(dots) if dots.values().any(|(_, version)| version.is_some()) => true,
+            Some(_) => !self.versions_of(view, path).is_empty(),
+            None => self.forgotten.is_none() && view.has_history(path),
+        }
     }
 
     pub(super) fn event(&self, view: &impl StateView, author: ShortId, seq: u64) -> Option<StoredEvent> {
@@ -185,7 +219,7 @@ impl Pending {
         self.touched.insert(Key::CopyName(name.clone()));
     }
 
-    pub(super) fn set_replaced(&mut self, path: &RelPath, node: Node, order: WriteOrder) {
+    pub(super) fn set_replaced(&mut self, path: &RelPath, node: Node, order: Option<WriteOrder>) {
         self.touched.insert(Key::Replaced(path.clone(), node.clone()));
         self.replaced
             .entry(path.clone())
@@ -193,12 +227,20 @@ impl Pending {
             .insert(node, (self.open, order));
     }
 
-    pub(super) fn add_version(&mut self, path: &RelPath, version: Version) {
-        self.touched.insert(Key::Version(path.clone(), version.dot));
+    pub(super) fn set_version(&mut self, path: &RelPath, dot: Dot, version: Option<Version>) {
+        self.touched.insert(Key::Version(path.clone(), dot));
         self.versions
             .entry(path.clone())
             .or_default()
-            .insert(version.dot, (self.open, version));
+            .insert(dot, (self.open, version));
+    }
+
+    pub(super) fn set_mention(&mut self, path: &RelPath, dot: Dot, there: bool) {
+        self.touched.insert(Key::Mention(path.clone(), dot));
+        self.mentions
+            .entry(path.clone())
+            .or_default()
+            .insert(dot, (self.open, there));
     }
 
     pub(super) fn add_event(&mut self, event: StoredEvent) {
@@ -282,22 +324,9 @@ impl Pending {
             Key::Installed(path) => remove_if(&mut self.installed, path, no),
             Key::CopyName(name) => remove_if(&mut self.copy_names, name, no),
             Key::Event(author, seq) => remove_if(&mut self.events, &(*author, *seq), no),
-            Key::Replaced(path, node) => {
-                if let Some(nodes) = self.replaced.get_mut(path) {
-                    remove_if(nodes, node, no);
-                    if nodes.is_empty() {
-                        self.replaced.remove(path);
-                    }
-                }
-            }
-            Key::Version(path, dot) => {
-                if let Some(dots) = self.versions.get_mut(path) {
-                    remove_if(dots, dot, no);
-                    if dots.is_empty() {
-                        self.versions.remove(path);
-                    }
-                }
-            }
+            Key::Replaced(path, node) => remove_below(&mut self.replaced, path, node, no),
+            Key::Version(path, dot) => remove_below(&mut self.versions, path, dot, no),
+            Key::Mention(path, dot) => remove_below(&mut self.mentions, path, dot, no),
             Key::Need(_) | Key::Log(_) | Key::Setting(_) => {}
         }
     }
@@ -314,7 +343,10 @@ impl Pending {
                 Write::Replaced(path.clone(), node.clone(), self.replaced.get(path)?.get(node)?.1)
             }
             Key::Version(path, dot) => {
-                Write::Version(path.clone(), self.versions.get(path)?.get(dot)?.1.clone())
+                Write::Version(path.clone(), *dot, self.versions.get(path)?.get(dot)?.1.clone())
+            }
+            Key::Mention(path, dot) => {
+                Write::Mention(path.clone(), *dot, self.mentions.get(path)?.get(dot)?.1)
             }
             Key::Need(path) => Write::Need(path.clone(), *self.needs.get(path)?),
             Key::Log(device) => Write::Log(*device, self.logs.get(device)?.clone()),
@@ -335,5 +367,19 @@ impl Pending {
 fn remove_if<K: Ord, T>(map: &mut BTreeMap<K, (BatchNo, T)>, key: &K, no: BatchNo) {
     if map.get(key).is_some_and(|(at, _)| *at == no) {
         map.remove(key);
+    }
+}
+
+fn remove_below<K: Ord, T>(
+    map: &mut BTreeMap<RelPath, BTreeMap<K, (BatchNo, T)>>,
+    path: &RelPath,
+    key: &K,
+    no: BatchNo,
+) {
+    if let Some(inner) = map.get_mut(path) {
+        remove_if(inner, key, no);
+        if inner.is_empty() {
+            map.remove(path);
+        }
     }
 }

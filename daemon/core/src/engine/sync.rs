@@ -312,7 +312,7 @@ impl SyncEngine {
             Request::JoinHello => self.join_hello(from, id),
             Request::JoinRedeem(redeem) => self.join_redeem(from, id, &redeem, now, view),
             Request::JoinTrustLan { name } => self.join_trust_lan(from, id, name, now, view),
-            Request::Present { events } => self.present_received(from, id, &events),
+            Request::Present { events } => self.present_received(from, id, &events, view),
         }
     }
 

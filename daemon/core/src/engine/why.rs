@@ -39,7 +39,7 @@ impl SyncEngine {
     }
 
     fn cause_of(&self, path: &RelPath, now: Now, view: &impl StateView) -> Cause {
-        if matches!(self.phase, Phase::NoGroup | Phase::CatchingUp) {
+        if matches!(self.phase, Phase::NoGroup | Phase::CatchingUp | Phase::Removed) {
             Cause::Starting
         } else if self.local.holds(path) {
             Cause::JoinHeld

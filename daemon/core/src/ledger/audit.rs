@@ -287,8 +287,10 @@ impl Audit {
             return;
         }
         for item in verified.iter().flat_map(|event| &event.body.items) {
-            if let Item::Grant(grant) = item {
-                self.admitted.insert(grant.device);
+            match item {
+                Item::Grant(grant) => drop(self.admitted.insert(grant.device)),
+                Item::Genesis(genesis) => drop(self.admitted.insert(DeviceId::new(genesis.recovery))),
+                _ => {}
             }
         }
     }

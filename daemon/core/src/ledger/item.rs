@@ -3,34 +3,45 @@
 //! | tag | item | fields after the tag |
 //! |---|---|---|
 //! | 0 | Genesis | name text, recovery key bstr32 |
-//! | 1 | Grant | device bstr32, role uint, name text, via: null (by an owner or admin) or [invite bstr32, sig bstr64] |
-//! | 2 | Invite | key bstr32, role uint, expires_ms uint/null, max_uses uint |
+//! | 1 | Grant | device bstr32, role uint, name text, via: null (by an owner or admin) or [invite bstr32, sig bstr64], scopes, flags uint |
+//! | 2 | Invite | key bstr32, role uint, expires_ms uint/null, max_uses uint, scopes |
+//! | 3 | Revoke | device bstr32, keep: null (until the device has seen it) or an array of at most 8 [size uint, root bstr32], reason text |
+//! | 4 | Pin | device bstr32, size uint, root bstr32 |
+//! | 5 | InviteCancel | key bstr32 |
+//! | 7 | Name | name text: what the author is called |
 //! | 16 | Put | path bstr, kind uint (0 file, 1 dir, 2 link), mode uint, mtime_ns int, size uint, content bstr (BLAKE3 or link text, empty for a directory), base dots, flags uint, moved_from bstr/null |
 //! | 17 | Del | path bstr, base dots, moved_to bstr/null |
 //! | 18 | Discard | path bstr, drop dots |
 //!
-//! `dots` is an array of dots. A dot is `[device bstr8, seq uint, item uint]`. Flags: 1 import, 2 metadata. An item with an unknown tag below 128 is
-//! kept and ignored; 128 and above is critical.
+//! `dots` is an array of dots. A dot is `[device bstr8, seq uint, item uint]`. `scopes` is an array of at most 32 paths in
+//! byte order; none: the whole folder. Flags of a Put: 1 import, 2 metadata; of a Grant: 1 archive, 2 voter, 4 admit. A
+//! size and a root name a log up to an event. An item with an unknown tag below 128 is kept and ignored; 128 and above is
+//! critical.
 
-use crate::access::Role;
+mod admin;
+
+pub(crate) use self::admin::MAX_NAME;
+pub use self::admin::{Genesis, Grant, GrantVia, Invite, Keep, LogHead, Pin, Revoke};
 use crate::encoding::{
     self, Decoder, Encoder, ShapeError, array_len, array_of, bytes_of, infallible, optional,
 };
-use crate::ids::{ContentHash, DeviceId, Dot, ShortId};
+use crate::ids::{ContentHash, Dot, ShortId};
 use crate::rel_path::RelPath;
 use crate::tree::{Entry, Node};
 
 const TAG_GENESIS: u64 = 0;
 const TAG_GRANT: u64 = 1;
 const TAG_INVITE: u64 = 2;
+const TAG_REVOKE: u64 = 3;
+const TAG_PIN: u64 = 4;
+const TAG_CANCEL: u64 = 5;
+const TAG_NAME: u64 = 7;
 const TAG_PUT: u64 = 16;
 const TAG_DEL: u64 = 17;
 const TAG_DISCARD: u64 = 18;
 /// Tags from here on must be understood by whoever folds the event.
 const FIRST_CRITICAL_TAG: u64 = 128;
 
-/// Bytes a name for people may have.
-pub(crate) const MAX_NAME: usize = 256;
 /// Dots one item may name.
 pub(crate) const MAX_DOTS: u64 = 1024;
 /// Permission bits that are synced.
@@ -45,6 +56,17 @@ pub enum Item {
     Grant(Grant),
     /// Lets whoever holds a key become a member.
     Invite(Invite),
+    /// Ends a device's grants.
+    Revoke(Revoke),
+    /// Says which branch of a forked log counts.
+    Pin(Pin),
+    /// Ends an invite.
+    Cancel {
+        /// The invite's public key.
+        key: [u8; 32],
+    },
+    /// Says what its author is called.
+    Name(String),
     /// A path has this entry.
     Put(Put),
     /// A path has nothing.
@@ -68,55 +90,6 @@ pub enum Item {
         /// Its tag.
         tag: u64,
     },
-}
-
-/// The start of a group.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Genesis {
-    /// The group's name, for people.
-    pub name: String,
-    /// The Ed25519 public key of the recovery key, senior to every owner.
-    pub recovery: [u8; 32],
-}
-
-/// A device's membership.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Grant {
-    /// Who.
-    pub device: DeviceId,
-    /// As what.
-    pub role: Role,
-    /// The device's name, for people.
-    pub name: String,
-    /// By whose power.
-    pub via: GrantVia,
-}
-
-/// By whose power a Grant is made.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum GrantVia {
-    /// Its author's own.
-    Author,
-    /// An invite's.
-    Invite {
-        /// The invite's public key.
-        key: [u8; 32],
-        /// Signature by the invite's key over the group and the device.
-        sig: [u8; 64],
-    },
-}
-
-/// An invite.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Invite {
-    /// The public key of the ticket's secret.
-    pub key: [u8; 32],
-    /// The role it gives; never owner.
-    pub role: Role,
-    /// When it ends, milliseconds since 1970. Checked by whoever admits, not by the fold.
-    pub expires_ms: Option<u64>,
-    /// How often it may be redeemed. Checked by whoever admits, not by the fold.
-    pub max_uses: u32,
 }
 
 /// A version of a path.
@@ -150,7 +123,7 @@ impl Item {
         match self {
             Self::Put(put) => Some(&put.path),
             Self::Del { path, .. } | Self::Discard { path, .. } => Some(path),
-            Self::Genesis(_) | Self::Grant(_) | Self::Invite(_) | Self::Unknown { .. } => None,
+            _ => None,
         }
     }
 
@@ -175,11 +148,12 @@ impl Item {
         let len = array_len(&mut d)?;
         let tag = d.u64()?;
         let fields = match tag {
-            TAG_GENESIS => 2,
-            TAG_GRANT | TAG_INVITE => 4,
+            TAG_GENESIS | TAG_DISCARD => 2,
+            TAG_GRANT => 6,
+            TAG_INVITE => 5,
+            TAG_REVOKE | TAG_PIN | TAG_DEL => 3,
+            TAG_CANCEL | TAG_NAME => 1,
             TAG_PUT => 9,
-            TAG_DEL => 3,
-            TAG_DISCARD => 2,
             _ => return Ok(Self::Unknown { tag }),
         };
         if len != fields + 1 {
@@ -190,22 +164,13 @@ impl Item {
 
     fn read(tag: u64, d: &mut Decoder<'_>) -> Result<Self, ShapeError> {
         Ok(match tag {
-            TAG_GENESIS => Self::Genesis(Genesis {
-                name: read_name(d)?,
-                recovery: bytes_of(d)?,
-            }),
-            TAG_GRANT => Self::Grant(Grant {
-                device: DeviceId::new(bytes_of(d)?),
-                role: read_role(d)?,
-                name: read_name(d)?,
-                via: optional(d, read_via)?.unwrap_or(GrantVia::Author),
-            }),
-            TAG_INVITE => Self::Invite(Invite {
-                key: bytes_of(d)?,
-                role: read_role(d)?,
-                expires_ms: optional(d, |d| Ok(d.u64()?))?,
-                max_uses: d.u32()?,
-            }),
+            TAG_GENESIS => Self::Genesis(admin::read_genesis(d)?),
+            TAG_GRANT => Self::Grant(admin::read_grant(d)?),
+            TAG_INVITE => Self::Invite(admin::read_invite(d)?),
+            TAG_REVOKE => Self::Revoke(admin::read_revoke(d)?),
+            TAG_PIN => Self::Pin(admin::read_pin(d)?),
+            TAG_CANCEL => Self::Cancel { key: bytes_of(d)? },
+            TAG_NAME => Self::Name(admin::read_name(d)?),
             TAG_PUT => Self::Put(read_put(d)?),
             TAG_DEL => Self::Del {
                 path: read_path(d)?,
@@ -222,22 +187,13 @@ impl Item {
 
     fn write(&self, e: &mut Encoder<'_>) {
         match self {
-            Self::Genesis(genesis) => {
-                header(e, TAG_GENESIS, 2);
-                infallible(e.str(&genesis.name));
-                infallible(e.bytes(&genesis.recovery));
-            }
-            Self::Grant(grant) => write_grant(e, grant),
-            Self::Invite(invite) => {
-                header(e, TAG_INVITE, 4);
-                infallible(e.bytes(&invite.key));
-                infallible(e.u8(invite.role.code()));
-                match invite.expires_ms {
-                    Some(ms) => infallible(e.u64(ms)),
-                    None => infallible(e.null()),
-                }
-                infallible(e.u32(invite.max_uses));
-            }
+            Self::Genesis(genesis) => admin::write_genesis(e, genesis),
+            Self::Grant(grant) => admin::write_grant(e, grant),
+            Self::Invite(invite) => admin::write_invite(e, invite),
+            Self::Revoke(revoke) => admin::write_revoke(e, revoke),
+            Self::Pin(pin) => admin::write_pin(e, pin),
+            Self::Cancel { key } => admin::write_cancel(e, key),
+            Self::Name(name) => admin::write_name(e, name),
             Self::Put(put) => write_put(e, put),
             Self::Del { path, base, moved_to } => {
                 header(e, TAG_DEL, 3);
@@ -258,21 +214,6 @@ impl Item {
 fn header(e: &mut Encoder<'_>, tag: u64, fields: u64) {
     infallible(e.array(fields + 1));
     infallible(e.u64(tag));
-}
-
-fn write_grant(e: &mut Encoder<'_>, grant: &Grant) {
-    header(e, TAG_GRANT, 4);
-    infallible(e.bytes(grant.device.as_bytes()));
-    infallible(e.u8(grant.role.code()));
-    infallible(e.str(&grant.name));
-    match &grant.via {
-        GrantVia::Author => infallible(e.null()),
-        GrantVia::Invite { key, sig } => {
-            infallible(e.array(2));
-            infallible(e.bytes(key));
-            infallible(e.bytes(sig));
-        }
-    }
 }
 
 fn write_put(e: &mut Encoder<'_>, put: &Put) {
@@ -335,27 +276,6 @@ fn read_put(d: &mut Decoder<'_>) -> Result<Put, ShapeError> {
     })
 }
 
-fn read_via(d: &mut Decoder<'_>) -> Result<GrantVia, ShapeError> {
-    array_of(d, 2)?;
-    Ok(GrantVia::Invite {
-        key: bytes_of(d)?,
-        sig: bytes_of(d)?,
-    })
-}
-
-fn read_role(d: &mut Decoder<'_>) -> Result<Role, ShapeError> {
-    Role::from_code(d.u64()?).ok_or(ShapeError::new())
-}
-
-fn read_name(d: &mut Decoder<'_>) -> Result<String, ShapeError> {
-    let name = d.str()?;
-    if name.len() > MAX_NAME {
-        Err(ShapeError::new())
-    } else {
-        Ok(name.to_owned())
-    }
-}
-
 fn read_path(d: &mut Decoder<'_>) -> Result<RelPath, ShapeError> {
     let path = RelPath::parse(d.bytes()?).map_err(|_| ShapeError::new())?;
     if path.is_own() {
@@ -402,6 +322,8 @@ fn write_dots(e: &mut Encoder<'_>, dots: &[Dot]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::access::{GrantFlags, Role, Scopes};
+    use crate::ids::DeviceId;
 
     fn path(s: &str) -> RelPath {
         RelPath::parse(s).unwrap()
@@ -431,19 +353,49 @@ mod tests {
                     key: [3; 32],
                     sig: [4; 64],
                 },
+                scopes: Scopes::new(vec![path("docs"), path("src/a")]).unwrap(),
+                flags: GrantFlags {
+                    admit: true,
+                    ..GrantFlags::default()
+                },
             }),
             Item::Grant(Grant {
                 device: DeviceId::new([2; 32]),
                 role: Role::Viewer,
                 name: String::new(),
                 via: GrantVia::Author,
+                scopes: Scopes::whole(),
+                flags: GrantFlags::default(),
             }),
             Item::Invite(Invite {
                 key: [5; 32],
                 role: Role::Admin,
                 expires_ms: None,
                 max_uses: 1,
+                scopes: Scopes::whole(),
             }),
+            Item::Revoke(Revoke {
+                device: DeviceId::new([2; 32]),
+                keep: Keep::UntilSeen,
+                reason: "left".into(),
+            }),
+            Item::Revoke(Revoke {
+                device: DeviceId::new([2; 32]),
+                keep: Keep::Heads(vec![LogHead {
+                    size: 7,
+                    root: [6; 32],
+                }]),
+                reason: String::new(),
+            }),
+            Item::Pin(Pin {
+                device: DeviceId::new([2; 32]),
+                keep: LogHead {
+                    size: 1,
+                    root: [6; 32],
+                },
+            }),
+            Item::Cancel { key: [5; 32] },
+            Item::Name("attic".into()),
             Item::Put(Put {
                 path: path("a/b"),
                 entry: entry(Node::File {
@@ -526,9 +478,9 @@ mod tests {
 
     #[test]
     fn setuid_bits_are_refused() {
-        let mut item = samples().remove(5);
+        let mut item = samples().swap_remove(10);
         let Item::Put(put) = &mut item else {
-            panic!("sample 5 is a Put")
+            panic!("this sample is a Put")
         };
         put.entry.mode = 0o4755;
         assert!(Item::from_bytes(&item.to_bytes()).is_err());

@@ -59,16 +59,6 @@ impl LogState {
         }
     }
 
-    /// Returns a state in which the author has seen all of its own events, for evaluating events outside their log.
-    #[must_use]
-    pub(crate) fn all_seeing(author: DeviceId) -> Self {
-        let peaks = Peaks::unknown(u64::MAX);
-        Self {
-            peaks,
-            ..Self::empty(author)
-        }
-    }
-
     /// Returns the number of events.
     #[must_use]
     pub const fn size(&self) -> u64 {

@@ -22,8 +22,8 @@
 //! It is one deterministic CBOR document. Everything in it is checked or is covered by something that is, and each link
 //! is used: a proof with one bit changed is no proof.
 //!
-//! What a proof does **not** show: that nobody revoked the author's role, or the role of whoever granted it, before the
-//! event; that no other item of the event, which stays hidden, makes the event void; that the version is still the one
+//! What a proof does **not** show: that nobody revoked the author's role, or the role of whoever granted it, or cancelled
+//! the invite, before the event; that a Revoke or Pin shown had power over its device; that no other item of the event, which stays hidden, makes the event void; that the version is still the one
 //! at its path; that the author's clock was right (`wall_ms` is its word); or that the author signed no second history
 //! for other readers.
 
@@ -36,7 +36,7 @@ mod tests;
 
 use super::event::EventError;
 use super::item::Item;
-use crate::access::Role;
+use crate::access::{GrantFlags, Role, Scopes};
 use crate::encoding::{EncodingError, ShapeError};
 use crate::ids::{DeviceId, Dot, EventId, GroupId};
 use crate::time::Hlc;
@@ -89,6 +89,10 @@ pub struct Member {
     pub name: String,
     /// Its role.
     pub role: Role,
+    /// Where it may write.
+    pub scopes: Scopes,
+    /// What else it may do.
+    pub flags: GrantFlags,
 }
 
 /// One Genesis, Grant or Invite on the way to a role.

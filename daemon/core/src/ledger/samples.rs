@@ -5,7 +5,7 @@ use ed25519_dalek::SigningKey;
 use super::event::{Body, EventKind, Header, Seen, SignedEvent};
 use super::item::{Genesis, Grant, GrantVia, Invite, Item, Put, PutFlags};
 use super::{LogState, grant_message};
-use crate::access::Role;
+use crate::access::{GrantFlags, Role, Scopes};
 use crate::ids::{ContentHash, DeviceId, GroupId, ShortId};
 use crate::rel_path::RelPath;
 use crate::signature;
@@ -51,10 +51,19 @@ pub(super) fn grant(n: usize, role: Role) -> Item {
         role,
         name: format!("device {n}"),
         via: GrantVia::Author,
+        scopes: Scopes::whole(),
+        flags: GrantFlags::default(),
     })
 }
 
+/// Whose key recovers the group.
+const RECOVERY: usize = 7;
+
 impl World {
+    pub(super) const fn recovery(&self) -> usize {
+        RECOVERY
+    }
+
     /// A group of one, whose owner is device 0.
     pub(super) fn founded() -> Self {
         let mut world = Self {
@@ -64,7 +73,7 @@ impl World {
         };
         let genesis = Item::Genesis(Genesis {
             name: "home".into(),
-            recovery: [6; 32],
+            recovery: *device(RECOVERY).as_bytes(),
         });
         world.publish(0, EventKind::Genesis, vec![genesis, grant(0, Role::Owner)]);
         world.group = world.arrived[0].2.id().as_group();
@@ -125,6 +134,8 @@ impl World {
             role,
             name: format!("device {n}"),
             via,
+            scopes: Scopes::whole(),
+            flags: GrantFlags::default(),
         });
         self.publish(by, EventKind::Admin, vec![redeemed]);
     }
@@ -136,6 +147,7 @@ fn invite(key: [u8; 32], role: Role) -> Item {
         role,
         expires_ms: None,
         max_uses: 1,
+        scopes: Scopes::whole(),
     })
 }
 

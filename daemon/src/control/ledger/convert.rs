@@ -2,8 +2,9 @@
 
 use std::time::{Duration, SystemTime};
 
-use p2p_sync_core::ids::Dot;
-use p2p_sync_core::ledger::{EventKind, Grant, GrantVia, Header, Item, Put};
+use p2p_sync_core::access::Scopes;
+use p2p_sync_core::ids::{DeviceId, Dot};
+use p2p_sync_core::ledger::{EventKind, Grant, GrantVia, Header, Item, Keep, LogHead, Put, Revoke};
 use p2p_sync_core::rel_path::RelPath;
 use p2p_sync_core::tree::Node;
 use p2p_sync_proto::v1;
@@ -114,7 +115,15 @@ fn item(index: u32, item: &Item) -> v1::EventItem {
             role: convert::role_to_proto(invite.role).into(),
             expires_at: invite.expires_ms.map(time),
             max_uses: invite.max_uses,
+            scopes: scopes(&invite.scopes),
         }),
+        Item::Revoke(revoke) => What::Revoke(revoked(revoke)),
+        Item::Pin(pin) => What::Pin(v1::PinItem {
+            device: Some(nameless(pin.device)),
+            keep: Some(head(&pin.keep)),
+        }),
+        Item::Cancel { key } => What::Cancel(v1::CancelItem { key: key.to_vec() }),
+        Item::Name(name) => What::Name(v1::NameItem { name: name.clone() }),
         Item::Put(put) => What::Put(self::put(put)),
         Item::Del { path, base, moved_to } => What::Del(v1::DelItem {
             path: path.as_bytes().to_vec(),
@@ -148,7 +157,41 @@ fn granted(grant: &Grant) -> v1::GrantItem {
             GrantVia::Author => Vec::new(),
             GrantVia::Invite { key, .. } => key.to_vec(),
         },
+        scopes: scopes(&grant.scopes),
     }
+}
+
+fn revoked(revoke: &Revoke) -> v1::RevokeItem {
+    let heads = match &revoke.keep {
+        Keep::UntilSeen => &[][..],
+        Keep::Heads(heads) => heads,
+    };
+    v1::RevokeItem {
+        device: Some(nameless(revoke.device)),
+        reason: revoke.reason.clone(),
+        keep: heads.iter().map(head).collect(),
+        keep_none: matches!(&revoke.keep, Keep::Heads(heads) if heads.is_empty()),
+    }
+}
+
+/// Returns a device whose name the item does not say.
+fn nameless(id: DeviceId) -> v1::Device {
+    convert::device(id, "")
+}
+
+fn head(head: &LogHead) -> v1::LogHead {
+    v1::LogHead {
+        size: head.size,
+        root: head.root.to_vec(),
+    }
+}
+
+fn scopes(scopes: &Scopes) -> Vec<Vec<u8>> {
+    scopes
+        .paths()
+        .iter()
+        .map(|path| path.as_bytes().to_vec())
+        .collect()
 }
 
 fn put(put: &Put) -> v1::PutItem {

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::channel;
 
 use ed25519_dalek::SigningKey;
-use p2p_sync_core::access::Role;
+use p2p_sync_core::access::{GrantFlags, Role, Scopes};
 use p2p_sync_core::engine::{Batch, BatchNo, StoredEvent, Write};
 use p2p_sync_core::fold::{PathState, Version};
 use p2p_sync_core::ids::{ContentHash, DeviceId, GroupId};
@@ -70,6 +70,8 @@ fn grant(n: usize, role: Role) -> Item {
         role,
         name: format!("device {n}"),
         via: GrantVia::Author,
+        scopes: Scopes::whole(),
+        flags: GrantFlags::default(),
     })
 }
 
@@ -162,7 +164,7 @@ impl World {
                 heads: vec![version.clone()],
                 shown: Vec::new(),
             };
-            self.writes.push(Write::Version(put.path.clone(), version));
+            self.writes.push(Write::Version(put.path.clone(), dot, Some(version)));
             self.writes.push(Write::PathState(put.path.clone(), Some(state)));
         }
         self.logs[n].push(&read);

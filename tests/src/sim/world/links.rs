@@ -482,6 +482,8 @@ impl StrangerSaw {
                 self.secrets
                     .push(format!("Device {device} told a stranger {response:?}"));
             }
+            // Who was a member once may hear why it is none.
+            Response::Removed { .. } => {}
             Response::Ack | Response::Challenge { .. } | Response::Refused(_) => {}
         }
     }

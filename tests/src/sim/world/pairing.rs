@@ -27,6 +27,7 @@ impl World {
             role: self.plan.devices[device].role,
             expires_ms: None,
             max_uses: 1,
+            scopes: p2p_sync_core::access::Scopes::whole(),
             secret: self.devices[device].dice.bytes32(),
         };
         self.invite_asked.insert(CommandId(self.next_command + 1), device);
@@ -60,7 +61,7 @@ impl World {
             Err(CommandError::Refused(_) | CommandError::BadTicket) => {
                 self.tickets.remove(&device);
             }
-            Ok(Reply::Done | Reply::Joined { .. } | Reply::Why(_) | Reply::Left { .. }) | Err(_) => {}
+            Ok(_) | Err(_) => {}
         }
     }
 }

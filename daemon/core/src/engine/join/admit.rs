@@ -3,14 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{MAX_NONCES, MAX_PRESENTED};
-use crate::access::Role;
+use crate::access::{GrantFlags, Role, Scopes};
 use crate::engine::group::{Group, grant_message, nonce_message};
 use crate::engine::sync::Asked;
 use crate::engine::{
     InboundId, MAX_PRESENT_BYTES, Redeem, RefuseReason, Request, Response, StateView, StoredEvent, SyncEngine,
 };
-use crate::ids::{DeviceId, EventId, GroupId};
+use crate::ids::{DeviceId, Dot, EventId, GroupId, ShortId};
 use crate::ledger::{EventKind, Grant, GrantVia, Item, LogState, SignedEvent};
+use crate::merkle::Peaks;
 use crate::signature;
 use crate::time::Now;
 
@@ -78,9 +79,14 @@ impl SyncEngine {
         if group.uses(&redeem.invite) >= live.invite.max_uses {
             return Err(RefuseReason::UsedUp);
         }
-        let mine = group.role(&self.me);
-        if !mine.is_some_and(|mine| mine >= Role::Admin && mine >= live.invite.role) {
-            return Err(RefuseReason::MayNotAdmit);
+        if !group.could_admit(&self.next_own_log(), &redeem.invite) {
+            let strong = group.role(&self.me).is_some_and(|mine| mine >= Role::Admin);
+            let reason = if strong {
+                RefuseReason::BadInvite
+            } else {
+                RefuseReason::MayNotAdmit
+            };
+            return Err(reason);
         }
         Ok(live.invite.role)
     }
@@ -126,6 +132,8 @@ impl SyncEngine {
                 role,
                 name,
                 via,
+                scopes: Scopes::whole(),
+                flags: GrantFlags::default(),
             });
             self.publish(EventKind::Admin, vec![grant], now, view);
         }
@@ -136,6 +144,11 @@ impl SyncEngine {
 
     /// Returns the admin events that lead from genesis to a device's Grant, in the order of their hybrid clocks.
     pub(super) fn chain_of(&self, device: &DeviceId, view: &impl StateView) -> Vec<SignedEvent> {
+        let chain = self.chain_events(device, view);
+        chain.into_iter().map(|stored| stored.event).collect()
+    }
+
+    pub(super) fn chain_events(&self, device: &DeviceId, view: &impl StateView) -> Vec<StoredEvent> {
         let Some(group) = &self.group else {
             return Vec::new();
         };
@@ -151,8 +164,16 @@ impl SyncEngine {
                     .invite
                     .as_ref()
                     .and_then(|key| group.invite(key))
-                    .map(|live| live.dot);
-                for dot in [Some(grant.dot), invite].into_iter().flatten() {
+                    .map(|known| known.dot);
+                let genesis = Dot {
+                    device: group.founder().unwrap_or(device).short(),
+                    seq: 0,
+                    item: 0,
+                };
+                for dot in [Some(grant.place.unwrap_or(genesis)), invite]
+                    .into_iter()
+                    .flatten()
+                {
                     let Some(stored) = self.pending.event(view, dot.device, dot.seq) else {
                         continue;
                     };
@@ -163,7 +184,7 @@ impl SyncEngine {
                 }
             }
         }
-        chain.into_values().map(|stored| stored.event).collect()
+        chain.into_values().collect()
     }
 
     /// Shows a member that does not know us how we came in.
@@ -181,6 +202,7 @@ impl SyncEngine {
         from: DeviceId,
         id: InboundId,
         events: &[SignedEvent],
+        view: &impl StateView,
     ) {
         let Some(group) = &self.group else {
             self.respond(id, Response::Refused(RefuseReason::Busy));
@@ -191,7 +213,12 @@ impl SyncEngine {
             self.respond(id, Response::Accepted { events: Vec::new() });
             return;
         }
-        let shown = read_chain(group.id, events).is_some_and(|shown| shown.is_member(&from));
+        let shown = read_chain(group.id, Some(group), events).is_some_and(|shown| shown.is_member(&from));
+        if !shown && group.has_log_of(&from) {
+            let events = self.removal_of(&from, view);
+            self.respond(id, Response::Removed { events });
+            return;
+        }
         if !shown || self.joining.presented.len() >= MAX_PRESENTED {
             self.respond(id, Response::Refused(RefuseReason::NotMember));
             if !shown {
@@ -205,25 +232,33 @@ impl SyncEngine {
     }
 }
 
-/// Evaluates a chain of admin events without the logs they stand in; `None` if one is malformed, not signed, or
-/// founds another group. Enough to let a device ask for the ledger, which then says the same or refuses it.
-pub(super) fn read_chain(group: GroupId, events: &[SignedEvent]) -> Option<Group> {
-    let mut shown = Group::new(group);
+/// Evaluates a chain of admin events without the logs they stand in, on top of what is known of the group; `None` if one
+/// is malformed, not signed, or founds another group. Enough to let a device ask for the ledger, which then says the
+/// same or refuses it.
+pub(super) fn read_chain(group: GroupId, known: Option<&Group>, events: &[SignedEvent]) -> Option<Group> {
+    let mut shown = known.cloned().unwrap_or_else(|| Group::new(group));
     let size: usize = events.iter().map(SignedEvent::len).sum();
     if size > MAX_PRESENT_BYTES {
         return None;
     }
-    let mut logs: BTreeMap<DeviceId, LogState> = BTreeMap::new();
+    let mut seen: BTreeMap<ShortId, u64> = BTreeMap::new();
     for event in events {
         let verified = event.verify(&group).ok()?;
-        let author = verified.header.author;
-        // Every event of the chain counts as seen by those after it: past cannot be checked without the logs.
-        let mut log = LogState::all_seeing(author);
-        for other in logs.values() {
-            log.seen.insert(other.author.short(), u64::MAX);
+        let header = &verified.header;
+        // What comes before it in the chain counts as seen, and what it says itself: the logs are not at hand.
+        for other in &header.seen {
+            let next = seen.entry(other.device).or_default();
+            *next = other.next_seq.max(*next);
         }
-        shown.apply(&verified, &log);
-        logs.insert(author, log);
+        let log = LogState {
+            peaks: Peaks::unknown(header.seq + 1),
+            seen: seen.clone(),
+            ..LogState::empty(header.author)
+        };
+        if !shown.has_event(&verified) {
+            shown.apply(&verified, &log, |_, _| None);
+        }
+        seen.insert(header.author.short(), header.seq + 1);
     }
     Some(shown)
 }

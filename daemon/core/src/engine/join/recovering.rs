@@ -85,7 +85,8 @@ impl SyncEngine {
         view: &impl StateView,
     ) -> bool {
         let Some(have) = self.pending.installed(view, path) else {
-            return false;
+            // What the install replaced was believed to stand there, durably; that it is gone came later.
+            return before.is_some();
         };
         // Where nothing was believed to stand when the install began, all that is believed now came later.
         let Some(before) = before else { return true };

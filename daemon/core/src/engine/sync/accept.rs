@@ -21,7 +21,7 @@ impl SyncEngine {
         };
         let header = Header::from_bytes(&event.header).map_err(|_| Refused::Bad("a malformed header"))?;
         let founding = header.kind == EventKind::Genesis && event.id().as_group() == group.id;
-        if !founding && !group.is_member(&header.author) {
+        if !founding && !group.has_log_of(&header.author) {
             return Err(Refused::Gap);
         }
         let short = header.author.short();
@@ -104,15 +104,9 @@ impl SyncEngine {
             self.notify(Notification::UpgradeNeeded { device: author });
             return;
         }
-        match event.header.kind {
-            EventKind::Genesis | EventKind::Admin => self.apply_admin(event, &log),
-            EventKind::Work => {
-                let role = self.group.as_ref().and_then(|group| group.role_at(&log));
-                if role.is_some_and(crate::access::Role::may_write) {
-                    self.apply_work(event, view);
-                }
-            }
-            EventKind::Unknown(_) => {}
+        self.apply_to_group(event, &log, view);
+        if event.header.kind == EventKind::Work {
+            self.apply_work(event, view);
         }
     }
 

@@ -2,12 +2,12 @@
 
 use super::wire::{Committed, Link, Newest, Past, Power, Proof, Signed, Witness};
 use super::{Member, ProofError, Sighting, Statement, Step};
-use crate::access::Role;
+use crate::access::{GrantFlags, Role, Scopes, level};
 use crate::encoding;
 use crate::ids::{DeviceId, Dot, EventId, GroupId};
 use crate::ledger::event::{EventKind, Header, ItemProof, Seen};
 use crate::ledger::grant_message;
-use crate::ledger::item::{Grant, GrantVia, Item};
+use crate::ledger::item::{Grant, GrantVia, Item, Put};
 use crate::merkle::{self, Hash};
 use crate::signature;
 
@@ -117,9 +117,15 @@ impl Chain {
             Item::Grant(grant) if admin => self.may_grant(grant, &by, invite, (&header, id, link.index))?,
             _ if invite.is_some() => return Err(ProofError::Unused),
             Item::Genesis(_) => founding,
-            Item::Invite(invite) if admin => invite.role != Role::Owner && by.role.may_give(invite.role),
-            Item::Put(_) | Item::Del { .. } | Item::Discard { .. } => {
-                header.kind == EventKind::Work && by.role.may_write()
+            Item::Invite(invite) if admin => {
+                invite.role != Role::Owner
+                    && by.role.may_give(invite.role)
+                    && invite.scopes.within(&by.scopes)
+            }
+            Item::Revoke(_) | Item::Pin(_) | Item::Cancel { .. } if admin => by.role >= Role::Admin,
+            Item::Name(_) => admin,
+            Item::Put(Put { path, .. }) | Item::Del { path, .. } | Item::Discard { path, .. } => {
+                header.kind == EventKind::Work && by.role.may_write() && by.scopes.covers(path)
             }
             _ => false,
         };
@@ -144,17 +150,17 @@ impl Chain {
         at: (&Header, EventId, u32),
     ) -> Result<bool, ProofError> {
         let (key, sig) = match (&grant.via, invite) {
-            (GrantVia::Author, None) => {
-                let own = grant.device == by.device && grant.role <= by.role;
-                return Ok(own || by.role.may_give(grant.role));
-            }
+            (GrantVia::Author, None) => return Ok(may_give(by, grant)),
             (GrantVia::Invite { key, sig }, Some(_)) => (key, sig),
             _ => return Err(ProofError::Power),
         };
         let message = grant_message(&self.group, &grant.device);
         let redeemed = self.reach(invite, (at.0, at.1, Some(at.2)))?;
-        let given = matches!(&redeemed.item, Item::Invite(i) if i.key == *key && grant.role <= i.role);
-        Ok(given && by.role >= Role::Admin && by.role >= grant.role && signature::holds(key, sig, &message))
+        let given = matches!(&redeemed.item, Item::Invite(invite) if invite.key == *key
+            && grant.role <= invite.role && grant.scopes.within(&invite.scopes));
+        let redeemer = (level(by.role) <= 1 || by.flags.admit) && level(by.role) <= level(grant.role);
+        let plain = grant.flags == GrantFlags::default();
+        Ok(given && redeemer && plain && signature::holds(key, sig, &message))
     }
 
     /// Checks a signature, and finds out what its author may do.
@@ -169,15 +175,14 @@ impl Chain {
             return Err(ProofError::Signature);
         }
         let device = header.author;
-        let (role, name) = if founding && signed.power.is_none() {
-            (Role::Owner, String::new())
+        let by = if founding && signed.power.is_none() {
+            owner(device)
         } else if founding {
             return Err(ProofError::Unused);
         } else {
             let link = self.reach(signed.power.as_ref(), (&header, id, index))?;
             granted(link, device).ok_or(ProofError::Power)?
         };
-        let by = Member { device, name, role };
         Ok(Speaker { header, id, by })
     }
 
@@ -236,13 +241,37 @@ impl Done {
     }
 }
 
-/// Returns the role and name that a link gives to a device.
-fn granted(link: &Done, device: DeviceId) -> Option<(Role, String)> {
+/// Returns what a link makes of a device.
+fn granted(link: &Done, device: DeviceId) -> Option<Member> {
     match &link.item {
-        Item::Genesis(genesis) if link.header.author == device => Some((Role::Owner, genesis.name.clone())),
-        Item::Grant(grant) if grant.device == device => Some((grant.role, grant.name.clone())),
+        Item::Genesis(_) if link.header.author == device => Some(owner(device)),
+        Item::Genesis(genesis) if genesis.recovery == *device.as_bytes() => Some(owner(device)),
+        Item::Grant(grant) if grant.device == device => Some(Member {
+            device,
+            name: grant.name.clone(),
+            role: grant.role,
+            scopes: grant.scopes.clone(),
+            flags: grant.flags,
+        }),
         _ => None,
     }
+}
+
+/// Returns an owner by the Genesis event, which says no device's name.
+fn owner(device: DeviceId) -> Member {
+    Member {
+        device,
+        name: String::new(),
+        role: Role::Owner,
+        scopes: Scopes::whole(),
+        flags: GrantFlags::default(),
+    }
+}
+
+/// Says whether a member may make a Grant by its own power.
+fn may_give(by: &Member, grant: &Grant) -> bool {
+    let flags = by.role == Role::Owner || !(grant.flags.archive || grant.flags.voter);
+    flags && by.role.may_give(grant.role) && grant.scopes.within(&by.scopes)
 }
 
 /// Says whether `past` shows that a link comes before an event, or before an item of it.

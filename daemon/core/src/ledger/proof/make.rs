@@ -397,7 +397,10 @@ impl<S: Source> Maker<'_, S> {
 /// Returns the role that an item gives to a device, and whether it is the Genesis item, which says no device's name.
 fn gives(item: &Item, at: &At, device: DeviceId) -> Option<(Role, bool)> {
     match item {
-        Item::Genesis(_) if at.header.author == device => Some((Role::Owner, true)),
+        Item::Genesis(genesis) => {
+            let recovery = genesis.recovery == *device.as_bytes();
+            (at.header.author == device || recovery).then_some((Role::Owner, true))
+        }
         Item::Grant(grant) if grant.device == device => Some((grant.role, false)),
         _ => None,
     }

@@ -8,7 +8,9 @@ use super::*;
 use crate::ids::ShortId;
 use crate::ledger::LogState;
 use crate::ledger::event::{EventKind, Header, SignedEvent};
+use crate::ledger::item::Grant;
 use crate::ledger::samples::{World, device, grant, grown, put};
+use crate::rel_path::RelPath;
 
 fn made(world: &World, n: usize, seq: u64, index: u32) -> Result<Vec<u8>, MakeError<Infallible>> {
     make(world, world.group, device(n).short(), seq, index)
@@ -75,13 +77,10 @@ fn a_proof_says_who_did_what_when_in_which_role_and_who_saw_it() {
     let bytes = made(&world, 2, seq, 1).unwrap();
     let statement = check(&bytes, world.group).unwrap();
     assert_eq!(statement.item, put("docs/plan.odt"));
+    let who = &statement.author;
     assert_eq!(
-        statement.author,
-        Member {
-            device: device(2),
-            name: "device 2".into(),
-            role: Role::Editor
-        }
+        (who.device, who.name.as_str(), who.role),
+        (device(2), "device 2", Role::Editor)
     );
     assert_eq!((statement.dot.seq, statement.dot.item), (seq, 1));
     assert_eq!(statement.log_size, 3);
@@ -185,6 +184,38 @@ fn what_a_role_does_not_allow_cannot_be_proven() {
         assert!(matches!(refused, Err(MakeError::NotAllowed)), "{refused:?}");
     }
     assert!(matches!(made(&world, 1, promoted, 0), Err(MakeError::NotAllowed)));
+}
+
+#[test]
+fn a_scope_reaches_no_further_than_its_paths() {
+    let mut world = World::founded();
+    let scopes = Scopes::new(vec![RelPath::parse("docs").unwrap()]).unwrap();
+    let scoped = |n, role| match grant(n, role) {
+        Item::Grant(grant) => Item::Grant(Grant {
+            scopes: scopes.clone(),
+            ..grant
+        }),
+        other => other,
+    };
+    world.publish(0, EventKind::Admin, vec![scoped(1, Role::Admin)]);
+    let wide = world.publish(1, EventKind::Admin, vec![grant(2, Role::Editor)]);
+    let narrow = world.publish(1, EventKind::Admin, vec![scoped(3, Role::Editor)]);
+    let seq = world.publish(3, EventKind::Work, vec![put("docs/a"), put("else/b")]);
+    assert!(matches!(made(&world, 1, wide, 0), Err(MakeError::NotAllowed)));
+    assert!(made(&world, 1, narrow, 0).is_ok());
+    assert!(made(&world, 3, seq, 0).is_ok());
+    assert!(matches!(made(&world, 3, seq, 1), Err(MakeError::NotAllowed)));
+}
+
+#[test]
+fn what_the_recovery_key_signs_has_an_owners_power() {
+    let mut world = World::founded();
+    let key = world.recovery();
+    let seq = world.publish(key, EventKind::Admin, vec![grant(1, Role::Owner)]);
+    let statement = check(&made(&world, key, seq, 0).unwrap(), world.group).unwrap();
+    assert_eq!(statement.author.role, Role::Owner);
+    let none = world.publish(5, EventKind::Admin, vec![grant(1, Role::Owner)]);
+    assert!(matches!(made(&world, 5, none, 0), Err(MakeError::NotAllowed)));
 }
 
 #[test]

@@ -1,0 +1,341 @@
+//! The evaluation of roles (roles.md 2–4): from the admin events to the grants that count.
+//!
+//! Owner grants are settled by rank, then admin grants, then the others in an order that respects their pasts. Each
+//! looks only at what dominates or precedes it, so one pass settles all, and there is one outcome only.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+
+use super::history::{AdminEvent, Deed, GrantDeed, History, Kept, LogPoint};
+use super::rights::{LiveGrant, Position, Rank, Rights, Span, level};
+use super::{GrantFlags, Role, Scopes};
+use crate::ids::{DeviceId, Dot, EventId, ShortId};
+
+/// Ranks of the recovery key and of the first owner.
+const RECOVERY: Position = (0, 0);
+const FOUNDER: Position = (1, 0);
+
+/// Evaluates a group's admin events.
+#[must_use]
+pub fn evaluate(history: &History) -> Rights {
+    let mut evaluation = Evaluation::new(history);
+    evaluation.settle_owners();
+    for deeds_of in [1, 2] {
+        evaluation.settle_level(deeds_of);
+    }
+    evaluation.rights
+}
+
+/// A deed with its place.
+struct At<'a, T> {
+    place: Dot,
+    event: &'a AdminEvent,
+    deed: &'a T,
+}
+
+impl<T> Clone for At<'_, T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T> Copy for At<'_, T> {}
+
+struct Evaluation<'a> {
+    history: &'a History,
+    rights: Rights,
+    grants: Vec<At<'a, GrantDeed>>,
+    by_author: BTreeMap<DeviceId, Vec<usize>>,
+    revokes: BTreeMap<DeviceId, Vec<At<'a, Kept>>>,
+    pins: BTreeMap<DeviceId, Vec<At<'a, LogPoint>>>,
+    invites: BTreeMap<[u8; 32], Vec<At<'a, Deed>>>,
+    cancels: BTreeMap<[u8; 32], Vec<At<'a, Deed>>>,
+    events: BTreeMap<(ShortId, u64), &'a AdminEvent>,
+}
+
+impl<'a> Evaluation<'a> {
+    fn new(history: &'a History) -> Self {
+        let mut new = Self {
+            history,
+            rights: Rights::default(),
+            grants: Vec::new(),
+            by_author: BTreeMap::new(),
+            revokes: BTreeMap::new(),
+            pins: BTreeMap::new(),
+            invites: BTreeMap::new(),
+            cancels: BTreeMap::new(),
+            events: history
+                .events()
+                .map(|event| ((event.log, event.seq), event))
+                .collect(),
+        };
+        for (place, event, deed) in history.deeds() {
+            match deed {
+                Deed::Grant(grant) => {
+                    let of_author = new.by_author.entry(event.author).or_default();
+                    of_author.push(new.grants.len());
+                    new.grants.push(At {
+                        place,
+                        event,
+                        deed: grant,
+                    });
+                }
+                Deed::Revoke { device, keep } => {
+                    let at = At {
+                        place,
+                        event,
+                        deed: keep,
+                    };
+                    new.revokes.entry(*device).or_default().push(at);
+                }
+                Deed::Pin { device, keep } => {
+                    let at = At {
+                        place,
+                        event,
+                        deed: keep,
+                    };
+                    new.pins.entry(*device).or_default().push(at);
+                }
+                Deed::Invite { key, .. } => {
+                    let at = At { place, event, deed };
+                    new.invites.entry(*key).or_default().push(at);
+                }
+                Deed::Cancel { key } => {
+                    let at = At { place, event, deed };
+                    new.cancels.entry(*key).or_default().push(at);
+                }
+            }
+        }
+        new.forget_twins();
+        new
+    }
+
+    /// Takes out the grants of devices that share the short form of their names with another: events could not be told
+    /// apart. Nobody can make a twin of a device he does not know; who knows it gets none in.
+    fn forget_twins(&mut self) {
+        let mut devices: BTreeMap<ShortId, BTreeSet<DeviceId>> = BTreeMap::new();
+        let founders = [self.history.founder, self.history.recovery];
+        let granted = self.grants.iter().map(|grant| grant.deed.device);
+        for device in founders.into_iter().chain(granted) {
+            devices.entry(device.short()).or_default().insert(device);
+        }
+        let has_twin = |device: &DeviceId| devices.get(&device.short()).is_some_and(|same| same.len() > 1);
+        if !self.grants.iter().any(|grant| has_twin(&grant.deed.device)) {
+            return;
+        }
+        let all = self.grants.clone();
+        let is_void = |grant: &At<'a, GrantDeed>| {
+            let twin =
+                |other: &DeviceId| *other != grant.deed.device && other.short() == grant.deed.device.short();
+            founders.iter().any(twin)
+                || all.iter().any(|other| {
+                    twin(&other.deed.device) && !other.event.has_seen(grant.place, other.place.item)
+                })
+        };
+        for indices in self.by_author.values_mut() {
+            indices.retain(|i| !is_void(&all[*i]));
+        }
+    }
+
+    fn settle_owners(&mut self) {
+        for (device, rank) in [(self.history.recovery, RECOVERY), (self.history.founder, FOUNDER)] {
+            let genesis = GrantDeed {
+                device,
+                role: Role::Owner,
+                scopes: Scopes::whole(),
+                flags: GrantFlags::default(),
+                invite: None,
+            };
+            self.settle(None, &genesis, vec![rank]);
+        }
+        let mut settled: BTreeSet<Dot> = BTreeSet::new();
+        let mut open: BinaryHeap<Reverse<(Rank, Dot, usize)>> = BinaryHeap::new();
+        for device in [self.history.recovery, self.history.founder] {
+            self.offer_owners(&device, 0, &mut open);
+        }
+        while let Some(Reverse((rank, place, index))) = open.pop() {
+            if !settled.insert(place) {
+                continue;
+            }
+            let At { event, deed, .. } = self.grants[index];
+            self.settle(Some((place, event)), deed, rank);
+            let newest = self.rights.grants(&deed.device).len() - 1;
+            self.offer_owners(&deed.device, newest, &mut open);
+        }
+    }
+
+    /// Adds the owner grants that a device made under its grant number `by`.
+    fn offer_owners(&self, device: &DeviceId, by: usize, open: &mut BinaryHeap<Reverse<(Rank, Dot, usize)>>) {
+        let Some(giver) = self.rights.grants(device).get(by) else {
+            return;
+        };
+        for index in self.by_author.get(device).into_iter().flatten() {
+            let At { place, event, deed } = self.grants[*index];
+            let at = (place.seq, place.item);
+            if deed.role == Role::Owner
+                && deed.invite.is_none()
+                && giver.is_live_at(event.log, at)
+                && may_give(giver, deed)
+            {
+                let mut rank = giver.rank.clone();
+                rank.push(at);
+                open.push(Reverse((rank, place, *index)));
+            }
+        }
+    }
+
+    /// Settles the grants of a level, whose dominators are settled.
+    fn settle_level(&mut self, wanted: u8) {
+        let mut indices: Vec<usize> = self.by_author.values().flatten().copied().collect();
+        indices.sort_unstable();
+        for index in indices {
+            let at = self.grants[index];
+            if level(at.deed.role) == wanted && self.is_valid(&at) {
+                self.settle(Some((at.place, at.event)), at.deed, Rank::new());
+            }
+        }
+    }
+
+    fn is_valid(&self, grant: &At<'a, GrantDeed>) -> bool {
+        match &grant.deed.invite {
+            None => self.acting(grant).any(|giver| may_give(giver, grant.deed)),
+            Some(key) => {
+                let redeemer = |by: &LiveGrant| {
+                    (by.level() <= 1 || by.flags.admit) && by.level() <= level(grant.deed.role)
+                };
+                let invites = self.invites.get(key).into_iter().flatten();
+                grant.deed.flags == GrantFlags::default()
+                    && self.acting(grant).any(redeemer)
+                    && invites.into_iter().any(|invite| self.lets_in(invite, grant))
+            }
+        }
+    }
+
+    /// Says whether an invite makes a grant valid.
+    fn lets_in(&self, invite: &At<'a, Deed>, grant: &At<'a, GrantDeed>) -> bool {
+        let Deed::Invite { key, role, scopes } = invite.deed else {
+            return false;
+        };
+        let fits = *role != Role::Owner && grant.deed.role <= *role && grant.deed.scopes.within(scopes);
+        if !fits || !grant.event.has_seen(invite.place, grant.place.item) {
+            return false;
+        }
+        let before = |end: Dot| {
+            let event = self.events.get(&(end.device, end.seq));
+            event.is_some_and(|event| event.has_seen(grant.place, end.item))
+        };
+        let inviter = |by: &LiveGrant| {
+            by.role.may_give(*role) && scopes.within(&by.scopes) && by.ended_by.iter().all(|end| before(*end))
+        };
+        let cancelled = |cancel: &At<'a, Deed>| {
+            self.acting(cancel).any(|by| by.role.may_give(*role)) && !before(cancel.place)
+        };
+        self.acting(invite).any(inviter) && !self.cancels.get(key).into_iter().flatten().any(cancelled)
+    }
+
+    /// Returns the settled grants under which a deed is done.
+    fn acting<T>(&self, at: &At<'a, T>) -> impl Iterator<Item = &LiveGrant> + use<'_, 'a, T> {
+        let position = (at.place.seq, at.place.item);
+        self.rights.live_at(&at.event.author, at.event.log, position)
+    }
+
+    /// Takes a valid grant, whose dominators are settled, and finds for which events it is live.
+    fn settle(&mut self, made: Option<(Dot, &AdminEvent)>, deed: &GrantDeed, rank: Rank) {
+        let mut grant = LiveGrant {
+            place: made.map(|(place, _)| place),
+            device: deed.device,
+            role: deed.role,
+            rank,
+            scopes: deed.scopes.clone(),
+            flags: deed.flags,
+            invite: deed.invite,
+            spans: BTreeMap::new(),
+            ended_by: Vec::new(),
+        };
+        let revokes = self.revokes.get(&deed.device).into_iter().flatten();
+        let ends: Vec<&At<'a, Kept>> = revokes
+            .filter(|revoke| {
+                let earlier = made.is_some_and(|(place, event)| event.has_seen(revoke.place, place.item));
+                !earlier && self.acting(revoke).any(|by| dominates(by, &grant))
+            })
+            .collect();
+        let pinned = self.deciding_pin(&grant);
+        for log in self.history.logs(&deed.device) {
+            let from = match grant.place {
+                None => Some((0, 0)),
+                Some(place) => self.history.first_seen(log, place),
+            };
+            let to = ends
+                .iter()
+                .map(|revoke| self.limit(log, revoke))
+                .chain(pinned.map(|point| self.pin_limit(log, point)))
+                .min()
+                .unwrap_or(Span::OPEN);
+            if let Some(from) = from.filter(|from| *from < to) {
+                grant.spans.insert(log, Span { from, to });
+            }
+        }
+        grant.ended_by = ends.iter().map(|revoke| revoke.place).collect();
+        self.rights.add(grant);
+    }
+
+    /// Returns where a Revoke ends what counts of a log.
+    fn limit(&self, log: ShortId, revoke: &At<'a, Kept>) -> Position {
+        match revoke.deed {
+            Kept::UntilSeen => self.history.first_seen(log, revoke.place).unwrap_or(Span::OPEN),
+            Kept::Points(points) => {
+                let reach = points.iter().filter_map(|point| self.history.reach(log, *point));
+                (reach.max().unwrap_or(0), 0)
+            }
+        }
+    }
+
+    /// Returns where what counts of a log ends, if `point` is on the branch that counts.
+    fn pin_limit(&self, log: ShortId, point: LogPoint) -> Position {
+        if log == point.log || self.history.follows(log, point) {
+            return Span::OPEN;
+        }
+        (self.history.reach(log, point).unwrap_or(0), 0)
+    }
+
+    /// Returns what the Pin that decides for a grant keeps.
+    fn deciding_pin(&self, grant: &LiveGrant) -> Option<LogPoint> {
+        let pins = self.pins.get(&grant.device).into_iter().flatten();
+        let made: Vec<((u8, &Rank), &At<'a, LogPoint>)> = pins
+            .filter_map(|pin| {
+                let acting = self.acting(pin).filter(|by| dominates(by, grant));
+                let strongest = acting.map(|by| (by.level(), &by.rank)).min()?;
+                Some((strongest, pin))
+            })
+            .collect();
+        let strongest = made.iter().map(|(by, _)| *by).min()?;
+        let equals: Vec<&At<'a, LogPoint>> = made
+            .iter()
+            .filter(|(by, _)| *by == strongest)
+            .map(|(_, pin)| *pin)
+            .collect();
+        // The first stands: whoever made another had not heard of it, or wants to rewrite what was decided.
+        let first = equals.iter().filter(|pin| {
+            let before = |other: &&At<'a, LogPoint>| pin.event.has_seen(other.place, pin.place.item);
+            !equals.iter().any(before)
+        });
+        let order = |pin: &&&At<'a, LogPoint>| -> (EventId, u32) { (pin.event.id, pin.place.item) };
+        first.min_by_key(order).map(|pin| *pin.deed)
+    }
+}
+
+/// Says whether the holder of a grant may give another.
+fn may_give(giver: &LiveGrant, deed: &GrantDeed) -> bool {
+    let flags = match giver.role {
+        Role::Owner => true,
+        Role::Admin => !deed.flags.archive && !deed.flags.voter,
+        Role::Editor | Role::Viewer => false,
+    };
+    flags && giver.role.may_give(deed.role) && deed.scopes.within(&giver.scopes)
+}
+
+/// Says whether a grant may end another.
+fn dominates(grant: &LiveGrant, other: &LiveGrant) -> bool {
+    let level = grant.level();
+    (level < other.level() && level <= 1) || (level == 0 && other.level() == 0 && grant.rank < other.rank)
+}

@@ -1,0 +1,110 @@
+//! What events mean for the group: who is in it, and whose events count.
+
+use super::GROUP;
+use crate::access::LogPoint;
+use crate::engine::group::{Change, Group};
+use crate::engine::{Notification, StateView, SyncEngine};
+use crate::ids::{DeviceId, ShortId};
+use crate::ledger::{EventKind, Header, LogHead, LogState, VerifiedEvent};
+
+impl SyncEngine {
+    /// Takes up what an event means for the group; `log` is its author's log with it as the last event.
+    pub(in crate::engine) fn apply_to_group(
+        &mut self,
+        event: &VerifiedEvent,
+        log: &LogState,
+        view: &impl StateView,
+    ) {
+        if event.header.kind == EventKind::Genesis && self.group.is_none() {
+            self.group = Some(Group::new(event.id.as_group()));
+        }
+        let Some(mut group) = self.group.take() else {
+            return;
+        };
+        let change = group.apply(event, log, |device, head| self.find_head(device, head, log, view));
+        self.group = Some(group);
+        let Some(change) = change else { return };
+        self.keep_group();
+        let regains = change.current.contains(&self.me);
+        self.membership_changed(&change);
+        if regains {
+            self.own_role_changed();
+        }
+        // The event itself was not applied yet.
+        let own = |(of, from, to): &(ShortId, u64, u64)| {
+            let seq = event.header.seq;
+            *of == log.author.short() && *from == seq && *to > seq
+        };
+        let judged: Vec<_> = change
+            .judged
+            .iter()
+            .filter(|stretch| !own(stretch))
+            .copied()
+            .collect();
+        self.judge_again(&judged, view);
+    }
+
+    /// Returns where a head of a device's log stands, if the author of `log` had it.
+    pub(in crate::engine) fn find_head(
+        &self,
+        device: &DeviceId,
+        head: &LogHead,
+        log: &LogState,
+        view: &impl StateView,
+    ) -> Option<LogPoint> {
+        let short = device.short();
+        if !log.has_seen(short, head.size.checked_sub(1)?) {
+            return None;
+        }
+        let known = self.logs.get(&short)?;
+        let root = if known.size() == head.size {
+            known.peaks.root()
+        } else {
+            let next = self.pending.event(view, short, head.size)?;
+            Header::from_bytes(&next.event.header).ok()?.prev_root
+        };
+        (root == head.root).then_some(LogPoint {
+            log: short,
+            size: head.size,
+        })
+    }
+
+    pub(super) fn keep_group(&mut self) {
+        let bytes = self.group.as_ref().map(Group::to_bytes);
+        self.pending.set_setting(GROUP, bytes);
+    }
+
+    /// Tells who came and who went.
+    fn membership_changed(&mut self, change: &Change) {
+        let Some(group) = &self.group else { return };
+        let mut news = Vec::new();
+        for device in &change.added {
+            let name = group.name_of(device).to_owned();
+            if let Some(role) = group.role(device)
+                && group.members().any(|(member, ..)| member == device)
+            {
+                news.push(Notification::MemberAdded {
+                    device: *device,
+                    name,
+                    role,
+                });
+            }
+        }
+        for device in &change.removed {
+            news.push(Notification::MemberRemoved {
+                device: *device,
+                name: group.name_of(device).to_owned(),
+            });
+        }
+        news.into_iter().for_each(|news| self.notify(news));
+        let unknown = |device: &DeviceId| *device != self.me && !self.joining.presented.contains(device);
+        let moved = change.added.iter().any(unknown) || !change.removed.is_empty();
+        for device in change.added.iter().chain(&change.removed) {
+            self.joining.presented.remove(device);
+        }
+        if moved {
+            self.enter_group();
+        }
+        self.own_membership_changed();
+    }
+}

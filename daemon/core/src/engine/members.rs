@@ -1,0 +1,430 @@
+//! Commands about members: giving roles, taking them, names, and what is asked about them.
+//!
+//! What a command would publish is evaluated first, as all devices will: only what has the wanted outcome is published.
+
+use std::collections::BTreeSet;
+
+use super::group::{Group, KnownInvite};
+use super::{CommandError, Reply, StateView, SyncEngine};
+use crate::access::{GrantFlags, LiveGrant, Role, Scopes};
+use crate::ids::{DeviceId, Dot};
+use crate::ledger::{EventKind, Grant, GrantVia, Header, Item, Keep, LogHead, LogState, MAX_NAME, Revoke};
+use crate::merkle::Peaks;
+use crate::time::Now;
+
+/// What a Revoke may add when it uncovers others that its device had removed.
+const MAX_REISSUED: usize = 256;
+
+/// A command about members.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum MembersCommand {
+    /// List the members, and those who were.
+    List,
+    /// List the invites.
+    ListInvites,
+    /// Make a member something else.
+    ChangeRole {
+        /// Who.
+        device: DeviceId,
+        /// What.
+        wanted: Membership,
+        /// Whether what it loses is lost for everything that is not known here, even if it has not heard of it.
+        at_once: bool,
+    },
+    /// End memberships.
+    Remove {
+        /// Whose.
+        devices: Vec<DeviceId>,
+        /// How.
+        how: Removal,
+    },
+    /// End an invite.
+    CancelInvite {
+        /// Its public key.
+        key: [u8; 32],
+    },
+    /// Give this device another name.
+    Rename {
+        /// The name.
+        name: String,
+    },
+}
+
+/// What a command about members comes to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum MembersReply {
+    /// The members and those who were, in order of their ids.
+    Members(Vec<MemberReport>),
+    /// The invites, in order of their keys.
+    Invites(Vec<InviteReport>),
+    /// These are members no more.
+    Removed {
+        /// Who.
+        devices: Vec<DeviceId>,
+        /// Whose removal was said again, since it went with the events of those.
+        again: Vec<DeviceId>,
+    },
+}
+
+/// One device that is or was a member.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MemberReport {
+    /// Who.
+    pub device: DeviceId,
+    /// What it is called; empty if nobody said.
+    pub name: String,
+    /// Its role; `None`: it is a member no more.
+    pub role: Option<Role>,
+    /// Where it may write.
+    pub scopes: Scopes,
+    /// What else it may do.
+    pub flags: GrantFlags,
+    /// Who gave it that; `None`: it founded the group.
+    pub granted_by: Option<DeviceId>,
+    /// The newest Revoke that ended a grant of it.
+    pub ended_by: Option<Dot>,
+    /// Events in its log.
+    pub events: u64,
+}
+
+/// One invite.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InviteReport {
+    /// Its public key.
+    pub key: [u8; 32],
+    /// The role it gives.
+    pub role: Role,
+    /// Where it lets write.
+    pub scopes: Scopes,
+    /// Who made it.
+    pub by: DeviceId,
+    /// When it ends, milliseconds since 1970.
+    pub expires_ms: Option<u64>,
+    /// How often it may be redeemed.
+    pub max_uses: u32,
+    /// How often it was.
+    pub uses: u32,
+    /// Whether this device could let somebody in with it: nobody ended it, and this device's role is strong enough.
+    pub is_open: bool,
+}
+
+/// What a device is to be from now on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Membership {
+    /// Its role.
+    pub role: Role,
+    /// Where it may write.
+    pub scopes: Scopes,
+    /// What else it may do.
+    pub flags: GrantFlags,
+}
+
+/// How a device is removed.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Removal {
+    /// What of its log goes on to count: events before this number; `None`: all that is known here.
+    pub cut: Option<u64>,
+    /// Whether those go, too, whom only it admitted.
+    pub with_admitted: bool,
+    /// Why, for people.
+    pub reason: String,
+}
+
+impl SyncEngine {
+    /// Takes a command about members.
+    pub(super) fn members_command(
+        &mut self,
+        command: MembersCommand,
+        now: Now,
+        view: &impl StateView,
+    ) -> Result<Reply, CommandError> {
+        match command {
+            MembersCommand::List => Ok(Reply::Members(MembersReply::Members(self.member_reports()))),
+            MembersCommand::ListInvites => Ok(Reply::Members(MembersReply::Invites(self.invite_reports()))),
+            MembersCommand::ChangeRole {
+                device,
+                wanted,
+                at_once,
+            } => self.change_role(device, &wanted, at_once, now, view),
+            MembersCommand::Remove { devices, how } => self.remove_members(&devices, &how, now, view),
+            MembersCommand::CancelInvite { key } => self.cancel_invite(key, now, view),
+            MembersCommand::Rename { name } => self.rename(&name, now, view),
+        }
+    }
+
+    /// Makes a member something else.
+    ///
+    /// What it loses it loses once it has heard of it, or (`at_once`) for everything that is not known here.
+    fn change_role(
+        &mut self,
+        device: DeviceId,
+        wanted: &Membership,
+        at_once: bool,
+        now: Now,
+        view: &impl StateView,
+    ) -> Result<Reply, CommandError> {
+        let group = self.group_to_change()?;
+        if !group.is_member(&device) {
+            return Err(CommandError::NoMember);
+        }
+        let exceeds = |grant: &LiveGrant| {
+            let flags = GrantFlags::bits(grant.flags) & !wanted.flags.bits() != 0;
+            grant.role > wanted.role || flags || !grant.scopes.within(&wanted.scopes)
+        };
+        let lowers = group
+            .grants(&device)
+            .iter()
+            .filter(|grant| grant.is_current())
+            .any(exceeds);
+        let mut items = Vec::new();
+        if lowers {
+            let keep = if at_once {
+                Keep::Heads(self.heads_of(&device, None, view))
+            } else {
+                Keep::UntilSeen
+            };
+            items.push(Item::Revoke(Revoke {
+                device,
+                keep,
+                reason: String::new(),
+            }));
+        }
+        items.push(Item::Grant(Grant {
+            device,
+            role: wanted.role,
+            name: group.name_of(&device).to_owned(),
+            via: GrantVia::Author,
+            scopes: wanted.scopes.clone(),
+            flags: wanted.flags,
+        }));
+        let outcome = self.imagine(&items, view);
+        let mut current = outcome.grants(&device).iter().filter(|grant| grant.is_current());
+        if outcome.role(&device) != Some(wanted.role) || current.any(exceeds) {
+            return Err(CommandError::Outranked);
+        }
+        self.publish(EventKind::Admin, items, now, view);
+        Ok(Reply::Done)
+    }
+
+    /// Ends the membership of devices.
+    fn remove_members(
+        &mut self,
+        devices: &[DeviceId],
+        how: &Removal,
+        now: Now,
+        view: &impl StateView,
+    ) -> Result<Reply, CommandError> {
+        let group = self.group_to_change()?;
+        let mut removed: BTreeSet<DeviceId> = devices.iter().copied().collect();
+        if removed.iter().any(|device| !group.has_log_of(device)) {
+            return Err(CommandError::NoMember);
+        }
+        if how.with_admitted {
+            add_admitted(group, &mut removed);
+        }
+        if removed.contains(&self.me) {
+            return Err(CommandError::Invalid(
+                "A device cannot remove itself; it can leave",
+            ));
+        }
+        let before: BTreeSet<DeviceId> = group.members().map(|(device, ..)| *device).collect();
+        let revoke = |device: &DeviceId| {
+            Item::Revoke(Revoke {
+                device: *device,
+                keep: Keep::Heads(self.heads_of(device, how.cut, view)),
+                reason: how.reason.clone(),
+            })
+        };
+        let mut items: Vec<Item> = removed.iter().map(revoke).collect();
+        let mut reissued = Vec::new();
+        let mut outcome = self.imagine(&items, view);
+        // With the events of a device its Revokes go; whom it had removed would be back.
+        while let Some(back) = came_back(&outcome, &before)
+            && reissued.len() < MAX_REISSUED
+        {
+            let known = self.group.as_ref().and_then(|group| former_revoke(group, &back));
+            let Some(again) = known else { break };
+            items.push(Item::Revoke(again));
+            reissued.push(back);
+            outcome = self.imagine(&items, view);
+        }
+        if removed
+            .iter()
+            .chain(&reissued)
+            .any(|device| outcome.is_member(device))
+        {
+            return Err(CommandError::Outranked);
+        }
+        self.publish(EventKind::Admin, items, now, view);
+        Ok(Reply::Members(MembersReply::Removed {
+            devices: removed.into_iter().collect(),
+            again: reissued,
+        }))
+    }
+
+    /// Ends an invite.
+    fn cancel_invite(
+        &mut self,
+        key: [u8; 32],
+        now: Now,
+        view: &impl StateView,
+    ) -> Result<Reply, CommandError> {
+        let group = self.group_to_change()?;
+        let role = group.invite(&key).ok_or(CommandError::NoInvite)?.invite.role;
+        let items = vec![Item::Cancel { key }];
+        let may = group.role(&self.me).is_some_and(|mine| mine.may_give(role));
+        if !may {
+            return Err(CommandError::Outranked);
+        }
+        self.publish(EventKind::Admin, items, now, view);
+        Ok(Reply::Done)
+    }
+
+    /// Gives this device another name.
+    fn rename(&mut self, name: &str, now: Now, view: &impl StateView) -> Result<Reply, CommandError> {
+        let group = self.group_to_change()?;
+        if name.is_empty() || name.len() > MAX_NAME || name.chars().any(char::is_control) {
+            return Err(CommandError::Invalid(
+                "A name has 1 to 256 bytes and no control characters",
+            ));
+        }
+        if !group.is_member(&self.me) {
+            return Err(CommandError::NotAllowed);
+        }
+        name.clone_into(&mut self.name);
+        self.publish(EventKind::Admin, vec![Item::Name(name.to_owned())], now, view);
+        Ok(Reply::Done)
+    }
+
+    /// Returns the group, if this device may publish anything about it now.
+    fn group_to_change(&self) -> Result<&Group, CommandError> {
+        let group = self.group.as_ref().ok_or(CommandError::NoGroup)?;
+        if self.own_events_missing() > 0 {
+            return Err(CommandError::OwnEventsMissing);
+        }
+        Ok(group)
+    }
+
+    /// Returns the group as it would be if this device published these items now.
+    fn imagine(&self, items: &[Item], view: &impl StateView) -> Group {
+        let log = self.next_own_log();
+        let group = self.group.as_ref().map(|group| {
+            group.imagine(&log, items, |device, head| {
+                self.find_head(device, head, &log, view)
+            })
+        });
+        group.unwrap_or_else(|| Group::new(crate::ids::GroupId::new([0; 32])))
+    }
+
+    /// Returns this device's log as it will be with its next event, of which only place and past count.
+    pub(super) fn next_own_log(&self) -> LogState {
+        let own = self.own_log();
+        let others = self.logs.iter().filter(|(short, _)| **short != self.me.short());
+        LogState {
+            peaks: Peaks::unknown(own.size() + 1),
+            seen: others.map(|(short, log)| (*short, log.size())).collect(),
+            ..own
+        }
+    }
+
+    /// Returns what is known of a device's log, or what comes before event `cut` of it.
+    fn heads_of(&self, device: &DeviceId, cut: Option<u64>, view: &impl StateView) -> Vec<LogHead> {
+        let short = device.short();
+        let Some(log) = self.logs.get(&short) else {
+            return Vec::new();
+        };
+        let size = cut.unwrap_or(u64::MAX).min(log.size());
+        let root = if size == log.size() {
+            Some(log.peaks.root())
+        } else {
+            let next = self.pending.event(view, short, size);
+            next.and_then(|next| Some(Header::from_bytes(&next.event.header).ok()?.prev_root))
+        };
+        let head = root.filter(|_| size > 0).map(|root| LogHead { size, root });
+        head.into_iter().collect()
+    }
+
+    /// Returns the members and those who were, for people.
+    fn member_reports(&self) -> Vec<MemberReport> {
+        let Some(group) = &self.group else {
+            return Vec::new();
+        };
+        let devices = group
+            .devices()
+            .filter(|device| Some(**device) != group.recovery());
+        devices
+            .map(|device| {
+                let grants = group.grants(device);
+                let current: Vec<&LiveGrant> = grants.iter().filter(|grant| grant.is_current()).collect();
+                let strongest = current.iter().max_by_key(|grant| grant.role);
+                let by = strongest.and_then(|grant| grant.place).map(|place| place.device);
+                MemberReport {
+                    device: *device,
+                    name: group.name_of(device).to_owned(),
+                    role: strongest.map(|grant| grant.role),
+                    scopes: strongest.map(|grant| grant.scopes.clone()).unwrap_or_default(),
+                    flags: strongest.map(|grant| grant.flags).unwrap_or_default(),
+                    granted_by: by.and_then(|short| group.device(short)),
+                    ended_by: grants
+                        .iter()
+                        .flat_map(|grant| grant.ended_by.iter().copied())
+                        .max(),
+                    events: self.logs.get(&device.short()).map_or(0, LogState::size),
+                }
+            })
+            .collect()
+    }
+
+    /// Returns the invites, for people.
+    fn invite_reports(&self) -> Vec<InviteReport> {
+        let Some(group) = &self.group else {
+            return Vec::new();
+        };
+        let log = self.next_own_log();
+        let report = |known: &KnownInvite| InviteReport {
+            key: known.invite.key,
+            role: known.invite.role,
+            scopes: known.invite.scopes.clone(),
+            by: known.by,
+            expires_ms: known.invite.expires_ms,
+            max_uses: known.invite.max_uses,
+            uses: group.uses(&known.invite.key),
+            is_open: group.could_admit(&log, &known.invite.key),
+        };
+        group.invites().map(report).collect()
+    }
+}
+
+/// Adds the devices all of whose grants were made by devices among these.
+fn add_admitted(group: &Group, removed: &mut BTreeSet<DeviceId>) {
+    loop {
+        let by_removed = |grant: &LiveGrant| {
+            let giver = grant.place.and_then(|place| group.device(place.device));
+            giver.is_some_and(|giver| removed.contains(&giver) && giver != grant.device)
+        };
+        let more: Vec<DeviceId> = group
+            .members()
+            .map(|(device, ..)| *device)
+            .filter(|device| !removed.contains(device) && group.grants(device).iter().all(by_removed))
+            .collect();
+        if more.is_empty() {
+            return;
+        }
+        removed.extend(more);
+    }
+}
+
+/// Returns a device that is a member now and was none.
+fn came_back(outcome: &Group, before: &BTreeSet<DeviceId>) -> Option<DeviceId> {
+    let mut members = outcome.members().map(|(device, ..)| *device);
+    members.find(|device| !before.contains(device))
+}
+
+/// Returns the newest Revoke that ended a device's grants, to be said again.
+fn former_revoke(group: &Group, device: &DeviceId) -> Option<Revoke> {
+    let ends = group.grants(device).iter().flat_map(|grant| &grant.ended_by);
+    match group.item(*ends.max()?)? {
+        Item::Revoke(revoke) => Some(revoke.clone()),
+        _ => None,
+    }
+}

@@ -1,0 +1,188 @@
+//! What became of items whose authors may write other paths than was thought when they arrived.
+//!
+//! A Revoke, a Cancel or a Pin can take authority from events that were applied, and give it back to others. The paths
+//! that these speak of are put together anew from all that was ever said of them.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::engine::{StateView, SyncEngine};
+use crate::fold::{PathState, Version, WriteOrder};
+use crate::ids::{Dot, ShortId};
+use crate::ledger::{Item, VerifiedEvent};
+use crate::rel_path::RelPath;
+use crate::tree::Node;
+
+/// An item of a path that keeps the base rule.
+#[derive(Debug, Clone)]
+enum Said {
+    Write(Version),
+    Discard(Vec<Dot>),
+}
+
+impl SyncEngine {
+    /// Says whether the author of an event of this log may write a path in it.
+    fn may_have_written(&self, dot: Dot, path: &RelPath) -> bool {
+        self.group.as_ref().is_some_and(|group| {
+            let author = group.device(dot.device);
+            author.is_some_and(|author| group.writable_at(&author, dot.device, dot.seq).covers(path))
+        })
+    }
+
+    /// Puts the paths together anew of which the events in these stretches of logs speak.
+    pub(in crate::engine) fn judge_again(
+        &mut self,
+        stretches: &[(ShortId, u64, u64)],
+        view: &impl StateView,
+    ) {
+        let mut paths = BTreeSet::new();
+        for (log, from, to) in stretches {
+            let size = self.logs.get(log).map_or(0, crate::ledger::LogState::size);
+            for seq in *from..size.min(*to) {
+                let stored = self.pending.event(view, *log, seq);
+                let Some(event) = stored.and_then(|stored| stored.event.read_stored().ok()) else {
+                    continue;
+                };
+                paths.extend(event.body.items.iter().filter_map(Item::path).cloned());
+            }
+        }
+        let mut touched = Vec::new();
+        for path in paths {
+            let was_live = self
+                .pending
+                .path_state(view, &path)
+                .is_some_and(|state| state.is_live());
+            if self.put_together(&path, view) {
+                self.doubt_own(&path, view);
+                touched.push((path, was_live));
+            }
+        }
+        self.refresh_touched(touched, view);
+    }
+
+    /// While the folder is about to be compared, forgets what stands at a path if it is of no version that counts: this
+    /// device made it while it was no member, and its user is not to lose it to the group's version.
+    fn doubt_own(&mut self, path: &RelPath, view: &impl StateView) {
+        let Some(have) = self.pending.installed(view, path) else {
+            return;
+        };
+        let counts = |dot: &Dot| {
+            let origin = have.copy_of.as_ref().unwrap_or(path);
+            self.pending.version(view, origin, *dot).is_some()
+        };
+        let is_own = !have.dots.is_empty() && !have.dots.iter().any(counts);
+        if self.is_about_to_compare() && is_own {
+            self.record_installed(path, None, view);
+        }
+    }
+
+    /// Puts a path's state together from everything that was said of it; `false` if nothing changed.
+    fn put_together(&mut self, path: &RelPath, view: &impl StateView) -> bool {
+        let before = self.pending.versions_of(view, path);
+        let mentions = self.pending.mentions(view, path);
+        let mut said: Vec<(WriteOrder, Dot, Said)> = before
+            .values()
+            .map(|version| (version.order(), version.dot, Said::Write(version.clone())))
+            .collect();
+        said.extend(mentions.iter().filter_map(|dot| self.read_said(*dot, view)));
+        said.sort_by_key(|(order, dot, _)| (*order, *dot));
+        let old = self.pending.path_state(view, path).unwrap_or_default();
+        let mut rebuilt = Rebuilt::new(&old);
+        for (order, dot, said) in said {
+            if self.may_have_written(dot, path) {
+                rebuilt.take(order, dot, said);
+            }
+        }
+        if rebuilt.known == before && rebuilt.state == old {
+            return false;
+        }
+        for dot in before.keys().filter(|dot| !rebuilt.known.contains_key(dot)) {
+            self.pending.set_version(path, *dot, None);
+            self.pending.set_mention(path, *dot, true);
+        }
+        for (dot, version) in &rebuilt.known {
+            if before.get(dot) != Some(version) {
+                self.pending.set_version(path, *dot, Some(version.clone()));
+                self.pending.set_mention(path, *dot, false);
+            }
+        }
+        let nodes: BTreeSet<&Node> = before.values().filter_map(Version::node).collect();
+        for node in nodes {
+            let order = rebuilt.replaced.remove(node);
+            self.pending.set_replaced(path, node.clone(), order);
+        }
+        for (node, order) in rebuilt.replaced {
+            self.pending.set_replaced(path, node, Some(order));
+        }
+        self.pending.set_path_state(path, Some(rebuilt.state));
+        true
+    }
+
+    fn read_said(&self, dot: Dot, view: &impl StateView) -> Option<(WriteOrder, Dot, Said)> {
+        let stored = self.pending.event(view, dot.device, dot.seq)?;
+        let event = stored.event.read_stored().ok()?;
+        let item = event.body.items.get(usize::try_from(dot.item).ok()?)?;
+        let said = match item {
+            Item::Discard { drop, .. } => Said::Discard(drop.clone()),
+            _ => Said::Write(version_of(&event, dot, item)?),
+        };
+        Some(((event.header.hlc, event.id), dot, said))
+    }
+}
+
+/// Returns the version that a Put or Del is, without its origins.
+pub(super) fn version_of(event: &VerifiedEvent, dot: Dot, item: &Item) -> Option<Version> {
+    let (entry, base, import) = match item {
+        Item::Put(put) => (Some(put.entry.clone()), &put.base, put.flags.import),
+        Item::Del { base, .. } => (None, base, false),
+        _ => return None,
+    };
+    Some(Version {
+        dot,
+        event: event.id,
+        hlc: event.header.hlc,
+        entry,
+        base: base.clone(),
+        import,
+        origins: Vec::new(),
+    })
+}
+
+/// A path's state in the making.
+struct Rebuilt {
+    state: PathState,
+    known: BTreeMap<Dot, Version>,
+    replaced: BTreeMap<Node, WriteOrder>,
+}
+
+impl Rebuilt {
+    fn new(old: &PathState) -> Self {
+        Self {
+            state: PathState {
+                heads: Vec::new(),
+                shown: old.shown.clone(),
+            },
+            known: BTreeMap::new(),
+            replaced: BTreeMap::new(),
+        }
+    }
+
+    /// Takes the next item in an order that respects their pasts.
+    fn take(&mut self, order: WriteOrder, dot: Dot, said: Said) {
+        let named = |known: &BTreeMap<Dot, Version>, dots: &[Dot]| -> Vec<Version> {
+            dots.iter().filter_map(|dot| known.get(dot)).cloned().collect()
+        };
+        match said {
+            Said::Discard(drop) => self.state.discard(&named(&self.known, &drop)),
+            Said::Write(mut version) => {
+                let base = named(&self.known, &version.base);
+                version.origins = Version::origins_of(version.entry.as_ref(), &base);
+                let replaced_by = version.node().and_then(|node| self.replaced.get(node)).copied();
+                self.known.insert(dot, version.clone());
+                for node in self.state.apply(version, &base, replaced_by).replaced {
+                    let known = self.replaced.entry(node).or_insert(order);
+                    *known = order.max(*known);
+                }
+            }
+        }
+    }
+}
