@@ -1,5 +1,6 @@
 //! One device: a daemon process, its directories, and `syncctl` beside it.
 
+mod follow;
 mod limits;
 
 use std::fs::{self, File, OpenOptions};
@@ -315,21 +316,6 @@ impl Device {
             stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
             stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
         })
-    }
-
-    /// Starts `syncctl` with its output in a pipe, for a command that goes on by itself. The caller ends it.
-    ///
-    /// # Errors
-    /// Fails if the program cannot be started.
-    pub fn spawn_ctl<'a>(&self, args: impl IntoIterator<Item = &'a str>) -> Result<Child> {
-        let mut command = self.isolated(&self.binaries.syncctl);
-        let command = command.arg("--socket").arg(self.socket()).args(args);
-        command
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .context("Starting syncctl")
     }
 
     /// Runs `syncctl`, which must succeed, and returns what it printed.

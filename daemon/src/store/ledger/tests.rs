@@ -164,7 +164,8 @@ impl World {
                 heads: vec![version.clone()],
                 shown: Vec::new(),
             };
-            self.writes.push(Write::Version(put.path.clone(), dot, Some(version)));
+            self.writes
+                .push(Write::Version(put.path.clone(), dot, Some(version)));
             self.writes.push(Write::PathState(put.path.clone(), Some(state)));
         }
         self.logs[n].push(&read);
