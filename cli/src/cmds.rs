@@ -1,5 +1,6 @@
 //! One module for each noun.
 
+pub(crate) mod device;
 pub(crate) mod guards;
 pub(crate) mod history;
 pub(crate) mod invite;
@@ -7,6 +8,7 @@ pub(crate) mod join;
 pub(crate) mod journal;
 pub(crate) mod ledger;
 pub(crate) mod overview;
+pub(crate) mod pairing;
 pub(crate) mod peers;
 pub(crate) mod place;
 pub(crate) mod rescan;

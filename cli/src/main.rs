@@ -24,7 +24,7 @@ use clap::error::ErrorKind;
 use tokio::time::Instant;
 use tonic::transport::Channel;
 
-use crate::args::{Cli, Command, Global, InviteCommand, LedgerCommand, PeersCommand};
+use crate::args::{Cli, Command, DeviceCommand, Global, InviteCommand, LedgerCommand, PeersCommand};
 use crate::client::{CONNECT_PATIENCE, Client, LedgerClient, Surroundings};
 use crate::exit::{Exit, Failure};
 use crate::output::{Output, Stop};
@@ -148,7 +148,7 @@ impl Session<'_> {
         }
     }
 
-    fn timeout(&self, otherwise: Duration) -> Duration {
+    pub(crate) fn timeout(&self, otherwise: Duration) -> Duration {
         self.global.timeout.unwrap_or(otherwise)
     }
 }
@@ -186,6 +186,13 @@ async fn dispatch(command: Option<Command>, session: &mut Session<'_>) -> Result
             let choice = cmds::join::choice(keep_both, prefer_group);
             cmds::join::run(session, ticket, choice, dry_run).await
         }
+        Some(Command::Approve { device, code, role }) => match (device, code) {
+            (Some(device), Some(code)) => cmds::pairing::approve(session, device, code, role).await,
+            _ => cmds::pairing::list_requests(session).await,
+        },
+        Some(Command::Device {
+            command: DeviceCommand::Id,
+        }) => cmds::device::id(session).await,
         Some(Command::Rescan { path }) => cmds::rescan::run(session, path).await,
         Some(Command::Journal) => cmds::journal::run(session).await,
         Some(Command::History { path, skip, limit }) => cmds::history::run(session, path, skip, limit).await,

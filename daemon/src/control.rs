@@ -15,6 +15,7 @@ mod convert;
 mod guards;
 mod history;
 mod ledger;
+mod pairing;
 mod server;
 mod service;
 mod socket;
@@ -35,6 +36,7 @@ use tokio::sync::{broadcast, mpsc, oneshot, watch as latest};
 pub use caller::Access;
 pub use history::{AtHand, HistoryPage, PathVersion, Pick, RestoreProblem, RestoreStep, VersionPart};
 pub use ledger::{EventRef, FollowPart, LedgerCommand, ProveTarget, Proven, VerifyStep};
+pub use pairing::{Approved, JoinStep, PairingCommand};
 pub use server::{ControlService, ServeError};
 pub use socket::{ControlSocket, SocketError};
 
@@ -69,6 +71,8 @@ pub enum ControlCommand {
         /// The group and the role.
         reply: ReplyTo<Joined>,
     },
+    /// Pair by name on the local network.
+    Pairing(PairingCommand),
     /// Decide about the files that a join left held.
     ResolveJoin {
         /// What to do with them.

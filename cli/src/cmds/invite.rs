@@ -55,7 +55,7 @@ pub(crate) async fn create(
     session.out.answer(&json, || text)
 }
 
-fn to_proto(role: InviteRole) -> v1::Role {
+pub(crate) fn to_proto(role: InviteRole) -> v1::Role {
     match role {
         InviteRole::Viewer => v1::Role::Viewer,
         InviteRole::Editor => v1::Role::Editor,

@@ -293,6 +293,23 @@ impl Work {
         self.retry.insert((now.boot.after(wait), path.clone()));
     }
 
+    /// Leaves a path alone until something changes.
+    fn give_up_for_now(&mut self, path: &RelPath, reason: &'static str) {
+        if let Some(state) = self.needs.get_mut(path) {
+            state.attempts = state.attempts.max(STUCK_AFTER);
+            self.reasons.insert(path.clone(), reason.into());
+        }
+    }
+
+    /// Makes the directories above a path ready that were left alone for what stood there.
+    pub(super) fn retry_above(&mut self, path: &RelPath) {
+        for dir in path.ancestors() {
+            if self.stage(&dir) == Some(Stage::Parked) {
+                self.make_ready(&dir);
+            }
+        }
+    }
+
     /// Makes all paths ready that wait for anything.
     pub(super) fn wake(&mut self) {
         let parked = self

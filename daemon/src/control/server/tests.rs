@@ -102,7 +102,7 @@ async fn event_loop(mut commands: mpsc::Receiver<ControlCommand>) {
                 let _ = reply.send(Err(ControlError::TimedOut));
             }
             // Dropped, as when the daemon stops in between.
-            ControlCommand::ConnectPeer { .. } => {}
+            ControlCommand::ConnectPeer { .. } | ControlCommand::Pairing(_) => {}
             ControlCommand::GetJournal { reply } => {
                 let summary = JournalSummary {
                     in_use: vec!["a".into()],
