@@ -22,9 +22,10 @@ use std::time::Duration;
 use clap::Parser as _;
 use clap::error::ErrorKind;
 use tokio::time::Instant;
+use tonic::transport::Channel;
 
-use crate::args::{Cli, Command, DeviceCommand, Global, InviteCommand, PeersCommand};
-use crate::client::{CONNECT_PATIENCE, Client, Surroundings};
+use crate::args::{Cli, Command, DeviceCommand, Global, InviteCommand, LedgerCommand, PeersCommand};
+use crate::client::{CONNECT_PATIENCE, Client, LedgerClient, Surroundings};
 use crate::exit::{Exit, Failure};
 use crate::output::{Output, Stop};
 
@@ -98,6 +99,15 @@ pub(crate) struct Session<'a> {
 impl Session<'_> {
     /// Connects to the daemon.
     pub(crate) async fn client(&self) -> Result<Client, Failure> {
+        self.channel().await.map(Client::new)
+    }
+
+    /// Connects to the daemon, to ask about the ledger.
+    pub(crate) async fn ledger(&self) -> Result<LedgerClient, Failure> {
+        self.channel().await.map(LedgerClient::new)
+    }
+
+    async fn channel(&self) -> Result<Channel, Failure> {
         let patience = self.timeout(CALL_TIMEOUT).min(CONNECT_PATIENCE);
         client::connect(&client::find_socket(&self.global, self.around)?, patience).await
     }
@@ -108,8 +118,30 @@ impl Session<'_> {
         otherwise: Duration,
         call: impl AsyncFnOnce(Client) -> Result<tonic::Response<T>, tonic::Status>,
     ) -> Result<T, Failure> {
+        self.in_time(otherwise, async {
+            Ok(call(self.client().await?).await?.into_inner())
+        })
+        .await
+    }
+
+    /// Like [`call`](Self::call), for the ledger.
+    pub(crate) async fn ask_ledger<T>(
+        &self,
+        otherwise: Duration,
+        call: impl AsyncFnOnce(LedgerClient) -> Result<tonic::Response<T>, tonic::Status>,
+    ) -> Result<T, Failure> {
+        self.in_time(otherwise, async {
+            Ok(call(self.ledger().await?).await?.into_inner())
+        })
+        .await
+    }
+
+    async fn in_time<T>(
+        &self,
+        otherwise: Duration,
+        answer: impl Future<Output = Result<T, Failure>>,
+    ) -> Result<T, Failure> {
         let timeout = self.timeout(otherwise);
-        let answer = async { Ok(call(self.client().await?).await?.into_inner()) };
         match tokio::time::timeout(timeout, answer).await {
             Ok(result) => result,
             Err(_) => Err(time_is_up(timeout)),
@@ -164,6 +196,8 @@ async fn dispatch(command: Option<Command>, session: &mut Session<'_>) -> Result
         Some(Command::Rescan { path }) => cmds::rescan::run(session, path).await,
         Some(Command::Journal) => cmds::journal::run(session).await,
         Some(Command::History { path, skip, limit }) => cmds::history::run(session, path, skip, limit).await,
+        Some(Command::Ledger { command }) => cmds::ledger::run(session, command).await,
+        Some(Command::Log(args)) => cmds::ledger::run(session, LedgerCommand::Log(args)).await,
         Some(Command::Restore {
             path,
             version,

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use futures::StreamExt as _;
 use p2p_sync_proto::v1::control_service_server::ControlServiceServer;
+use p2p_sync_proto::v1::ledger_service_server::LedgerServiceServer;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch as latest};
@@ -95,10 +96,10 @@ impl ControlService {
             .map_err(ServeError::Socket)?;
         let (stop, stopping) = latest::channel(false);
         let health_of = self.backend.status.clone();
-        let rpcs = ControlServiceServer::new(Rpcs {
+        let rpcs = Rpcs {
             backend: self.backend,
             stopping: stopping.clone(),
-        });
+        };
 
         let (health_reporter, health) = tonic_health::server::health_reporter();
         set_health(&health_reporter, false).await;
@@ -111,7 +112,8 @@ impl ControlService {
         let server = Server::builder()
             .max_concurrent_streams(MAX_STREAMS)
             .layer(InterceptorLayer::new(check))
-            .add_service(rpcs)
+            .add_service(ControlServiceServer::new(rpcs.clone()))
+            .add_service(LedgerServiceServer::new(rpcs))
             .add_service(health)
             .add_service(reflection().build_v1().map_err(ServeError::Reflection)?)
             .add_service(reflection().build_v1alpha().map_err(ServeError::Reflection)?)
@@ -152,7 +154,9 @@ async fn set_health(reporter: &HealthReporter, failed: bool) {
     } else {
         ServingStatus::Serving
     };
-    for service in ["", <ControlServiceServer<Rpcs> as NamedService>::NAME] {
+    let control = <ControlServiceServer<Rpcs> as NamedService>::NAME;
+    let ledger = <LedgerServiceServer<Rpcs> as NamedService>::NAME;
+    for service in ["", control, ledger] {
         reporter.set_service_status(service, health).await;
     }
 }
