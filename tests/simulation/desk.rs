@@ -242,6 +242,11 @@ impl Desk {
 
     /// Makes an invite at one and returns its ticket.
     pub(crate) fn invite(&mut self, index: usize, role: Role) -> String {
+        self.invite_to(index, role, Scopes::whole())
+    }
+
+    /// As [`Desk::invite`], to write in these parts of the folder only.
+    pub(crate) fn invite_to(&mut self, index: usize, role: Role, scopes: Scopes) -> String {
         self.next += 1;
         let mut secret = [0; 32];
         secret[..8].copy_from_slice(&self.next.to_be_bytes());
@@ -252,7 +257,7 @@ impl Desk {
                 role,
                 expires_ms,
                 max_uses,
-                scopes: Scopes::whole(),
+                scopes,
                 secret,
             },
         );
