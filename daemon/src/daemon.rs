@@ -124,6 +124,12 @@ pub enum DaemonError {
         /// The state.
         state_dir: PathBuf,
     },
+    /// The ledger in the store is of an earlier format.
+    #[error("The ledger in {} was written by an earlier version, whose format this one does not read. The folder is untouched. Move that directory away and start again, on every device; then let the devices join one of them: syncctl invite create", state_dir.display())]
+    OtherFormat {
+        /// The state.
+        state_dir: PathBuf,
+    },
     /// The network cannot be used.
     #[error("Cannot use the network")]
     Network(#[from] NetworkError),

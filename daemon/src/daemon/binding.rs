@@ -58,7 +58,13 @@ pub(super) fn engine(
     journal: &JournalService,
     store: &mut Store,
 ) -> Result<SyncEngine, DaemonError> {
-    let mut engine = SyncEngine::new(config.clone(), store.load()?);
+    let recovered = store.load()?;
+    if !recovered.is_readable() {
+        return Err(DaemonError::OtherFormat {
+            state_dir: options.state_dir.clone(),
+        });
+    }
+    let mut engine = SyncEngine::new(config.clone(), recovered);
     let Some(log) = engine.own_log_name().map(OwnLog::from) else {
         return Ok(engine);
     };

@@ -15,6 +15,8 @@ use crate::access::{History, LogPoint, evaluate};
 use crate::encoding::{
     self, Decoder, Encoder, ShapeError, array_len, array_of, bytes_of, infallible, optional,
 };
+use crate::engine::Recovered;
+use crate::engine::join::GROUP;
 use crate::ids::{DeviceId, Dot, EventId, GroupId, ShortId};
 use crate::ledger::{Item, LogHead, LogState};
 use crate::merkle::Peaks;
@@ -156,6 +158,16 @@ impl Group {
     }
 }
 
+impl Recovered {
+    /// Says whether the group of a store can be read. One of an earlier format cannot, and an engine that starts with it
+    /// would found another.
+    #[must_use]
+    pub fn is_readable(&self) -> bool {
+        let group = self.settings.get(GROUP);
+        group.is_none_or(|bytes| Group::from_bytes(bytes).is_ok())
+    }
+}
+
 fn read_founding(d: &mut Decoder<'_>) -> Result<(DeviceId, DeviceId, String), ShapeError> {
     array_of(d, 3)?;
     let founder = DeviceId::new(bytes_of(d)?);
@@ -206,4 +218,20 @@ fn read_dot(d: &mut Decoder<'_>) -> Result<Dot, ShapeError> {
         seq: d.u64()?,
         item: d.u32()?,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_group_of_another_format_is_not_taken_for_none() {
+        let mut recovered = Recovered::default();
+        assert!(recovered.is_readable());
+        let group = Group::new(GroupId::new([7; 32]));
+        recovered.settings.insert(GROUP.to_owned(), group.to_bytes());
+        assert!(recovered.is_readable());
+        recovered.settings.insert(GROUP.to_owned(), vec![0x83, 0, 0, 0]);
+        assert!(!recovered.is_readable());
+    }
 }
