@@ -235,6 +235,12 @@ fn who_is_lowered_gently_keeps_what_he_did_before_he_heard_of_it() {
         desk.pass(60_000);
         let expected = if at_once { None } else { content(1) };
         assert_eq!(desk.winner(0, "a"), expected, "at once: {at_once}");
+        let device = desk.seats[1].id();
+        let denied = Notification::Denied {
+            device,
+            path: Some(path("a")),
+        };
+        assert_eq!(desk.seats[0].notified.contains(&denied), at_once);
         assert_eq!(desk.winner(2, "a"), expected, "at once: {at_once}");
         assert_eq!(desk.role(1), Some(Role::Viewer));
         desk.report(1, &[(path("later"), file(2))]);

@@ -93,6 +93,10 @@ enum ChangeJson {
     PeerDisconnected {
         device: DeviceJson,
     },
+    Denied {
+        device: DeviceJson,
+        path: Option<JsonPath>,
+    },
     ChangeRejected {
         #[serde(flatten)]
         path: JsonPath,
@@ -155,6 +159,10 @@ fn json(message: &v1::WatchResponse, change: Change) -> Line {
         },
         Change::PeerDisconnected(c) => ChangeJson::PeerDisconnected {
             device: device(c.device),
+        },
+        Change::Denied(c) => ChangeJson::Denied {
+            device: device(c.device),
+            path: c.path.map(|at| path(&at)),
         },
         Change::ChangeRejected(c) => ChangeJson::ChangeRejected { path: path(&c.path) },
         Change::PathStuck(c) => ChangeJson::PathStuck {
@@ -219,6 +227,10 @@ fn words(change: &Change) -> String {
         Change::MemberRemoved(c) => format!("member     {} was removed", device(&c.device)),
         Change::PeerConnected(c) => format!("peer       {} connected", device(&c.device)),
         Change::PeerDisconnected(c) => format!("peer       {} disconnected", device(&c.device)),
+        Change::Denied(c) => {
+            let what = c.path.as_deref().map_or_else(|| "members".to_owned(), escape);
+            format!("denied     {} may not change {what}", device(&c.device))
+        }
         Change::ChangeRejected(c) => format!("rejected   {}: not in this device's role", escape(&c.path)),
         Change::PathStuck(c) => format!("stuck      {}: {}", escape(&c.path), escape(c.reason.as_bytes())),
         Change::PeerMisbehaved(c) => {

@@ -234,6 +234,10 @@ pub(super) fn change(event: Notification, names: &StatusSnapshot) -> v1::watch_r
         Notification::PeerDisconnected { device } => Change::PeerDisconnected(v1::PeerDisconnected {
             device: named(device),
         }),
+        Notification::Denied { device: id, path } => Change::Denied(v1::Denied {
+            device: named(id),
+            path: path.map(|path| path.as_bytes().to_vec()),
+        }),
         Notification::ChangeRejected { path } => Change::ChangeRejected(v1::ChangeRejected {
             path: path.as_bytes().to_vec(),
         }),

@@ -204,6 +204,10 @@ impl EventLoop {
             Notification::UpgradeNeeded { device } => {
                 warn!(device = %device.short(), "An event needs a newer version of this daemon");
             }
+            Notification::Denied { device, path } => {
+                warn!(device = %device.short(), "An event says what its author's role does not allow");
+                debug!(?path, "It has no effect there");
+            }
             Notification::ChangeRejected { path } => {
                 debug!(%path, "This device's role does not let it change a path");
             }

@@ -638,6 +638,13 @@ pub enum Notification {
         /// Where.
         path: RelPath,
     },
+    /// An event says what its author's role did not allow; it has no effect.
+    Denied {
+        /// Whose.
+        device: DeviceId,
+        /// The first path that it would have changed; `None`: a membership.
+        path: Option<RelPath>,
+    },
     /// A device is no member any more.
     MemberRemoved {
         /// Who.

@@ -53,6 +53,7 @@ impl SyncEngine {
         let writable = group.writable_at(&author, log, event.header.seq);
         let mut written = BTreeSet::new();
         let mut touched: Vec<(RelPath, bool)> = Vec::new();
+        let mut denied: Option<RelPath> = None;
         for (i, item) in (0..).zip(&event.body.items) {
             let Some(path) = item.path() else { continue };
             let second = !matches!(item, Item::Discard { .. }) && !written.insert(path.clone());
@@ -68,6 +69,9 @@ impl SyncEngine {
             if !may || matches!(item, Item::Discard { .. }) {
                 self.pending.set_mention(path, dot, true);
             }
+            if !may {
+                denied.get_or_insert_with(|| path.clone());
+            }
             if may {
                 let mut state = self.pending.path_state(view, path).unwrap_or_default();
                 let was_live = state.is_live();
@@ -77,6 +81,12 @@ impl SyncEngine {
             }
         }
         self.refresh_touched(touched, view);
+        if denied.is_some() && author != self.me {
+            self.notify(Notification::Denied {
+                device: author,
+                path: denied,
+            });
+        }
     }
 
     /// Applies an item whose author may say it to its path's state.

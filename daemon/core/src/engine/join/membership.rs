@@ -28,6 +28,12 @@ impl SyncEngine {
         self.peers.heads_moved();
         let regains = change.current.contains(&self.me);
         self.membership_changed(&change);
+        if change.void_grants && event.header.author != self.me {
+            self.notify(Notification::Denied {
+                device: event.header.author,
+                path: None,
+            });
+        }
         if regains {
             self.own_role_changed();
         }
