@@ -1,10 +1,16 @@
 //! The command line.
 
+mod members;
+
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+
+pub(crate) use self::members::{
+    DeviceCommand, InviteCommand, InviteWanted, MemberCommand, RemovalWanted, RoleName, RoleWanted,
+};
 
 const AFTER_HELP: &str = "\
 If the folder was moved, replaced or restored from a backup, start the daemon once with
@@ -97,10 +103,29 @@ Examples:
         #[arg(long = "for", value_name = "STATE")]
         condition: Condition,
     },
-    /// Make invites
+    /// Make, list and revoke invites
     Invite {
         #[command(subcommand)]
         command: InviteCommand,
+    },
+    /// List the members, change what they may do, or remove them
+    #[command(
+        visible_alias = "roles",
+        after_help = "A device is named by its name, its id, or the beginning of its id (4 digits or more).
+
+Examples:
+  syncctl member list
+  syncctl member role laptop admin
+  syncctl member remove laptop"
+    )]
+    Member {
+        #[command(subcommand)]
+        command: Option<MemberCommand>,
+    },
+    /// Say or change how this device is called
+    Device {
+        #[command(subcommand)]
+        command: DeviceCommand,
     },
     /// Join the group of a ticket
     #[command(
@@ -251,39 +276,6 @@ pub(crate) enum PeersCommand {
         #[arg(value_name = "ADDR")]
         address: String,
     },
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum InviteCommand {
-    /// Make a ticket with which a device can join
-    #[command(after_help = "Whoever has the ticket can join: hand it over in private.
-
-Examples:
-  syncctl invite create
-  syncctl invite create --role viewer --expires 7d --uses 5
-  TICKET=$(syncctl invite create --json | jq -r .ticket)")]
-    Create {
-        /// What the joining device may do
-        #[arg(long, default_value = "editor")]
-        role: InviteRole,
-        /// How long the ticket is good, for example 30m, 24h or 7d
-        #[arg(long, value_name = "D", default_value = "24h", value_parser = duration)]
-        expires: Duration,
-        /// How often it can be used
-        #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
-        uses: u32,
-    },
-}
-
-/// Roles that an invite can give.
-#[derive(Debug, Clone, Copy, ValueEnum)]
-pub(crate) enum InviteRole {
-    /// May read
-    Viewer,
-    /// May also change files
-    Editor,
-    /// May also invite and remove editors and viewers
-    Admin,
 }
 
 /// What `wait` waits for.

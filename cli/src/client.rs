@@ -7,6 +7,8 @@ use std::time::Duration;
 use hyper_util::rt::TokioIo;
 use p2p_sync_proto::socket_path::{self, COMMON_NAME, RuntimeEnv, SYSTEM_SOCKET};
 use p2p_sync_proto::v1::control_service_client::ControlServiceClient;
+use p2p_sync_proto::v1::invite_service_client::InviteServiceClient;
+use p2p_sync_proto::v1::member_service_client::MemberServiceClient;
 use tokio::net::UnixStream;
 use tokio::time::Instant;
 use tonic::transport::{Channel, Endpoint};
@@ -16,6 +18,8 @@ use crate::args::Global;
 use crate::exit::{Exit, Failure};
 
 pub(crate) type Client = ControlServiceClient<Channel>;
+pub(crate) type Members = MemberServiceClient<Channel>;
+pub(crate) type Invites = InviteServiceClient<Channel>;
 
 /// How long a socket that is missing or refuses is tried: a daemon that restarts is away for less.
 pub(crate) const CONNECT_PATIENCE: Duration = Duration::from_millis(500);
@@ -90,7 +94,7 @@ pub(crate) fn find_socket(global: &Global, around: &Surroundings) -> Result<Path
 }
 
 /// Connects, trying for as long as `patience` allows while nobody listens.
-pub(crate) async fn connect(path: &Path, patience: Duration) -> Result<Client, Failure> {
+pub(crate) async fn connect(path: &Path, patience: Duration) -> Result<Channel, Failure> {
     if !socket_path::fits(path) {
         let text = format!(
             "A Unix socket's path has at most {} bytes: {}",
@@ -126,7 +130,7 @@ pub(crate) async fn connect(path: &Path, patience: Duration) -> Result<Client, F
     let channel = Endpoint::from_static("http://localhost")
         .connect_with_connector(connector)
         .await;
-    channel.map(ControlServiceClient::new).map_err(|e| {
+    channel.map_err(|e| {
         Failure::new(
             Exit::Unavailable,
             "UNAVAILABLE",

@@ -1,10 +1,13 @@
 //! One module for each noun.
 
+pub(crate) mod confirm;
+pub(crate) mod device;
 pub(crate) mod guards;
 pub(crate) mod history;
 pub(crate) mod invite;
 pub(crate) mod join;
 pub(crate) mod journal;
+pub(crate) mod member;
 pub(crate) mod overview;
 pub(crate) mod peers;
 pub(crate) mod place;

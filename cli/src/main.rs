@@ -14,7 +14,7 @@ mod view;
 mod tests;
 
 use std::ffi::OsString;
-use std::io::Write;
+use std::io::{BufRead, IsTerminal as _, Write};
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -22,8 +22,9 @@ use std::time::Duration;
 use clap::Parser as _;
 use clap::error::ErrorKind;
 use tokio::time::Instant;
+use tonic::transport::Channel;
 
-use crate::args::{Cli, Command, Global, InviteCommand, PeersCommand};
+use crate::args::{Cli, Command, DeviceCommand, Global, InviteCommand, MemberCommand, PeersCommand};
 use crate::client::{CONNECT_PATIENCE, Client, Surroundings};
 use crate::exit::{Exit, Failure};
 use crate::output::{Output, Stop};
@@ -45,9 +46,15 @@ fn main() -> ExitCode {
     };
     let pipe = std::io::stdout();
     let around = Surroundings::current();
+    let mut stdin = std::io::stdin().lock();
+    let input = Typist {
+        is_terminal: stdin.is_terminal(),
+        reader: &mut stdin,
+    };
     let exit = runtime.block_on(run(
         std::env::args_os(),
         &around,
+        input,
         &mut out,
         Some(pipe.as_fd()),
         &mut err,
@@ -56,12 +63,13 @@ fn main() -> ExitCode {
 }
 
 /// Runs one command line; all that the program does, with its surroundings as arguments.
-async fn run(
+async fn run<'a>(
     args: impl IntoIterator<Item = OsString>,
-    around: &Surroundings,
-    out: &mut dyn Write,
-    pipe: Option<BorrowedFd<'_>>,
-    err: &mut dyn Write,
+    around: &'a Surroundings,
+    input: Typist<'a>,
+    out: &'a mut dyn Write,
+    pipe: Option<BorrowedFd<'a>>,
+    err: &'a mut dyn Write,
 ) -> Exit {
     let cli = match Cli::try_parse_from(args) {
         Ok(cli) => cli,
@@ -71,6 +79,7 @@ async fn run(
     let mut session = Session {
         global: cli.global,
         around,
+        input,
         out: Output {
             writer: out,
             json,
@@ -87,10 +96,18 @@ async fn run(
     }
 }
 
+/// Where answers to questions come from.
+pub(crate) struct Typist<'a> {
+    pub(crate) reader: &'a mut dyn BufRead,
+    /// Whether somebody sits there.
+    pub(crate) is_terminal: bool,
+}
+
 /// What a command works with.
 pub(crate) struct Session<'a> {
     pub(crate) global: Global,
     pub(crate) around: &'a Surroundings,
+    pub(crate) input: Typist<'a>,
     pub(crate) out: Output<'a>,
     pub(crate) err: &'a mut dyn Write,
 }
@@ -98,6 +115,10 @@ pub(crate) struct Session<'a> {
 impl Session<'_> {
     /// Connects to the daemon.
     pub(crate) async fn client(&self) -> Result<Client, Failure> {
+        self.channel().await.map(Client::new)
+    }
+
+    async fn channel(&self) -> Result<Channel, Failure> {
         let patience = self.timeout(CALL_TIMEOUT).min(CONNECT_PATIENCE);
         client::connect(&client::find_socket(&self.global, self.around)?, patience).await
     }
@@ -108,8 +129,20 @@ impl Session<'_> {
         otherwise: Duration,
         call: impl AsyncFnOnce(Client) -> Result<tonic::Response<T>, tonic::Status>,
     ) -> Result<T, Failure> {
+        self.call_on(otherwise, async |channel: Channel| {
+            call(Client::new(channel)).await
+        })
+        .await
+    }
+
+    /// Makes a call of any of the daemon's services, as [`Session::call`] does.
+    pub(crate) async fn call_on<T>(
+        &self,
+        otherwise: Duration,
+        call: impl AsyncFnOnce(Channel) -> Result<tonic::Response<T>, tonic::Status>,
+    ) -> Result<T, Failure> {
         let timeout = self.timeout(otherwise);
-        let answer = async { Ok(call(self.client().await?).await?.into_inner()) };
+        let answer = async { Ok(call(self.channel().await?).await?.into_inner()) };
         match tokio::time::timeout(timeout, answer).await {
             Ok(result) => result,
             Err(_) => Err(time_is_up(timeout)),
@@ -143,8 +176,26 @@ async fn dispatch(command: Option<Command>, session: &mut Session<'_>) -> Result
             cmds::wait::run(session, condition, deadline).await
         }
         Some(Command::Invite {
-            command: InviteCommand::Create { role, expires, uses },
-        }) => cmds::invite::create(session, role, expires, uses).await,
+            command: InviteCommand::Create(wanted),
+        }) => cmds::invite::create(session, wanted).await,
+        Some(Command::Invite {
+            command: InviteCommand::List,
+        }) => cmds::invite::list(session).await,
+        Some(Command::Invite {
+            command: InviteCommand::Revoke { invite, yes },
+        }) => cmds::invite::revoke(session, invite, yes).await,
+        Some(Command::Member {
+            command: None | Some(MemberCommand::List),
+        }) => cmds::member::list(session).await,
+        Some(Command::Member {
+            command: Some(MemberCommand::Role(wanted)),
+        }) => cmds::member::role(session, wanted).await,
+        Some(Command::Member {
+            command: Some(MemberCommand::Remove(wanted)),
+        }) => cmds::member::remove(session, wanted).await,
+        Some(Command::Device { command }) => match command {
+            DeviceCommand::Rename { name } => cmds::device::rename(session, name).await,
+        },
         Some(Command::Join {
             ticket,
             keep_both,

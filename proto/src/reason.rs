@@ -17,6 +17,8 @@ pub const OUTRANKED: &str = "OUTRANKED";
 pub const NO_SUCH_MEMBER: &str = "NO_SUCH_MEMBER";
 /// There is no such invite.
 pub const NO_SUCH_INVITE: &str = "NO_SUCH_INVITE";
+/// What was named is the beginning of several ids, or the name of several devices.
+pub const AMBIGUOUS: &str = "AMBIGUOUS";
 /// An argument makes no sense.
 pub const INVALID_ARGUMENT: &str = "INVALID_ARGUMENT";
 /// The text is not a ticket.

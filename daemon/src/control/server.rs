@@ -10,6 +10,8 @@ use std::time::Duration;
 
 use futures::StreamExt as _;
 use p2p_sync_proto::v1::control_service_server::ControlServiceServer;
+use p2p_sync_proto::v1::invite_service_server::InviteServiceServer;
+use p2p_sync_proto::v1::member_service_server::MemberServiceServer;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch as latest};
@@ -95,7 +97,7 @@ impl ControlService {
             .map_err(ServeError::Socket)?;
         let (stop, stopping) = latest::channel(false);
         let health_of = self.backend.status.clone();
-        let rpcs = ControlServiceServer::new(Rpcs {
+        let rpcs = Arc::new(Rpcs {
             backend: self.backend,
             stopping: stopping.clone(),
         });
@@ -111,7 +113,9 @@ impl ControlService {
         let server = Server::builder()
             .max_concurrent_streams(MAX_STREAMS)
             .layer(InterceptorLayer::new(check))
-            .add_service(rpcs)
+            .add_service(ControlServiceServer::from_arc(Arc::clone(&rpcs)))
+            .add_service(MemberServiceServer::from_arc(Arc::clone(&rpcs)))
+            .add_service(InviteServiceServer::from_arc(rpcs))
             .add_service(health)
             .add_service(reflection().build_v1().map_err(ServeError::Reflection)?)
             .add_service(reflection().build_v1alpha().map_err(ServeError::Reflection)?)
@@ -152,7 +156,13 @@ async fn set_health(reporter: &HealthReporter, failed: bool) {
     } else {
         ServingStatus::Serving
     };
-    for service in ["", <ControlServiceServer<Rpcs> as NamedService>::NAME] {
+    let services = [
+        "",
+        <ControlServiceServer<Rpcs> as NamedService>::NAME,
+        <MemberServiceServer<Rpcs> as NamedService>::NAME,
+        <InviteServiceServer<Rpcs> as NamedService>::NAME,
+    ];
+    for service in services {
         reporter.set_service_status(service, health).await;
     }
 }

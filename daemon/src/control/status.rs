@@ -35,6 +35,11 @@ pub(super) fn invalid(reason: &'static str, message: impl Into<String>) -> Statu
     with_reason(Code::InvalidArgument, reason, message)
 }
 
+/// Returns the status for what is named and not there.
+pub(super) fn not_found(reason: &'static str, message: impl Into<String>) -> Status {
+    with_reason(Code::NotFound, reason, message)
+}
+
 fn of_command(error: &CommandError) -> (Code, &'static str) {
     match error {
         CommandError::NoGroup => (Code::FailedPrecondition, reason::NO_GROUP),
