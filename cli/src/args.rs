@@ -9,7 +9,8 @@ use std::time::{Duration, SystemTime};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub(crate) use self::members::{
-    DeviceCommand, InviteCommand, InviteWanted, MemberCommand, RemovalWanted, RoleName, RoleWanted,
+    DeviceCommand, InviteCommand, InviteRole, InviteWanted, MemberCommand, RemovalWanted, RoleName,
+    RoleWanted,
 };
 
 const AFTER_HELP: &str = "\
@@ -122,25 +123,26 @@ Examples:
         #[command(subcommand)]
         command: Option<MemberCommand>,
     },
-    /// Say or change how this device is called
-    Device {
-        #[command(subcommand)]
-        command: DeviceCommand,
-    },
-    /// Join the group of a ticket
+    /// Join the group of a ticket, or one of the local network by its name
     #[command(
-        after_help = "Files here that differ from the group's are held if there are many, until you choose:
+        after_help = "lan:NAME asks a device of the local network; NAME is its name, or that of its group, or the beginning of its
+id. Both devices show six digits, and this one is let in when they are typed there (syncctl approve). It waits five minutes
+or --timeout.
+
+Files here that differ from the group's are held if there are many, until you choose:
 --keep-both publishes them as conflict copies, --prefer-group replaces them and keeps their bytes on this device.
 
 Examples:
   syncctl join p2ps1…
   syncctl join p2ps1… --keep-both
+  syncctl join lan:                    (lists who can be asked)
+  syncctl join lan:photos
   syncctl join --dry-run               (counts the files once they are held)
   syncctl join --prefer-group          (decides about files that are held)"
     )]
     Join {
-        /// The ticket that `syncctl invite create` printed
-        #[arg(required_unless_present_any = ["keep_both", "prefer_group", "dry_run"])]
+        /// The ticket that `syncctl invite create` printed, or lan:NAME
+        #[arg(value_name = "TICKET|lan:NAME", required_unless_present_any = ["keep_both", "prefer_group", "dry_run"])]
         ticket: Option<String>,
         /// Keep files here that differ, as conflict copies
         #[arg(long, conflicts_with = "prefer_group")]
@@ -151,6 +153,31 @@ Examples:
         /// Only read the ticket and say what it names; without a ticket: count the files that are held
         #[arg(long)]
         dry_run: bool,
+    },
+    /// Let a device of the local network in that asked, or list those that ask
+    #[command(
+        after_help = "A device asks with: syncctl join lan:NAME. Type the digits that its screen shows; if they are not those that this
+device lists, somebody may stand between the two. Three wrong tries drop the request.
+
+Examples:
+  syncctl approve                        (lists who asks)
+  syncctl approve 1a2b3c4d 123456
+  syncctl approve 1a2b3c4d 123456 --role viewer"
+    )]
+    Approve {
+        /// The device's id, or the beginning of it
+        #[arg(requires = "code")]
+        device: Option<String>,
+        /// The six digits that it shows
+        code: Option<String>,
+        /// What the device may do
+        #[arg(long, default_value = "editor")]
+        role: InviteRole,
+    },
+    /// Show this device, or give it another name
+    Device {
+        #[command(subcommand)]
+        command: DeviceCommand,
     },
     /// Look for changes in the folder, or below a path of it
     #[command(

@@ -9,6 +9,7 @@ pub(crate) mod join;
 pub(crate) mod journal;
 pub(crate) mod member;
 pub(crate) mod overview;
+pub(crate) mod pairing;
 pub(crate) mod peers;
 pub(crate) mod place;
 pub(crate) mod rescan;

@@ -112,6 +112,18 @@ fn judge(reason: &str, code: Code) -> (Exit, Option<&'static str>) {
             Exit::TempFail,
             Some("see that the other daemon runs and can be reached; there: syncctl status"),
         ),
+        reason::NO_SUCH_NAME => (Exit::No, Some("see who is there: syncctl join lan:")),
+        reason::NAME_AMBIGUOUS => (
+            Exit::No,
+            Some("name a device by its id, which this lists: syncctl join lan:"),
+        ),
+        reason::JOIN_TURNED_DOWN => (Exit::No, Some("ask again: syncctl join lan:NAME")),
+        reason::NOT_APPROVED => (Exit::TempFail, Some("ask again: syncctl join lan:NAME")),
+        reason::NO_SUCH_REQUEST => (Exit::No, Some("see who asks: syncctl approve")),
+        reason::WRONG_CODE => (
+            Exit::No,
+            Some("type the digits that the device's own screen shows"),
+        ),
         reason::NO_GROUP => (Exit::No, Some("join one: syncctl join TICKET")),
         reason::NO_ADDRESS => (
             Exit::TempFail,
@@ -214,6 +226,12 @@ mod tests {
         check(Code::NotFound, "NO_SUCH_VERSION", Exit::No);
         check(Code::FailedPrecondition, "BYTES_NOT_AT_HAND", Exit::No);
         check(Code::FailedPrecondition, "ALREADY_IN_GROUP", Exit::No);
+        check(Code::NotFound, "NO_SUCH_NAME", Exit::No);
+        check(Code::InvalidArgument, "NAME_AMBIGUOUS", Exit::No);
+        check(Code::FailedPrecondition, "JOIN_TURNED_DOWN", Exit::No);
+        check(Code::DeadlineExceeded, "NOT_APPROVED", Exit::TempFail);
+        check(Code::NotFound, "NO_SUCH_REQUEST", Exit::No);
+        check(Code::PermissionDenied, "WRONG_CODE", Exit::No);
         check(Code::InvalidArgument, "BAD_PATH", Exit::Usage);
         check(Code::Unavailable, "STOPPING", Exit::Unavailable);
     }

@@ -149,7 +149,7 @@ impl Session<'_> {
         }
     }
 
-    fn timeout(&self, otherwise: Duration) -> Duration {
+    pub(crate) fn timeout(&self, otherwise: Duration) -> Duration {
         self.global.timeout.unwrap_or(otherwise)
     }
 }
@@ -194,6 +194,7 @@ async fn dispatch(command: Option<Command>, session: &mut Session<'_>) -> Result
             command: Some(MemberCommand::Remove(wanted)),
         }) => cmds::member::remove(session, wanted).await,
         Some(Command::Device { command }) => match command {
+            DeviceCommand::Id => cmds::device::id(session).await,
             DeviceCommand::Rename { name } => cmds::device::rename(session, name).await,
         },
         Some(Command::Join {
@@ -205,6 +206,10 @@ async fn dispatch(command: Option<Command>, session: &mut Session<'_>) -> Result
             let choice = cmds::join::choice(keep_both, prefer_group);
             cmds::join::run(session, ticket, choice, dry_run).await
         }
+        Some(Command::Approve { device, code, role }) => match (device, code) {
+            (Some(device), Some(code)) => cmds::pairing::approve(session, device, code, role).await,
+            _ => cmds::pairing::list_requests(session).await,
+        },
         Some(Command::Rescan { path }) => cmds::rescan::run(session, path).await,
         Some(Command::Journal) => cmds::journal::run(session).await,
         Some(Command::History { path, skip, limit }) => cmds::history::run(session, path, skip, limit).await,

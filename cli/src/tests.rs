@@ -113,6 +113,18 @@ pub(crate) fn sample_version() -> v1::PathVersion {
     }
 }
 
+pub(crate) fn sample_lan_device() -> v1::LanDevice {
+    v1::LanDevice {
+        device: Some(v1::Device {
+            id: "0b0b0b0b0b0b".into(),
+            name: "anna\x1b".into(),
+            ..Default::default()
+        }),
+        group_id: "0707070707".into(),
+        group_name: "photos".into(),
+    }
+}
+
 /// A daemon that always says the same.
 struct Fake;
 
@@ -125,6 +137,7 @@ fn refusal(code: Code, reason: &str) -> Status {
 impl ControlService for Fake {
     type WatchStream = Pin<Box<dyn Stream<Item = Result<v1::WatchResponse, Status>> + Send>>;
     type ReadVersionStream = Pin<Box<dyn Stream<Item = Result<v1::ReadVersionResponse, Status>> + Send>>;
+    type JoinByNameStream = Pin<Box<dyn Stream<Item = Result<v1::JoinByNameResponse, Status>> + Send>>;
     type RestoreStream = Pin<Box<dyn Stream<Item = Result<v1::RestoreResponse, Status>> + Send>>;
 
     async fn get_history(
@@ -266,6 +279,68 @@ impl ControlService for Fake {
         }
     }
 
+    async fn list_lan(
+        &self,
+        _: Request<v1::ListLanRequest>,
+    ) -> Result<Response<v1::ListLanResponse>, Status> {
+        let devices = vec![sample_lan_device()];
+        Ok(Response::new(v1::ListLanResponse { devices }))
+    }
+
+    /// Shows digits; whoever asks for "anna" is let in, and all others wait.
+    async fn join_by_name(
+        &self,
+        request: Request<v1::JoinByNameRequest>,
+    ) -> Result<Response<Self::JoinByNameStream>, Status> {
+        use v1::join_by_name_response::Step;
+        let name = request.into_inner().name;
+        if name == "nobody" {
+            return Err(refusal(Code::NotFound, reason::NO_SUCH_NAME));
+        }
+        let code = Step::Code(v1::JoinCode {
+            asked: Some(sample_lan_device()),
+            device: sample_status().device,
+            code: "012345".into(),
+        });
+        let joined = Step::Joined(v1::JoinedByName {
+            group_id: "0707070707".into(),
+            role: v1::Role::Editor.into(),
+        });
+        let steps = [code, joined].map(|step| Ok(v1::JoinByNameResponse { step: Some(step) }));
+        let steps = tokio_stream::iter(steps);
+        if name == "anna" {
+            return Ok(Response::new(Box::pin(steps)));
+        }
+        Ok(Response::new(Box::pin(
+            steps.take(1).chain(tokio_stream::pending()),
+        )))
+    }
+
+    async fn list_join_requests(
+        &self,
+        _: Request<v1::ListJoinRequestsRequest>,
+    ) -> Result<Response<v1::ListJoinRequestsResponse>, Status> {
+        let requests = vec![v1::JoinRequested {
+            device: sample_lan_device().device,
+            code: "012345".into(),
+        }];
+        Ok(Response::new(v1::ListJoinRequestsResponse { requests }))
+    }
+
+    async fn approve_join(
+        &self,
+        request: Request<v1::ApproveJoinRequest>,
+    ) -> Result<Response<v1::ApproveJoinResponse>, Status> {
+        let request = request.into_inner();
+        if request.code != "012345" {
+            return Err(refusal(Code::PermissionDenied, reason::WRONG_CODE));
+        }
+        Ok(Response::new(v1::ApproveJoinResponse {
+            device: sample_lan_device().device,
+            role: request.role,
+        }))
+    }
+
     async fn get_journal(
         &self,
         _: Request<v1::GetJournalRequest>,
@@ -362,12 +437,35 @@ async fn answers_go_to_stdout_and_nothing_else_does() {
         "rescan ./docs/",
         "history docs/a",
         "restore docs/a",
+        "join lan:",
+        "join lan:anna",
+        "approve",
+        "approve 0b0b0b0b 012345",
+        "device id",
         "",
     ] {
         let (exit, out, err) = run(line).await;
         assert_eq!((exit, err.as_str()), (Exit::Ok, ""), "{line}");
         assert!(!out.is_empty() && out.ends_with('\n'), "{line}");
     }
+}
+
+#[tokio::test]
+async fn a_join_by_name_shows_its_digits_at_once_and_gives_up_in_time() {
+    let (exit, out, err) = run("join lan:slow --timeout 300ms").await;
+    assert_eq!(exit, Exit::TempFail);
+    assert!(out.contains("syncctl approve 0a0a0a0a 012345"), "{out}");
+    assert!(err.contains("Nobody approved it"), "{err}");
+    let (exit, out, _) = run("join lan:anna --json").await;
+    let schemas: Vec<_> = out.lines().map(|line| line.split(',').next().unwrap()).collect();
+    assert_eq!(exit, Exit::Ok);
+    assert_eq!(
+        schemas,
+        [
+            r#"{"schema":"p2psync.join-code/1""#,
+            r#"{"schema":"p2psync.join/1""#
+        ]
+    );
 }
 
 #[tokio::test]
@@ -428,6 +526,11 @@ async fn every_answer_exists_as_one_line_of_json_with_a_schema() {
         "join x --dry-run",
         "history a",
         "restore a",
+        "join lan:",
+        "join lan:anna --dry-run",
+        "approve",
+        "approve 0b0b 012345 --role viewer",
+        "device id",
         "",
     ]) {
         let (exit, out, _) = run(&format!("{line} --json")).await;
@@ -452,6 +555,10 @@ async fn failures_have_their_exit_code_and_say_what_to_type_next() {
         ("rescan /elsewhere", Exit::Usage),
         ("join bad", Exit::Data),
         ("join away", Exit::TempFail),
+        ("join lan:nobody", Exit::No),
+        ("approve 0b0b0b0b", Exit::Usage),
+        ("approve 0b0b0b0b 012345 --role owner", Exit::Usage),
+        ("approve 0b0b0b0b 999999", Exit::No),
         ("peers connect /ip4/1.2.3.4 --timeout 50ms", Exit::TempFail),
         ("wait --for in-sync --timeout 300ms", Exit::TempFail),
         ("invite create --role admin", Exit::NoPerm),

@@ -97,6 +97,8 @@ pub struct Settings {
     pub mdns: bool,
     /// Multiaddresses to keep dialling.
     pub peers: Vec<String>,
+    /// Whether devices of the local network are told this one's name, and may ask to be let in.
+    pub lan_pairing: bool,
     /// Whether to admit devices of the local network without asking.
     pub trust_lan: bool,
     /// For how long old versions are kept.
@@ -184,6 +186,7 @@ impl Settings {
             listen_is_default,
             mdns: layer.network.mdns.unwrap_or(true),
             peers: addresses("network.peers", layer.network.peers.unwrap_or_default())?,
+            lan_pairing: layer.network.lan_pairing.unwrap_or(true),
             trust_lan: layer.network.trust_lan.unwrap_or(false),
             keep_versions: retention::keep(layer.versions.keep.as_deref())?,
             max_versions: retention::max_size(layer.versions.max_size.as_deref())?,

@@ -16,6 +16,7 @@ mod guards;
 mod history;
 mod members;
 mod naming;
+mod pairing;
 mod server;
 mod service;
 mod socket;
@@ -37,6 +38,7 @@ use tokio::sync::{broadcast, mpsc, oneshot, watch as latest};
 
 pub use caller::Access;
 pub use history::{AtHand, HistoryPage, PathVersion, Pick, RestoreProblem, RestoreStep, VersionPart};
+pub use pairing::{Approved, JoinStep, PairingCommand};
 pub use server::{ControlService, ServeError};
 pub use socket::{ControlSocket, SocketError};
 
@@ -80,6 +82,8 @@ pub enum ControlCommand {
         /// The group and the role.
         reply: ReplyTo<Joined>,
     },
+    /// Pair by name on the local network.
+    Pairing(PairingCommand),
     /// Decide about the files that a join left held.
     ResolveJoin {
         /// What to do with them.

@@ -72,6 +72,8 @@ pub struct Options {
     pub join: Option<Ticket>,
     /// Whether to use mDNS.
     pub mdns: bool,
+    /// Whether devices of the local network are told this one's name, and may ask to be let in.
+    pub lan_pairing: bool,
     /// Whether to admit devices of the local network without asking.
     pub trust_lan: bool,
     /// Which permission bits are kept.
@@ -190,6 +192,7 @@ impl Daemon {
             name: options.name.clone(),
             seed: identity::random32()?,
             trust_lan: options.trust_lan,
+            lan_pairing: options.lan_pairing,
             delete_guard: options.delete_guard.then_some(DELETE_GUARD),
         };
         let engine = tokio::task::block_in_place(|| {

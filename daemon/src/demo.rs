@@ -235,6 +235,7 @@ fn options(name: &str, folder: &Path, place: &Path) -> Options {
         name: name.to_owned(),
         join: None,
         mdns: false,
+        lan_pairing: false,
         trust_lan: false,
         modes: Modes::Full,
         ignore: RuleSource::new(true, Vec::new(), folder),

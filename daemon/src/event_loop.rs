@@ -8,6 +8,7 @@ mod commands;
 mod failed;
 mod history;
 mod own_log;
+mod pairing;
 mod why;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -106,6 +107,7 @@ enum Waiting {
     Members(ReplyTo<Reply>),
     Why(ReplyTo<WhyAnswer>),
     Leave(ReplyTo<GroupId>),
+    Pair(pairing::WaitingPair),
 }
 
 /// See the module.
@@ -276,6 +278,7 @@ impl EventLoop {
             Output::Respond { id, response } => self.send(NetworkCommand::Respond { id, response }),
             Output::Gossip(message) => self.send(NetworkCommand::Gossip(message)),
             Output::Members(members) => self.send(NetworkCommand::Members(members)),
+            Output::SeekLan => self.send(NetworkCommand::SeekLan),
             Output::Announce { group } => self.send(NetworkCommand::Announce { group }),
             Output::Dial { address } => self.send(NetworkCommand::Dial { address }),
             Output::Undial { address } => self.send(NetworkCommand::Forget { address }),
@@ -426,11 +429,13 @@ impl EventLoop {
                 device,
                 address,
                 local,
+                near,
                 ..
             } => self.input(Input::Connected {
                 device,
                 address,
                 local,
+                near,
             }),
             NetworkEvent::Disconnected { device } => {
                 self.services.fetcher.peer_gone(device);

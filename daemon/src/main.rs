@@ -136,6 +136,7 @@ fn options(settings: &Settings, rebind: bool) -> Result<Options, libp2p::multiad
         name: settings.name.clone(),
         join: settings.join.clone(),
         mdns: settings.mdns,
+        lan_pairing: settings.lan_pairing,
         trust_lan: settings.trust_lan,
         ignore: RuleSource::new(
             settings.default_ignores,

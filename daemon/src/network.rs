@@ -103,6 +103,8 @@ pub enum NetworkCommand {
         /// `None` while waiting for a group.
         group: Option<GroupId>,
     },
+    /// Dial at once all that mDNS lists and all that is to be dialled, members or not.
+    SeekLan,
     /// Keep dialling an address while nobody who answers there is connected. A `/p2p/…` at its end is checked; without
     /// it whoever answers is taken.
     Dial {
@@ -132,8 +134,8 @@ pub enum NetworkEvent {
         /// What the system said.
         reason: String,
     },
-    /// A device is connected. Comes with its first connection, and again when `member` or `local` has become true
-    /// since; between two of them with less, there is a [`NetworkEvent::Disconnected`].
+    /// A device is connected. Comes with its first connection, and again when `member`, `local` or `near` has become
+    /// true since; between two of them with less, there is a [`NetworkEvent::Disconnected`].
     Connected {
         /// Who; proven by the handshake.
         device: DeviceId,
@@ -141,6 +143,8 @@ pub enum NetworkEvent {
         address: String,
         /// Whether mDNS lists the device.
         local: bool,
+        /// Whether it does, or the other end's address is one of a local network or of this machine.
+        near: bool,
         /// Whether members' protocols can be used; the other side may still refuse them.
         member: bool,
     },

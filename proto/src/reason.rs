@@ -43,6 +43,18 @@ pub const INVITE_USED_UP: &str = "INVITE_USED_UP";
 pub const INVITER_MAY_NOT_ADMIT: &str = "INVITER_MAY_NOT_ADMIT";
 /// No device of the ticket could be reached in time.
 pub const INVITER_UNREACHABLE: &str = "INVITER_UNREACHABLE";
+/// Nobody on the local network answers to the name.
+pub const NO_SUCH_NAME: &str = "NO_SUCH_NAME";
+/// Several groups on the local network answer to the name.
+pub const NAME_AMBIGUOUS: &str = "NAME_AMBIGUOUS";
+/// The device that was asked does not know of the request any more, or sent no way into its group.
+pub const JOIN_TURNED_DOWN: &str = "JOIN_TURNED_DOWN";
+/// Nobody approved the join in time.
+pub const NOT_APPROVED: &str = "NOT_APPROVED";
+/// No such device asks to be let in, or several whose ids begin so.
+pub const NO_SUCH_REQUEST: &str = "NO_SUCH_REQUEST";
+/// The digits are not those that the device shows.
+pub const WRONG_CODE: &str = "WRONG_CODE";
 /// No address is known that could stand on a ticket.
 pub const NO_ADDRESS: &str = "NO_ADDRESS";
 /// No such version of the path is known.

@@ -14,6 +14,7 @@ mod limits;
 mod malicious;
 mod offline;
 mod pairing;
+mod pairing_by_name;
 mod programs;
 mod random;
 mod rebinding;

@@ -6,7 +6,7 @@ use std::cell::Cell;
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 
-use p2p_sync_core::access::Role;
+use p2p_sync_core::access::{Role, Scopes};
 use p2p_sync_core::engine::{
     Command, CommandError, CommandId, DELETE_GUARD, EngineConfig, FoundBy, InboundId, Input, InstallAction,
     InstallJob, InstallOutcome, InstallResult, LocalChange, Notification, Observed, Output, OwnLogSize,
@@ -77,6 +77,10 @@ pub(crate) struct Desk {
     late: Vec<(usize, Input)>,
     pub(crate) loses_question: LosesQuestion,
     pub(crate) loses_answer: LosesAnswer,
+    /// Whether devices that are connected are on the same local network.
+    pub(crate) near: bool,
+    /// Answers to questions that the test itself asked.
+    pub(crate) answers: BTreeMap<InboundId, Response>,
     /// While set, nothing that is asked for is fetched.
     pub(crate) holds_fetches: bool,
     /// While set, no full scan that is asked for is made.
@@ -105,6 +109,8 @@ impl Desk {
             late: Vec::new(),
             loses_question: Box::new(|_, _, _| false),
             loses_answer: Box::new(|_, _| false),
+            near: true,
+            answers: BTreeMap::new(),
             holds_fetches: false,
             holds_scans: false,
             holds_installs: false,
@@ -130,6 +136,17 @@ impl Desk {
     /// Ends an engine and starts it again from what is durable.
     pub(crate) fn restart(&mut self, index: usize) {
         self.restart_with(index, vec![], OwnLogSize::default());
+    }
+
+    /// As [`Desk::restart`], with pairing by name switched off.
+    pub(crate) fn switch_pairing_off(&mut self, index: usize) {
+        self.seats[index].config.lan_pairing = false;
+        self.restart(index);
+    }
+
+    /// What a device is called.
+    pub(crate) fn name(&self, index: usize) -> String {
+        self.seats[index].config.name.clone()
     }
 
     /// As [`Desk::restart`], with installs that recovery found.
@@ -203,6 +220,7 @@ impl Desk {
                     device,
                     address,
                     local,
+                    near: self.near,
                 },
             );
         }
@@ -215,10 +233,11 @@ impl Desk {
         }
     }
 
-    pub(crate) fn command(&mut self, index: usize, command: Command) {
+    pub(crate) fn command(&mut self, index: usize, command: Command) -> CommandId {
         self.next += 1;
         let id = CommandId(self.next);
         self.tell(index, Input::Command { id, command });
+        id
     }
 
     /// Makes an invite at one and returns its ticket.
@@ -233,7 +252,7 @@ impl Desk {
                 role,
                 expires_ms,
                 max_uses,
-                scopes: p2p_sync_core::access::Scopes::whole(),
+                scopes: Scopes::whole(),
                 secret,
             },
         );
@@ -363,6 +382,8 @@ impl Desk {
                     let result = if lost { Err(RequestFailed) } else { Ok(response) };
                     let answer = Input::Response { id: question, result };
                     self.inbox.push_back((asker, answer));
+                } else {
+                    self.answers.insert(id, response);
                 }
             }
             Output::Fetch(_) if self.holds_fetches => {}
@@ -424,6 +445,7 @@ impl Desk {
             Output::Announce { group } => seat.announced = Some(group),
             Output::Gossip(_)
             | Output::Members(_)
+            | Output::SeekLan
             | Output::Dial { .. }
             | Output::Undial { .. }
             | Output::DropContent(_) => {}
@@ -523,6 +545,7 @@ fn seat(seed: u8, trust_lan: bool) -> Seat {
         name: format!("device {seed}"),
         seed: [seed; 32],
         trust_lan,
+        lan_pairing: true,
         delete_guard: Some(DELETE_GUARD),
     };
     Seat {

@@ -13,6 +13,7 @@ mod installing;
 mod invariants;
 mod joining;
 mod leaving;
+mod pairing_by_name;
 mod pausing;
 mod publishing;
 mod recovering;
@@ -28,6 +29,8 @@ use p2p_sync_tests::sim::trace::Sink;
 const SEEDS_PER_TEST: u64 = 5_000;
 /// Seeds in which old copies of databases are put back, too.
 const SEEDS_WITH_RESTORES: u64 = 2_000;
+/// Seeds in which roles change, too.
+const SEEDS_WITH_ROLES: u64 = 1_400;
 /// Of so many seeds one is run twice.
 const TWICE_EVERY: u64 = 25;
 
@@ -107,8 +110,20 @@ fn seeds_of_the_fourth_quarter_hold_all_invariants() {
 
 #[test]
 fn seeds_with_restored_databases_hold_all_invariants() {
-    let draw = Draw { restores: true };
+    let draw = Draw {
+        restores: true,
+        ..Draw::default()
+    };
     (0..SEEDS_WITH_RESTORES).for_each(|seed| check_drawn(&draw, seed));
+}
+
+#[test]
+fn seeds_with_roles_hold_all_invariants() {
+    let draw = Draw {
+        roles: true,
+        ..Draw::default()
+    };
+    (0..SEEDS_WITH_ROLES).for_each(|seed| check_drawn(&draw, seed));
 }
 
 fn check(quarter: u64) {
@@ -126,7 +141,8 @@ fn check_drawn(draw: &Draw, seed: u64) {
     let hash = || invariants::run(draw.plan(seed), sink).map(|world| world.trace().hash());
     let first = hash().unwrap_or_else(|reason| {
         let restores = if draw.restores { " --restores" } else { "" };
-        panic!("seed {seed}: {reason}\nmake it smaller with: simulate{restores} --shrink {seed}");
+        let roles = if draw.roles { " --roles" } else { "" };
+        panic!("seed {seed}: {reason}\nmake it smaller with: simulate{restores}{roles} --shrink {seed}");
     });
     if twice {
         assert_eq!(hash(), Ok(first), "seed {seed} runs another way the second time");

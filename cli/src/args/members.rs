@@ -127,6 +127,11 @@ pub(crate) struct InviteWanted {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum DeviceCommand {
+    /// Show this device's id and name
+    #[command(after_help = "Examples:
+  syncctl device id
+  syncctl device id --json | jq -r .peer_id")]
+    Id,
     /// Give this device another name
     #[command(after_help = "Example:
   syncctl device rename anna-laptop")]
@@ -136,7 +141,7 @@ pub(crate) enum DeviceCommand {
     },
 }
 
-/// Roles that an invite can give.
+/// Roles that an invite or an approval can give.
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub(crate) enum InviteRole {
     /// May read

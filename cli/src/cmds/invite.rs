@@ -4,7 +4,7 @@ use p2p_sync_proto::v1;
 use serde::Serialize;
 use tonic::transport::Channel;
 
-use crate::args::InviteWanted;
+use crate::args::{InviteRole, InviteWanted};
 use crate::client::Invites;
 use crate::cmds::confirm::confirm;
 use crate::cmds::member::{self, NamedJson};
@@ -48,7 +48,7 @@ pub(crate) async fn create(session: &mut Session<'_>, wanted: InviteWanted) -> R
         .map_err(|_| Failure::new(Exit::Usage, "INVALID_ARGUMENT", "--expires is too long"))?;
     let scopes = member::paths(session, &wanted.scopes).await?;
     let request = v1::CreateInviteRequest {
-        role: member::to_proto(wanted.role.into()).into(),
+        role: to_proto(wanted.role).into(),
         valid_for: Some(valid_for),
         max_uses: wanted.uses,
         scopes: scopes.clone(),
@@ -74,6 +74,10 @@ pub(crate) async fn create(session: &mut Session<'_>, wanted: InviteWanted) -> R
         scopes: scopes.iter().map(|path| JsonPath::new(path)).collect(),
     };
     session.out.answer(&json, || text)
+}
+
+pub(crate) fn to_proto(role: InviteRole) -> v1::Role {
+    member::to_proto(role.into())
 }
 
 pub(crate) async fn list(session: &mut Session<'_>) -> Result<(), Stop> {

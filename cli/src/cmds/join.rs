@@ -3,6 +3,7 @@
 use p2p_sync_proto::v1;
 use serde::Serialize;
 
+use super::pairing;
 use crate::output::{Stop, escape, number, or_null, short};
 use crate::view::{JoinCountsJson, role};
 use crate::{Client, JOIN_TIMEOUT, Session};
@@ -33,6 +34,13 @@ pub(crate) async fn run(
     choice: v1::JoinChoice,
     dry_run: bool,
 ) -> Result<(), Stop> {
+    if let Some(name) = ticket.as_deref().and_then(pairing::lan_name) {
+        return match name {
+            _ if dry_run => pairing::list_lan(session).await,
+            "" => pairing::list_lan(session).await,
+            name => pairing::join(session, name, choice).await,
+        };
+    }
     let request = v1::JoinRequest {
         ticket: ticket.unwrap_or_default(),
         choice: choice.into(),
@@ -43,6 +51,11 @@ pub(crate) async fn run(
             client.join(request).await
         })
         .await?;
+    show(session, &joined, dry_run)
+}
+
+/// Shows what came of a join.
+pub(crate) fn show(session: &mut Session<'_>, joined: &v1::JoinResponse, dry_run: bool) -> Result<(), Stop> {
     let json = Json {
         schema: "p2psync.join/1",
         group: &joined.group_id,
@@ -51,7 +64,7 @@ pub(crate) async fn run(
         addresses: &joined.addresses,
         counts: joined.counts.map(JoinCountsJson::from),
     };
-    session.out.answer(&json, || words(&joined, dry_run))
+    session.out.answer(&json, || words(joined, dry_run))
 }
 
 fn words(joined: &v1::JoinResponse, dry_run: bool) -> String {

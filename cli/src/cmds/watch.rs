@@ -80,6 +80,10 @@ enum ChangeJson {
         device: DeviceJson,
         role: Option<&'static str>,
     },
+    JoinRequested {
+        device: DeviceJson,
+        code: String,
+    },
     MemberRemoved {
         device: DeviceJson,
     },
@@ -137,6 +141,10 @@ fn json(message: &v1::WatchResponse, change: Change) -> Line {
         },
         Change::MemberAdded(c) => ChangeJson::MemberAdded {
             role: role(c.role()),
+            device: device(c.device),
+        },
+        Change::JoinRequested(c) => ChangeJson::JoinRequested {
+            code: c.code,
             device: device(c.device),
         },
         Change::MemberRemoved(c) => ChangeJson::MemberRemoved {
@@ -203,6 +211,11 @@ fn words(change: &Change) -> String {
                 role(c.role()).unwrap_or("nothing")
             )
         }
+        Change::JoinRequested(c) => format!(
+            "request    {} asks to join with the digits {}; see: syncctl approve",
+            device(&c.device),
+            escape(c.code.as_bytes())
+        ),
         Change::MemberRemoved(c) => format!("member     {} was removed", device(&c.device)),
         Change::PeerConnected(c) => format!("peer       {} connected", device(&c.device)),
         Change::PeerDisconnected(c) => format!("peer       {} disconnected", device(&c.device)),

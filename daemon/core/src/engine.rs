@@ -28,7 +28,7 @@ use ed25519_dalek::SigningKey;
 use sha2::{Digest, Sha256};
 
 pub use io::*;
-pub use join::{COMPARE, COMPARE_NOW};
+pub use join::{COMPARE, COMPARE_NOW, JoinRequest, LanDevice, PairCode, PairCommand, PairError, PairReply};
 pub use members::{InviteReport, MemberReport, MembersCommand, MembersReply, Membership, Removal};
 pub use message::*;
 
@@ -42,7 +42,7 @@ use join::Joining;
 use local::Local;
 pub use own_log::{OwnLogName, OwnLogNotes, OwnLogSize};
 use pending::Pending;
-use sync::Peers;
+use sync::{Peers, Place};
 use work::Work;
 
 /// Keeps one folder of one group in step with its peers.
@@ -57,6 +57,7 @@ pub struct SyncEngine {
     key: SigningKey,
     name: String,
     trust_lan: bool,
+    lan_pairing: bool,
     paused: bool,
     random: Random,
     phase: Phase,
@@ -122,6 +123,7 @@ impl SyncEngine {
             key,
             name,
             trust_lan: config.trust_lan,
+            lan_pairing: config.lan_pairing,
             paused: recovered.settings.contains_key(PAUSED),
             random: Random {
                 seed: config.seed,
@@ -210,7 +212,8 @@ impl SyncEngine {
                 device,
                 address,
                 local,
-            } => self.connected(device, address, local, now),
+                near,
+            } => self.connected(device, address, Place { local, near }, now),
             Input::Disconnected { device } => self.disconnected(device),
             Input::LanPeer { device, group } => self.lan_peer(device, group, now),
             Input::Request { from, id, request } => self.request(from, id, request, now, view),
@@ -292,6 +295,7 @@ impl SyncEngine {
             stuck_count: self.work.stuck_count(),
             join: self.local.join_counts(),
             own_events_missing: self.own_events_missing(),
+            join_requests: self.joining.requests.shown(),
             rejected: self.rejected,
         }
     }

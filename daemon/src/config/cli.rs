@@ -54,6 +54,9 @@ pub struct Cli {
     /// Do not look for devices on the local network
     #[arg(long)]
     pub no_mdns: bool,
+    /// Do not tell devices of the local network this one's name, and let none of them ask to join
+    #[arg(long)]
+    pub no_lan_pairing: bool,
     /// Admit every device of the local network as an editor, without asking
     #[arg(long)]
     pub trust_lan: bool,
@@ -107,6 +110,7 @@ impl Cli {
                 listen: some(&self.listen),
                 mdns: self.no_mdns.then_some(false),
                 peers: some(&self.peer),
+                lan_pairing: self.no_lan_pairing.then_some(false),
                 trust_lan: self.trust_lan.then_some(true),
             },
             versions: Versions::default(),

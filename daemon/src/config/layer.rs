@@ -22,7 +22,10 @@ pub(super) const KEYS: [(&str, &[&str]); 5] = [
         ],
     ),
     ("control", &["socket", "group"]),
-    ("network", &["listen", "mdns", "peers", "trust_lan"]),
+    (
+        "network",
+        &["listen", "mdns", "peers", "lan_pairing", "trust_lan"],
+    ),
     ("versions", &["keep", "max_size"]),
 ];
 
@@ -99,6 +102,8 @@ pub struct Network {
     pub mdns: Option<bool>,
     /// Addresses to keep dialling.
     pub peers: Option<Vec<String>>,
+    /// Whether devices of the local network are told this one's name, and may ask to be let in.
+    pub lan_pairing: Option<bool>,
     /// Whether to admit devices of the local network without asking.
     pub trust_lan: Option<bool>,
 }
@@ -157,6 +162,7 @@ impl Layer {
         fill(&mut self.network.listen, lower.network.listen);
         fill(&mut self.network.mdns, lower.network.mdns);
         fill(&mut self.network.peers, lower.network.peers);
+        fill(&mut self.network.lan_pairing, lower.network.lan_pairing);
         fill(&mut self.network.trust_lan, lower.network.trust_lan);
         fill(&mut self.versions.keep, lower.versions.keep);
         fill(&mut self.versions.max_size, lower.versions.max_size);
@@ -222,6 +228,7 @@ impl Layer {
             ("network", "listen") => self.network.listen = Some(list()),
             ("network", "mdns") => self.network.mdns = Some(boolean()?),
             ("network", "peers") => self.network.peers = Some(list()),
+            ("network", "lan_pairing") => self.network.lan_pairing = Some(boolean()?),
             ("network", "trust_lan") => self.network.trust_lan = Some(boolean()?),
             ("versions", "keep") => self.versions.keep = Some(text.to_owned()),
             ("versions", "max_size") => self.versions.max_size = Some(text.to_owned()),

@@ -68,7 +68,7 @@ fn without_anything_said_it_keeps_sync_folder_here() {
     let here = case.dir.path().canonicalize().unwrap();
     assert_eq!(settings.folder, here.join("sync_folder"));
     assert_eq!((settings.name.as_str(), settings.modes), ("atlas", Modes::Full));
-    assert!(settings.mdns && !settings.trust_lan && settings.listen_is_default);
+    assert!(settings.mdns && settings.lan_pairing && !settings.trust_lan && settings.listen_is_default);
     assert_eq!(settings.listen, ["/ip4/0.0.0.0/tcp/22010", "/ip6/::/tcp/22010"]);
     let SocketPlace::Own { dir, name } = &settings.socket else {
         panic!()
@@ -94,6 +94,7 @@ fn an_option_comes_before_the_environment_before_the_file() {
         (settings.name.as_str(), settings.log.as_str(), settings.mdns),
         ("env", "debug", false)
     );
+    assert!(!case.resolve("--no-lan-pairing").unwrap().lan_pairing);
     let settings = case
         .resolve("--name flag --listen /ip4/127.0.0.1/tcp/0 --trust-lan")
         .unwrap();

@@ -15,7 +15,7 @@ use p2p_sync_proto::{reason, v1};
 use tonic::Status;
 
 use super::status::invalid;
-use super::{JournalSummary, MAX_INVITE_USES, StatusSnapshot, Warning, guards, members};
+use super::{JournalSummary, MAX_INVITE_USES, StatusSnapshot, Warning, guards, members, pairing};
 
 /// Paths in one journal answer; at 4 KiB each they stay below tonic's message limit of 4 MiB.
 const MAX_JOURNAL_PATHS: usize = 1_000;
@@ -99,6 +99,8 @@ fn warnings(snapshot: &StatusSnapshot) -> Vec<v1::Warning> {
             ),
         );
     }
+    list.extend(pairing::warnings(&engine.join_requests));
+    let mut warn = |code, message| list.push(Warning { code, message });
     if engine.join_held > 0 {
         let held = engine.join_held;
         warn(
@@ -224,6 +226,7 @@ pub(super) fn change(event: Notification, names: &StatusSnapshot) -> v1::watch_r
             device: Some(device(id, &name)),
             role: role_to_proto(role).into(),
         }),
+        Notification::JoinRequested(request) => Change::JoinRequested(pairing::request(&request)),
         Notification::MemberRemoved { device: id, name } => Change::MemberRemoved(v1::MemberRemoved {
             device: Some(device(id, &name)),
         }),

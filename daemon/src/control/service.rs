@@ -11,7 +11,10 @@ use tonic::{Request, Response, Status};
 
 use super::caller::note;
 use super::status::{from_error, invalid};
-use super::{Backend, ControlCommand, ControlError, ReplyTo, convert, guards, history, naming, watch};
+use super::{
+    Backend, ControlCommand, ControlError, PairingCommand, ReplyTo, convert, guards, history, naming,
+    pairing, watch,
+};
 
 /// How long a command may take. A join dials every address of the ticket; nothing else takes more than moments.
 const REPLY_TIMEOUT: Duration = Duration::from_secs(120);
@@ -31,6 +34,7 @@ impl ControlService for Rpcs {
     type WatchStream = WatchStream;
     type ReadVersionStream = history::Reply<v1::ReadVersionResponse>;
     type RestoreStream = history::Reply<v1::RestoreResponse>;
+    type JoinByNameStream = history::Reply<v1::JoinByNameResponse>;
 
     async fn get_status(
         &self,
@@ -142,6 +146,59 @@ impl ControlService for Rpcs {
             addresses,
             ..Default::default()
         }))
+    }
+
+    async fn list_lan(
+        &self,
+        _: Request<v1::ListLanRequest>,
+    ) -> Result<Response<v1::ListLanResponse>, Status> {
+        let found = self
+            .ask(|reply| ControlCommand::Pairing(PairingCommand::List { reply }))
+            .await?;
+        let devices = found.into_iter().map(pairing::lan_device).collect();
+        Ok(Response::new(v1::ListLanResponse { devices }))
+    }
+
+    async fn join_by_name(
+        &self,
+        request: Request<v1::JoinByNameRequest>,
+    ) -> Result<Response<Self::JoinByNameStream>, Status> {
+        note(&request, "JoinByName");
+        let request = request.into_inner();
+        let choice = convert::join_choice(request.choice)?;
+        if request.name.trim().is_empty() {
+            return Err(invalid(reason::INVALID_ARGUMENT, "There is no name"));
+        }
+        Ok(Response::new(pairing::join(&self.backend, request.name, choice)))
+    }
+
+    async fn list_join_requests(
+        &self,
+        _: Request<v1::ListJoinRequestsRequest>,
+    ) -> Result<Response<v1::ListJoinRequestsResponse>, Status> {
+        let status = self.backend.status.borrow().clone();
+        let requests = status.engine.join_requests.iter().map(pairing::request).collect();
+        Ok(Response::new(v1::ListJoinRequestsResponse { requests }))
+    }
+
+    async fn approve_join(
+        &self,
+        request: Request<v1::ApproveJoinRequest>,
+    ) -> Result<Response<v1::ApproveJoinResponse>, Status> {
+        note(&request, "ApproveJoin");
+        let v1::ApproveJoinRequest { device, code, role } = request.into_inner();
+        let role = pairing::newcomers_role(role)?;
+        let approved = self
+            .ask(|reply| {
+                ControlCommand::Pairing(PairingCommand::Approve {
+                    device,
+                    code,
+                    role,
+                    reply,
+                })
+            })
+            .await?;
+        Ok(Response::new(pairing::approved(&approved)))
     }
 
     async fn get_journal(

@@ -5,7 +5,7 @@ use p2p_sync_proto::reason;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
-use super::ControlError;
+use super::{ControlError, pairing};
 
 /// Returns the status for a command that was not done.
 pub(super) fn from_error(error: &ControlError) -> Status {
@@ -53,6 +53,7 @@ fn of_command(error: &CommandError) -> (Code, &'static str) {
         CommandError::Busy => (Code::Aborted, reason::BUSY),
         CommandError::OwnEventsMissing => (Code::FailedPrecondition, reason::STATE_OLD),
         CommandError::Refused(by) => of_refusal(*by),
+        CommandError::Pair(error) => pairing::of_error(error),
         CommandError::Unreachable => (Code::DeadlineExceeded, reason::INVITER_UNREACHABLE),
     }
 }
@@ -68,6 +69,7 @@ fn of_refusal(by: RefuseReason) -> (Code, &'static str) {
             (Code::FailedPrecondition, reason::INVITER_MAY_NOT_ADMIT)
         }
         RefuseReason::Busy => (Code::Aborted, reason::BUSY),
+        RefuseReason::NotAsked => (Code::FailedPrecondition, reason::JOIN_TURNED_DOWN),
     }
 }
 
@@ -81,6 +83,7 @@ fn refusal_text(by: RefuseReason) -> &'static str {
         RefuseReason::NotMember => "it does not count this device as a member",
         RefuseReason::MayNotAdmit => "it may not admit anybody",
         RefuseReason::Busy => "it is busy",
+        RefuseReason::NotAsked => "it knows of no such request",
     }
 }
 

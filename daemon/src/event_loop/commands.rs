@@ -97,6 +97,7 @@ impl EventLoop {
                 },
                 Waiting::Join(reply, choice),
             ),
+            ControlCommand::Pairing(command) => return self.pairing(command),
             ControlCommand::ResolveJoin { choice, reply } => {
                 (Command::ResolveJoin { choice }, Waiting::Done(reply))
             }
@@ -160,6 +161,7 @@ impl EventLoop {
                     Err(error) => Err(error.into()),
                 });
             }
+            Some(Waiting::Pair(waiting)) => self.answer_pairing(id, waiting, reply),
             None => {}
         }
     }
@@ -180,6 +182,10 @@ impl EventLoop {
         match &notification {
             Notification::MemberAdded { device, name, role } => {
                 info!(device = %device.short(), name, %role, "A device joined the group");
+            }
+            Notification::JoinRequested(request) => {
+                let (device, name) = (request.device.short(), &request.name);
+                info!(%device, name, "A device asks to join; see: syncctl approve");
             }
             Notification::MemberRemoved { device, name } => {
                 info!(device = %device.short(), name, "A device is no member any more");

@@ -1,6 +1,8 @@
 //! Between wire messages and the engine's types, by hand. What does not fit exactly is refused: a missing or unknown
 //! kind, a name of the wrong length, a field over its bound, a list out of order.
 
+mod pairing;
+
 use std::sync::Arc;
 
 use p2p_sync_core::engine::{
@@ -87,6 +89,9 @@ pub(super) fn ledger_request_to_wire(request: Request) -> Result<wire::LedgerReq
         Request::JoinHello
         | Request::JoinRedeem(_)
         | Request::JoinTrustLan { .. }
+        | Request::JoinWho
+        | Request::JoinAsk { .. }
+        | Request::JoinReveal { .. }
         | Request::Present { .. } => {
             return Err(ConvertError::WrongProtocol { message: "request" });
         }
@@ -131,7 +136,10 @@ pub(super) fn ledger_response_to_wire(response: Response) -> Result<wire::Ledger
         }),
         Response::Ack => Kind::Ack(wire::Ack {}),
         Response::Refused(reason) => Kind::Refused(refused_to_wire(reason)),
-        Response::Challenge { .. } | Response::Accepted { .. } | Response::Removed { .. } => {
+        Response::Here(_)
+        | Response::Challenge { .. }
+        | Response::Accepted { .. }
+        | Response::Removed { .. } => {
             return Err(ConvertError::WrongProtocol { message: "response" });
         }
     };
@@ -169,6 +177,15 @@ pub(super) fn join_request_to_wire(request: Request) -> Result<wire::JoinRequest
             grant_sig: redeem.grant_sig.to_vec(),
         }),
         Request::JoinTrustLan { name } => Kind::TrustLan(wire::JoinTrustLanRequest { name }),
+        Request::JoinWho => Kind::Who(wire::JoinWhoRequest {}),
+        Request::JoinAsk {
+            group,
+            name,
+            commitment,
+        } => Kind::Ask(pairing::ask_to_wire(group, name, commitment)),
+        Request::JoinReveal { nonce } => Kind::Reveal(wire::JoinRevealRequest {
+            nonce: nonce.to_vec(),
+        }),
         Request::Present { events } => Kind::Present(wire::PresentRequest {
             events: events_to_wire(&events),
         }),
@@ -197,6 +214,11 @@ pub(super) fn join_request_from_wire(message: wire::JoinRequest) -> Result<Reque
         Kind::TrustLan(trust_lan) => Request::JoinTrustLan {
             name: bounded_name(trust_lan.name)?,
         },
+        Kind::Who(wire::JoinWhoRequest {}) => Request::JoinWho,
+        Kind::Ask(ask) => pairing::ask_from_wire(ask)?,
+        Kind::Reveal(reveal) => Request::JoinReveal {
+            nonce: exact("nonce", &reveal.nonce)?,
+        },
         Kind::Present(present) => Request::Present {
             events: events_from_wire(present.events, MAX_PRESENT_BYTES)?,
         },
@@ -213,6 +235,7 @@ pub(super) fn join_response_to_wire(response: Response) -> Result<wire::JoinResp
         Response::Accepted { events } => Kind::Accepted(wire::AcceptedResponse {
             events: events_to_wire(&events),
         }),
+        Response::Here(here) => Kind::Here(pairing::here_to_wire(here)),
         Response::Removed { events } => Kind::Removed(wire::RemovedResponse {
             events: events_to_wire(&events),
         }),
@@ -238,6 +261,7 @@ pub(super) fn join_response_from_wire(message: wire::JoinResponse) -> Result<Res
         Kind::Accepted(accepted) => Response::Accepted {
             events: events_from_wire(accepted.events, MAX_ACCEPTED_BYTES)?,
         },
+        Kind::Here(here) => pairing::here_from_wire(here)?,
         Kind::Removed(removed) => Response::Removed {
             events: events_from_wire(removed.events, MAX_ACCEPTED_BYTES)?,
         },
@@ -414,6 +438,7 @@ fn refused_to_wire(reason: RefuseReason) -> wire::Refused {
         RefuseReason::UsedUp => wire::RefuseReason::UsedUp,
         RefuseReason::MayNotAdmit => wire::RefuseReason::MayNotAdmit,
         RefuseReason::Busy => wire::RefuseReason::Busy,
+        RefuseReason::NotAsked => wire::RefuseReason::NotAsked,
     };
     wire::Refused {
         reason: reason.into(),
@@ -430,6 +455,7 @@ fn refused_from_wire(refused: wire::Refused) -> Result<RefuseReason, ConvertErro
         Ok(wire::RefuseReason::UsedUp) => Ok(RefuseReason::UsedUp),
         Ok(wire::RefuseReason::MayNotAdmit) => Ok(RefuseReason::MayNotAdmit),
         Ok(wire::RefuseReason::Busy) => Ok(RefuseReason::Busy),
+        Ok(wire::RefuseReason::NotAsked) => Ok(RefuseReason::NotAsked),
         Ok(wire::RefuseReason::Unspecified) | Err(_) => Err(unknown),
     }
 }
@@ -583,7 +609,7 @@ mod tests {
         assert!(bounded_name("x".repeat(MAX_NAME_BYTES + 1)).is_err());
     }
 
-    const REASONS: [RefuseReason; 7] = [
+    const REASONS: [RefuseReason; 8] = [
         RefuseReason::NotMember,
         RefuseReason::OtherGroup,
         RefuseReason::BadInvite,
@@ -591,6 +617,7 @@ mod tests {
         RefuseReason::UsedUp,
         RefuseReason::MayNotAdmit,
         RefuseReason::Busy,
+        RefuseReason::NotAsked,
     ];
 
     fn pull(pull: wire::PullRequest) -> Result<Request, ConvertError> {

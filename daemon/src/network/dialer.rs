@@ -202,6 +202,15 @@ impl Dialer {
         manual.for_each(|manual| manual.backoff.reset(now));
     }
 
+    /// Makes all peers that mDNS lists, and all addresses given by hand, due at once.
+    pub(super) fn seek(&mut self, now: Instant) {
+        let discovered = self.peers.values_mut().filter(|peer| !peer.discovered.is_empty());
+        discovered.for_each(|peer| peer.backoff.reset(now));
+        self.manual
+            .values_mut()
+            .for_each(|manual| manual.backoff.reset(now));
+    }
+
     /// Takes note that an address's name is being looked up; [`Self::started`] or [`Self::refused`] follows.
     pub(super) fn looking_up(&mut self, address: &Multiaddr) {
         if let Some(manual) = self.manual.get_mut(address) {
@@ -451,6 +460,24 @@ mod tests {
         assert!(dialer.next_due().unwrap() >= later + BACKOFF_MAX * 3 / 4);
         dialer.disconnected(peer(2), later);
         assert!(dialer.next_due().unwrap() <= later + BACKOFF_MIN);
+    }
+
+    #[test]
+    fn strangers_of_the_local_network_are_dialled_at_once_when_somebody_is_sought() {
+        let now = Instant::now();
+        let mut dialer = Dialer::new(peer(1), 1);
+        dialer.add_manual(address(2), now);
+        dialer.discovered(peer(3), address(3), now);
+        for attempt in dialer.due(now) {
+            dialer.refused(&attempt, now);
+        }
+        for id in [4, 5] {
+            dialer.connected(ConnectionId::new_unchecked(id), peer(3), now);
+            dialer.disconnected(peer(3), now);
+        }
+        assert_eq!(dialer.due(now), vec![]);
+        dialer.seek(now);
+        assert_eq!(dialer.due(now).len(), 2);
     }
 
     #[test]

@@ -18,6 +18,7 @@ const STRANGER_LIFE: Duration = Duration::from_secs(300);
 pub(super) struct Told {
     pub(super) member: bool,
     pub(super) local: bool,
+    pub(super) near: bool,
 }
 
 /// One connection.
@@ -86,6 +87,13 @@ impl Links {
             last_busy: now,
         });
         entry.links.insert(connection, link);
+    }
+
+    /// Takes note that a peer takes part in a join, so that it is not idle.
+    pub(super) fn busy(&mut self, peer: &PeerId, now: Instant) {
+        if let Some(entry) = self.peers.get_mut(peer) {
+            entry.last_busy = now;
+        }
     }
 
     /// Forgets a connection; returns the peer's entry if it was the last one.
@@ -165,6 +173,27 @@ mod tests {
         assert_eq!(expired(STRANGER_IDLE - Duration::from_secs(1)), vec![]);
         assert_eq!(expired(STRANGER_IDLE), vec![idle]);
         assert!(expired(STRANGER_LIFE).contains(&busy));
+    }
+
+    #[test]
+    fn a_stranger_that_asks_now_and_then_is_not_idle_but_has_an_end() {
+        let mut links = Links::default();
+        let (start, peer) = (Instant::now(), PeerId::random());
+        let connection = ConnectionId::new_unchecked(1);
+        links.add(peer, DeviceId::new([0; 32]), connection, link(), start);
+        let step = STRANGER_IDLE - Duration::from_secs(1);
+        let mut time = Duration::ZERO;
+        while time + step < STRANGER_LIFE {
+            time += step;
+            assert!(
+                links
+                    .expired_strangers(|_| false, |_| false, start + time)
+                    .is_empty()
+            );
+            links.busy(&peer, start + time);
+        }
+        let end = start + STRANGER_LIFE;
+        assert_eq!(links.expired_strangers(|_| false, |_| false, end), vec![peer]);
     }
 
     #[test]

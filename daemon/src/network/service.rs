@@ -209,6 +209,7 @@ impl NetworkService {
             NetworkCommand::Gossip(message) => self.publish(message),
             NetworkCommand::Members(members) => self.set_members(&members),
             NetworkCommand::Announce { group } => self.announced = Some(group),
+            NetworkCommand::SeekLan => self.dialer.seek(Instant::now()),
             NetworkCommand::Dial { address } => self.add_address(&address),
             NetworkCommand::Forget { address } => {
                 if let Ok(address) = address.parse() {
@@ -246,6 +247,7 @@ impl NetworkService {
         let behaviour = self.swarm.behaviour_mut();
         if request.is_join() {
             self.links.get(&peer)?;
+            self.links.busy(&peer, Instant::now());
             return Some((Rpc::Join, behaviour.join.send_request(&peer, request)));
         }
         if !behaviour.members.is_member(&peer) || !behaviour.members.is_open(&peer) {
@@ -371,9 +373,15 @@ impl NetworkService {
         let current = Told {
             member: told.member || open.is_some(),
             local: told.local || local,
+            near: told.near,
         };
         let Some(link) = open.or_else(|| entry.links.values().next()) else {
             return;
+        };
+        let near = current.local || entry.links.values().any(|link| port::is_local(&link.address));
+        let current = Told {
+            near: told.near || near,
+            ..current
         };
         let address = link.address.to_string();
         if entry.told == Some(current) {
@@ -385,6 +393,7 @@ impl NetworkService {
             device,
             address,
             local: current.local,
+            near: current.near,
             member: current.member,
         });
     }

@@ -4,7 +4,7 @@ use p2p_sync_tests::sim::world::World;
 
 pub(super) fn check(world: &World) -> Result<(), String> {
     let group = world.devices[0].status().group;
-    for device in &world.devices {
+    for device in world.insiders() {
         let status = device.status();
         if status.group != group || status.role.is_none() {
             let (index, its) = (device.index, status.group);

@@ -33,7 +33,7 @@ pub(super) fn check(world: &World) -> Result<(), String> {
             }
         }
     }
-    for device in &world.devices {
+    for device in world.insiders() {
         if names(device) != first {
             return Err(format!(
                 "device {} gives copies other names than device 0",

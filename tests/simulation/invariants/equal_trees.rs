@@ -11,17 +11,23 @@ use p2p_sync_tests::sim::oracle::{Oracle, Standing};
 use p2p_sync_tests::sim::world::World;
 
 pub(super) fn check(world: &World) -> Result<(), String> {
-    let states = Oracle::read(world.devices[0].store.durable())?.states();
+    let oracle = Oracle::read(world.devices[0].store.durable())?;
+    let states = oracle.states();
     let names = super::copy_names::names(&world.devices[0]);
     let wanted = Oracle::tree(&states, &names);
-    for device in &world.devices {
+    for device in world.insiders() {
         let tree = visible(device);
+        let writable = oracle.rights.writable(&device.id);
         for (path, standing) in &wanted {
             if content_of(standing).is_some_and(|content| world.is_out_of_reach(&content)) {
                 continue;
             }
             let inode = tree.get(path).copied();
-            if !inode.is_some_and(|inode| is_as(inode, standing)) {
+            // A directory stays for what its user left there and may not publish.
+            let held = tree
+                .keys()
+                .any(|other| other.is_below(path) && !writable.covers(other));
+            if !held && !inode.is_some_and(|inode| is_as(inode, standing)) {
                 let entry = inode.map(Inode::entry);
                 return Err(format!(
                     "device {} has {entry:?} at {path}, not {standing:?}",
@@ -30,7 +36,10 @@ pub(super) fn check(world: &World) -> Result<(), String> {
             }
         }
         // An edited copy in the daemon's directory is its user's and stays where it is.
-        let visible = tree.iter().filter(|(path, _)| !path.is_own());
+        // So is what a device may not publish, where the group has nothing.
+        let visible = tree
+            .iter()
+            .filter(|(path, _)| !path.is_own() && writable.covers(path));
         if let Some((path, inode)) = visible.into_iter().find(|(path, _)| !wanted.contains_key(path)) {
             let entry = inode.entry();
             return Err(format!(

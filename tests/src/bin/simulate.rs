@@ -57,6 +57,9 @@ struct Options {
     /// Restore databases from old copies, too
     #[arg(long)]
     restores: bool,
+    /// Change roles, remove devices and let them in again, too
+    #[arg(long)]
+    roles: bool,
     /// Print the plan of the first seed, and run nothing
     #[arg(long)]
     show: bool,
@@ -66,6 +69,7 @@ impl Options {
     fn draw(&self, seed: u64) -> Plan {
         Draw {
             restores: self.restores,
+            roles: self.roles,
         }
         .plan(seed)
     }

@@ -211,6 +211,7 @@ impl Device {
             name: format!("device {}", self.index),
             seed,
             trust_lan: self.trust_lan,
+            lan_pairing: true,
             delete_guard: Some(DELETE_GUARD),
         }
     }

@@ -5,15 +5,21 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use p2p_sync_core::access::{
+    AdminEvent, Deed, GrantDeed, History as AdminHistory, Kept, LogPoint, Rights, evaluate,
+};
 use p2p_sync_core::fold::names::{Here, resolve};
 use p2p_sync_core::fold::set::heads;
 use p2p_sync_core::fold::{PathState, Version};
-use p2p_sync_core::ids::{Dot, ShortId};
-use p2p_sync_core::ledger::{EventKind, Item, VerifiedEvent};
+use p2p_sync_core::ids::{DeviceId, Dot, ShortId};
+use p2p_sync_core::ledger::{EventKind, GrantVia, Item, Keep, VerifiedEvent};
 use p2p_sync_core::rel_path::RelPath;
 use p2p_sync_core::tree::{Entry, Node};
 
 use super::store::Tables;
+
+/// An event, and how much its author had of each log.
+type Told = (VerifiedEvent, BTreeMap<ShortId, u64>);
 
 /// All versions of one path.
 #[derive(Debug, Default)]
@@ -29,6 +35,118 @@ pub struct History {
 pub struct Oracle {
     /// By path.
     pub paths: BTreeMap<RelPath, History>,
+    /// Who may do what.
+    pub rights: Rights,
+}
+
+/// Returns a device's events in order of arrival, each with how much its author had of each log.
+fn with_pasts(tables: &Tables) -> Result<Vec<Told>, String> {
+    let mut past: BTreeMap<ShortId, BTreeMap<ShortId, u64>> = BTreeMap::new();
+    let mut events = Vec::new();
+    for key in &tables.arrival {
+        let stored = tables
+            .events
+            .get(key)
+            .ok_or("An event of the order of arrival is missing")?;
+        let event = stored.event.read_stored().map_err(|error| error.to_string())?;
+        let seen = past.entry(key.0).or_default();
+        for entry in &event.header.seen {
+            seen.insert(entry.device, entry.next_seq);
+        }
+        seen.insert(key.0, event.header.seq);
+        events.push((event, seen.clone()));
+    }
+    Ok(events)
+}
+
+/// Evaluates the roles from all events at once.
+fn rights(events: &[Told]) -> Rights {
+    let genesis = events
+        .iter()
+        .find_map(|(event, _)| match event.body.items.first() {
+            Some(Item::Genesis(genesis)) => Some((event.header.author, DeviceId::new(genesis.recovery))),
+            _ => None,
+        });
+    let Some((founder, recovery)) = genesis else {
+        return Rights::default();
+    };
+    let mut admin = AdminHistory::new(founder, recovery);
+    for (event, seen) in events {
+        if !matches!(event.header.kind, EventKind::Genesis | EventKind::Admin) {
+            continue;
+        }
+        let log = event.header.author.short();
+        let deeds: Vec<(u32, Deed)> = (0..)
+            .zip(&event.body.items)
+            .filter_map(|(i, item)| Some((i, deed(item)?)))
+            .collect();
+        for (item, deed) in &deeds {
+            let place = Dot {
+                device: log,
+                seq: event.header.seq,
+                item: *item,
+            };
+            let whom = match deed {
+                Deed::Grant(grant) => grant.device,
+                Deed::Revoke { device, .. } => *device,
+                _ => continue,
+            };
+            let knows = |(other, seen): &&Told| {
+                other.header.author == whom && seen.get(&log).is_some_and(|next| place.seq < *next)
+            };
+            if let Some((first, _)) = events.iter().find(knows).filter(|_| whom.short() != log) {
+                admin.note_seen(whom.short(), place, first.header.seq);
+            }
+        }
+        admin.add(AdminEvent {
+            id: event.id,
+            hlc: event.header.hlc,
+            author: event.header.author,
+            log,
+            seq: event.header.seq,
+            seen: seen.clone(),
+            deeds,
+        });
+    }
+    evaluate(&admin)
+}
+
+/// Returns what an item does to the roles; honest devices name heads that they have and invites that signed.
+fn deed(item: &Item) -> Option<Deed> {
+    Some(match item {
+        Item::Grant(grant) => Deed::Grant(GrantDeed {
+            device: grant.device,
+            role: grant.role,
+            scopes: grant.scopes.clone(),
+            flags: grant.flags,
+            invite: match &grant.via {
+                GrantVia::Author => None,
+                GrantVia::Invite { key, .. } => Some(*key),
+            },
+        }),
+        Item::Invite(invite) => Deed::Invite {
+            key: invite.key,
+            role: invite.role,
+            scopes: invite.scopes.clone(),
+        },
+        Item::Revoke(revoke) => Deed::Revoke {
+            device: revoke.device,
+            keep: match &revoke.keep {
+                Keep::UntilSeen => Kept::UntilSeen,
+                Keep::Heads(heads) => Kept::Points(
+                    heads
+                        .iter()
+                        .map(|head| LogPoint {
+                            log: revoke.device.short(),
+                            size: head.size,
+                        })
+                        .collect(),
+                ),
+            },
+        },
+        Item::Cancel { key } => Deed::Cancel { key: *key },
+        _ => return None,
+    })
 }
 
 /// What should stand at a path.
@@ -46,21 +164,14 @@ impl Oracle {
     /// # Errors
     /// An item that no honest device makes: damaged, void, or out of order.
     pub fn read(tables: &Tables) -> Result<Self, String> {
-        let mut oracle = Self::default();
-        let mut past: BTreeMap<ShortId, BTreeMap<ShortId, u64>> = BTreeMap::new();
-        for key in &tables.arrival {
-            let stored = tables
-                .events
-                .get(key)
-                .ok_or("An event of the order of arrival is missing")?;
-            let event = stored.event.read_stored().map_err(|error| error.to_string())?;
-            let seen = past.entry(key.0).or_default();
-            for entry in &event.header.seen {
-                seen.insert(entry.device, entry.next_seq);
-            }
-            seen.insert(key.0, event.header.seq);
+        let events = with_pasts(tables)?;
+        let mut oracle = Self {
+            rights: rights(&events),
+            ..Self::default()
+        };
+        for (event, seen) in &events {
             if event.header.kind == EventKind::Work {
-                oracle.take(&event, key.0, seen)?;
+                oracle.take(event, seen)?;
             }
         }
         for history in oracle.paths.values_mut() {
@@ -69,12 +180,11 @@ impl Oracle {
         Ok(oracle)
     }
 
-    fn take(
-        &mut self,
-        event: &VerifiedEvent,
-        author: ShortId,
-        seen: &BTreeMap<ShortId, u64>,
-    ) -> Result<(), String> {
+    fn take(&mut self, event: &VerifiedEvent, seen: &BTreeMap<ShortId, u64>) -> Result<(), String> {
+        let author = event.header.author.short();
+        let writable = self
+            .rights
+            .writable_at(&event.header.author, author, event.header.seq);
         let mut written = BTreeSet::new();
         for (item, place) in event.body.items.iter().zip(0..) {
             let dot = Dot {
@@ -91,17 +201,23 @@ impl Oracle {
             let history = self.paths.entry(path.clone()).or_default();
             let known = |dot: &Dot| history.versions.iter().find(|version| version.dot == *dot);
             let in_past = |dot: &Dot| seen.get(&dot.device).is_some_and(|next| dot.seq < *next);
-            if !named.iter().all(|dot| in_past(dot) && known(dot).is_some()) {
+            if !named.iter().all(in_past) {
                 return Err(format!(
                     "{dot} at {path} names versions that its author did not know: {named:?}"
                 ));
             }
-            if matches!(item, Item::Discard { .. }) {
-                history.discarded.extend(named);
+            let is_write = !matches!(item, Item::Discard { .. });
+            if is_write && !written.insert(path.clone()) {
+                return Err(format!("{dot} writes {path} a second time in one event"));
+            }
+            if !writable.covers(path) {
                 continue;
             }
-            if !written.insert(path.clone()) {
-                return Err(format!("{dot} writes {path} a second time in one event"));
+            if !is_write {
+                history
+                    .discarded
+                    .extend(named.iter().filter(|dot| known(dot).is_some()));
+                continue;
             }
             let base: Vec<Version> = named.iter().filter_map(known).cloned().collect();
             history.versions.push(Version {

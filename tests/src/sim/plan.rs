@@ -159,6 +159,15 @@ pub enum Happening {
         /// By how many milliseconds.
         by: i64,
     },
+    /// A user decides about members: roles, removals, new tickets for who was removed.
+    Admin {
+        /// When.
+        at: u64,
+        /// Whose user.
+        device: usize,
+        /// From which it is drawn.
+        seed: u64,
+    },
     /// A device's state and key are lost while the folder stays; its user pairs it anew. Nothing happens while its
     /// daemon runs.
     Lose {
@@ -189,6 +198,7 @@ impl Happening {
     pub const fn at(&self) -> u64 {
         match self {
             Self::User { at, .. }
+            | Self::Admin { at, .. }
             | Self::Meddle { at, .. }
             | Self::Cut { at, .. }
             | Self::OneWay { at, .. }
@@ -207,6 +217,7 @@ impl Happening {
     pub fn devices(&self) -> BTreeSet<usize> {
         match *self {
             Self::User { device, .. }
+            | Self::Admin { device, .. }
             | Self::Meddle { device, .. }
             | Self::Crash { device, .. }
             | Self::Empty { device, .. }
@@ -226,6 +237,14 @@ impl Plan {
     pub fn restores(&self) -> bool {
         let mut all = self.happenings.iter();
         all.any(|happening| matches!(happening, Happening::Restore { .. }))
+    }
+
+    /// Says whether roles change in it.
+    #[must_use]
+    pub fn changes_roles(&self) -> bool {
+        let mut all = self.happenings.iter();
+        let viewers = self.devices.iter().any(|device| !device.role.may_write());
+        viewers || all.any(|happening| matches!(happening, Happening::Admin { .. }))
     }
 
     /// Says whether a device loses its state in it.

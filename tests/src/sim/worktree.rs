@@ -340,6 +340,7 @@ impl Worktree<'_> {
         let beside = changed
             .then(|| self.keep_beside(version, &watched.path))
             .flatten();
+        self.disk.sync(&Place::Version(watched.tx));
         self.journal.done(watched.tx);
         beside
     }

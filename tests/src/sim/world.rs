@@ -6,6 +6,7 @@ mod faults;
 mod guarding;
 mod links;
 mod pairing;
+mod roles;
 mod services;
 
 use std::collections::BTreeMap;
@@ -62,6 +63,7 @@ enum Event {
     Start(usize),
     Fault(Fault),
     User(usize, u64),
+    Decide(usize, u64),
     AnswerHeld(usize),
     Pair(usize),
     Redeem(usize),
@@ -299,6 +301,10 @@ impl World {
     /// bytes, and goes on asking.
     #[must_use]
     pub fn is_out_of_reach(&self, content: &ContentHash) -> bool {
+        if self.plan.changes_roles() {
+            // Perhaps only a device had them that was removed since.
+            return !self.insiders().iter().any(|device| device.disk.keeps(content));
+        }
         (self.plan.restores() || self.plan.loses())
             && self.users.given_up.contains(content)
             && !self.devices.iter().any(|device| device.disk.keeps(content))
@@ -336,6 +342,7 @@ impl World {
                 self.act(device, seed);
                 Ok(())
             }
+            Event::Decide(device, seed) => self.decide(device, seed),
             Event::AnswerHeld(device) => self.answer_held(device),
             Event::Pair(device) => self.pair(device),
             Event::Redeem(device) => self.redeem(device),

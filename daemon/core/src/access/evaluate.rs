@@ -137,51 +137,67 @@ impl<'a> Evaluation<'a> {
         }
     }
 
+    /// Settles the owner grants by rank. Those that the recovery key made are senior to the founder's own.
     fn settle_owners(&mut self) {
-        for (device, rank) in [(self.history.recovery, RECOVERY), (self.history.founder, FOUNDER)] {
-            let genesis = GrantDeed {
-                device,
-                role: Role::Owner,
-                scopes: Scopes::whole(),
-                flags: GrantFlags::default(),
-                invite: None,
+        let mut offered = BTreeSet::new();
+        let mut open = BinaryHeap::from([Reverse((vec![RECOVERY], None)), Reverse((vec![FOUNDER], None))]);
+        while let Some(Reverse((rank, index))) = open.pop() {
+            let device = match index {
+                Some(index) => {
+                    let At { place, event, deed } = self.grants[index];
+                    self.settle(Some((place, event)), deed, rank);
+                    deed.device
+                }
+                None => self.settle_genesis(rank),
             };
-            self.settle(None, &genesis, vec![rank]);
-        }
-        let mut settled: BTreeSet<Dot> = BTreeSet::new();
-        let mut open: BinaryHeap<Reverse<(Rank, Dot, usize)>> = BinaryHeap::new();
-        for device in [self.history.recovery, self.history.founder] {
-            self.offer_owners(&device, 0, &mut open);
-        }
-        while let Some(Reverse((rank, place, index))) = open.pop() {
-            if !settled.insert(place) {
-                continue;
-            }
-            let At { event, deed, .. } = self.grants[index];
-            self.settle(Some((place, event)), deed, rank);
-            let newest = self.rights.grants(&deed.device).len() - 1;
-            self.offer_owners(&deed.device, newest, &mut open);
+            let newest = self.rights.grants(&device).len() - 1;
+            open.extend(self.offers(&device, newest, &mut offered).map(Reverse));
         }
     }
 
-    /// Adds the owner grants that a device made under its grant number `by`.
-    fn offer_owners(&self, device: &DeviceId, by: usize, open: &mut BinaryHeap<Reverse<(Rank, Dot, usize)>>) {
-        let Some(giver) = self.rights.grants(device).get(by) else {
-            return;
+    /// Settles the recovery key's or the founder's own grant, and returns whose it is.
+    fn settle_genesis(&mut self, rank: Rank) -> DeviceId {
+        let is_recovery = rank == [RECOVERY];
+        let device = if is_recovery {
+            self.history.recovery
+        } else {
+            self.history.founder
         };
+        let genesis = GrantDeed {
+            device,
+            role: Role::Owner,
+            scopes: Scopes::whole(),
+            flags: GrantFlags::default(),
+            invite: None,
+        };
+        self.settle(None, &genesis, rank);
+        device
+    }
+
+    /// Returns the owner grants that a device made under its grant number `by`, with their ranks, but for those that it
+    /// made under a senior grant of its own: as grants are settled by rank, that one has offered them before.
+    fn offers(
+        &self,
+        device: &DeviceId,
+        by: usize,
+        offered: &mut BTreeSet<usize>,
+    ) -> impl Iterator<Item = (Rank, Option<usize>)> + use<> {
+        let giver = &self.rights.grants(device)[by];
+        let mut offers = Vec::new();
         for index in self.by_author.get(device).into_iter().flatten() {
             let At { place, event, deed } = self.grants[*index];
             let at = (place.seq, place.item);
-            if deed.role == Role::Owner
+            let is_given = deed.role == Role::Owner
                 && deed.invite.is_none()
                 && giver.is_live_at(event.log, at)
-                && may_give(giver, deed)
-            {
+                && may_give(giver, deed);
+            if is_given && offered.insert(*index) {
                 let mut rank = giver.rank.clone();
                 rank.push(at);
-                open.push(Reverse((rank, place, *index)));
+                offers.push((rank, Some(*index)));
             }
         }
+        offers.into_iter()
     }
 
     /// Settles the grants of a level, whose dominators are settled.
@@ -284,7 +300,8 @@ impl<'a> Evaluation<'a> {
         match revoke.deed {
             Kept::UntilSeen => self.history.first_seen(log, revoke.place).unwrap_or(Span::OPEN),
             Kept::Points(points) => {
-                let reach = points.iter().filter_map(|point| self.history.reach(log, *point));
+                let known = points.iter().filter(|point| revoke.event.has(**point));
+                let reach = known.filter_map(|point| self.history.reach(log, *point));
                 (reach.max().unwrap_or(0), 0)
             }
         }
@@ -301,7 +318,12 @@ impl<'a> Evaluation<'a> {
     /// Returns what the Pin that decides for a grant keeps.
     fn deciding_pin(&self, grant: &LiveGrant) -> Option<LogPoint> {
         let pins = self.pins.get(&grant.device).into_iter().flatten();
+        let is_known = |pin: &&At<'a, LogPoint>| {
+            let mut logs = self.history.logs(&grant.device);
+            pin.event.has(*pin.deed) && logs.any(|log| log == pin.deed.log)
+        };
         let made: Vec<((u8, &Rank), &At<'a, LogPoint>)> = pins
+            .filter(is_known)
             .filter_map(|pin| {
                 let acting = self.acting(pin).filter(|by| dominates(by, grant));
                 let strongest = acting.map(|by| (by.level(), &by.rank)).min()?;

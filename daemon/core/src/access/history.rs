@@ -55,7 +55,7 @@ pub enum Deed {
     Pin {
         /// Whose.
         device: DeviceId,
-        /// An event on it, which the author had.
+        /// An event on it; without meaning if the author did not have it, or if it is another device's.
         keep: LogPoint,
     },
     /// Ends an invite.
@@ -94,7 +94,7 @@ pub struct LogPoint {
 pub enum Kept {
     /// What it did before it had seen the Revoke.
     UntilSeen,
-    /// What lies at or before one of these.
+    /// What lies at or before one of these, as far as the Revoke's author had them.
     Points(Vec<LogPoint>),
 }
 
@@ -236,6 +236,15 @@ impl History {
 }
 
 impl AdminEvent {
+    /// Says whether its author had the event at which a point lies.
+    #[must_use]
+    pub fn has(&self, point: LogPoint) -> bool {
+        if point.log == self.log {
+            return point.size <= self.seq;
+        }
+        self.seen.get(&point.log).is_some_and(|next| point.size <= *next)
+    }
+
     /// Says whether a place lies in the past of item `item` of this event.
     #[must_use]
     pub fn has_seen(&self, place: Dot, item: u32) -> bool {

@@ -113,6 +113,22 @@ impl Group {
         self.rights.role(device)
     }
 
+    /// Returns how many events of a log are taken at most: all of a member's, and those of a former one that can count. What
+    /// he goes on writing is nobody's business.
+    pub(super) fn log_limit(&self, log: ShortId) -> u64 {
+        let Some(device) = self.device(log) else {
+            return u64::MAX;
+        };
+        if self.is_member(&device) || self.recovery() == Some(device) {
+            return u64::MAX;
+        }
+        let spans = self
+            .grants(&device)
+            .iter()
+            .filter_map(|grant| grant.spans.get(&log));
+        spans.map(|span| span.to.0).max().unwrap_or(0)
+    }
+
     /// Says whether a device is or was a member: its log is part of the group's ledger.
     pub(super) fn has_log_of(&self, device: &DeviceId) -> bool {
         !self.rights.grants(device).is_empty()

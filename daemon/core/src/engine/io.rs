@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::join::{JoinRequest, PairCommand, PairError, PairReply};
 use super::members::{MembersCommand, MembersReply};
 use super::message::{GossipMessage, Request, Response};
 use crate::access::{Role, Scopes};
@@ -62,6 +63,8 @@ pub enum Input {
         address: String,
         /// Whether it was found on the local network (by mDNS).
         local: bool,
+        /// Whether it was, or its address is one of a local network or of this machine.
+        near: bool,
     },
     /// The last connection to a device is gone.
     Disconnected {
@@ -212,6 +215,8 @@ pub enum Output {
         /// `None` while waiting for a group.
         group: Option<GroupId>,
     },
+    /// Dial all that is known of the local network now, members or not: somebody there is looked for.
+    SeekLan,
     /// Keep dialling this address (from a ticket or a command).
     Dial {
         /// A multiaddress.
@@ -403,6 +408,8 @@ pub enum Command {
         /// The ticket as it was printed.
         ticket: String,
     },
+    /// Pair by name on the local network.
+    Pair(PairCommand),
     /// Scan the folder, or the part below a path.
     Rescan {
         /// The part; `None`: all.
@@ -529,6 +536,8 @@ pub enum Reply {
         /// This device's role in it.
         role: Role,
     },
+    /// What came of a [`Command::Pair`]; [`PairReply::Code`] is followed by another reply.
+    Pair(PairReply),
     /// About members.
     Members(MembersReply),
     /// What is known about a path.
@@ -579,6 +588,9 @@ pub enum CommandError {
     /// None of the ticket's devices could be reached in time.
     #[error("No device of the ticket could be reached")]
     Unreachable,
+    /// Pairing by name came to nothing.
+    #[error(transparent)]
+    Pair(PairError),
 }
 
 /// A peer's refusal, passed on.
@@ -619,6 +631,8 @@ pub enum Notification {
         /// Its role.
         role: Role,
     },
+    /// A near device asks to be let in.
+    JoinRequested(JoinRequest),
     /// A change in the folder was not published: this device's role does not let it write there.
     ChangeRejected {
         /// Where.
@@ -725,6 +739,8 @@ pub struct EngineConfig {
     pub seed: [u8; 32],
     /// Whether devices of the local network are admitted without asking.
     pub trust_lan: bool,
+    /// Whether devices of the local network are told what this device and its group are called, and may ask to be let in.
+    pub lan_pairing: bool,
     /// Deletions found by one scan that are published without asking, even if they are more than half of the folder's
     /// entries; [`DELETE_GUARD`] for people's folders. `None`: all are.
     pub delete_guard: Option<usize>,
@@ -786,6 +802,8 @@ pub struct Status {
     pub join: Option<JoinCounts>,
     /// This device's own events that it lacks, because an old copy of its state was put back; 0: none.
     pub own_events_missing: u64,
+    /// Near devices that ask to be let in; at most 8, in order of their ids.
+    pub join_requests: Vec<JoinRequest>,
     /// Changes of this run that this device's role did not let it make.
     pub rejected: u64,
 }

@@ -4,6 +4,7 @@
 //! It then leaves its own group of one, takes the group's ledger, and only then looks at its folder.
 
 mod admit;
+mod byname;
 mod lan;
 mod leave;
 mod membership;
@@ -16,6 +17,8 @@ use std::time::Duration;
 use ed25519_dalek::SigningKey;
 
 use self::admit::read_chain;
+use self::byname::{Asking, Requests};
+pub use self::byname::{JoinRequest, LanDevice, PairCode, PairCommand, PairError, PairReply};
 use self::lan::LAN_QUIET;
 use super::group::{Group, grant_message, nonce_message};
 use super::local::JOIN_COUNTS;
@@ -89,6 +92,10 @@ pub(super) struct Joining {
     lan_last: Option<DeviceId>,
     /// The group that this device was made to leave: it is not drawn into it again unasked.
     left: Option<GroupId>,
+    /// A join by name that is under way.
+    asking: Option<Asking>,
+    /// Devices that ask to be let in.
+    pub(super) requests: Requests,
     /// Others showed that this device is a member no more; the own ledger does not say so.
     removed: bool,
 }
@@ -129,7 +136,12 @@ impl Joining {
         let lan = self
             .lan_found_at
             .map(|at| (at, "found a group on the local network"));
-        join.into_iter().chain(lan).min()
+        let asking = self.asking.as_ref().map(|asking| (asking.due(), "join by name"));
+        let lapse = self
+            .requests
+            .deadline()
+            .map(|at| (at, "drop a request to be let in"));
+        join.into_iter().chain(lan).chain(asking).chain(lapse).min()
     }
 }
 
@@ -238,6 +250,7 @@ impl SyncEngine {
                     self.emit(Output::Reply { id, reply: error });
                 }
             }
+            Command::Pair(command) => self.pair_command(id, command, now, view),
             Command::Rescan { path: None } => {
                 self.ask_scan();
                 self.emit(Output::Reply {
@@ -299,7 +312,7 @@ impl SyncEngine {
         now: Now,
     ) -> Result<(), Result<Reply, CommandError>> {
         let ticket = Ticket::parse(ticket).map_err(|_| Err(CommandError::BadTicket))?;
-        if self.joining.active.is_some() {
+        if self.joining.active.is_some() || self.joining.asking.is_some() {
             return Err(Err(CommandError::Busy));
         }
         match &self.group {
@@ -346,6 +359,7 @@ impl SyncEngine {
             self.ask(device, Asked::Hello, Request::JoinHello);
         } else {
             self.ask_lan(device);
+            self.pair_connected(device);
         }
     }
 
@@ -371,6 +385,7 @@ impl SyncEngine {
             join.again = now.boot.after(HELLO_AGAIN);
             self.say_hello();
         }
+        self.pair_timeout(now);
         if self.joining.lan_found_at.is_some_and(|at| at <= now.boot) {
             self.lan_is_quiet(now, view);
         }
@@ -505,6 +520,7 @@ impl SyncEngine {
     }
 
     fn leave_group(&mut self) {
+        self.joining.requests.clear();
         self.pending.forget();
         self.logs.clear();
         self.peers.heads_moved();

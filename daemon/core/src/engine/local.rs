@@ -24,7 +24,7 @@ use crate::ids::Dot;
 use crate::ledger::{EventKind, Item, MAX_DOTS, MAX_ITEMS, Put, PutFlags};
 use crate::rel_path::RelPath;
 use crate::time::{BootInstant, Now};
-use crate::tree::{Installed, Node};
+use crate::tree::{Fingerprint, Installed, Node};
 
 /// Least time between two events of this device's: at most 20 a second.
 const PUBLISH_INTERVAL: Duration = Duration::from_millis(50);
@@ -46,6 +46,8 @@ pub(super) struct Local {
     counts: JoinCounts,
     published_at: Option<BootInstant>,
     published_in: BatchNo,
+    /// Files that this device may not publish, at paths where the group has nothing.
+    refused: BTreeMap<RelPath, Fingerprint>,
 }
 
 #[derive(Debug, Clone)]
@@ -310,6 +312,9 @@ impl SyncEngine {
             self.hidden_place_taken(path, change, draft, adopted, view);
             return;
         }
+        if change.after.is_none() && self.local.refused.remove(&path).is_some() {
+            self.work.retry_given_up();
+        }
         if self.local.holds(&path) && !change.import {
             self.held_changed(path, change.after, adopted);
             return;
@@ -322,7 +327,7 @@ impl SyncEngine {
             adopted.push(path);
             return;
         }
-        if self.reject(&path, &change, have.as_ref(), draft, view) {
+        if self.reject(&path, &change, have.as_ref(), view) {
             adopted.push(path);
             return;
         }

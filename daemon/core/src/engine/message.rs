@@ -39,6 +39,22 @@ pub enum Request {
         /// The asking device's name, for people.
         name: String,
     },
+    /// Asks a device of the local network what it and its group are called. Anybody near.
+    JoinWho,
+    /// Asks to be let in by the device's user, and shows the hash of the asker's nonce. Anybody near.
+    JoinAsk {
+        /// The group.
+        group: GroupId,
+        /// The asking device's name, for people.
+        name: String,
+        /// Binds the asker's nonce before it knows the other.
+        commitment: [u8; 32],
+    },
+    /// Shows the asker's nonce; the same again asks whether it was let in. Anybody near.
+    JoinReveal {
+        /// Fresh random bytes of the asker's.
+        nonce: [u8; 32],
+    },
     /// Shows a member's way into the group to a peer that has not heard of it yet: admin events from genesis to the
     /// presenter's Grant. Anybody.
     Present {
@@ -52,7 +68,13 @@ impl Request {
     #[must_use]
     pub const fn is_join(&self) -> bool {
         match self {
-            Self::JoinHello | Self::JoinRedeem(_) | Self::JoinTrustLan { .. } | Self::Present { .. } => true,
+            Self::JoinHello
+            | Self::JoinRedeem(_)
+            | Self::JoinTrustLan { .. }
+            | Self::JoinWho
+            | Self::JoinAsk { .. }
+            | Self::JoinReveal { .. }
+            | Self::Present { .. } => true,
             Self::Heads { .. } | Self::Pull { .. } | Self::Push { .. } | Self::InSync { .. } => false,
         }
     }
@@ -73,6 +95,17 @@ pub struct Redeem {
     pub grant_sig: [u8; 64],
 }
 
+/// What a device tells its neighbours about itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Here {
+    /// Its group.
+    pub group: GroupId,
+    /// The name that the group was founded with; empty if its beginning is not here yet.
+    pub group_name: String,
+    /// The device's name.
+    pub device_name: String,
+}
+
 /// An answer to a [`Request`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Response {
@@ -89,7 +122,9 @@ pub enum Response {
     },
     /// Taken note of.
     Ack,
-    /// The nonce for [`Redeem::nonce_sig`].
+    /// What the answerer and its group are called.
+    Here(Here),
+    /// The nonce for [`Redeem::nonce_sig`], or for the digits of [`Request::JoinAsk`].
     Challenge {
         /// Fresh random bytes of the listener's.
         nonce: [u8; 32],
@@ -137,6 +172,8 @@ pub enum RefuseReason {
     MayNotAdmit,
     /// This device cannot answer now; ask again later.
     Busy,
+    /// No such request to be let in is open (any more).
+    NotAsked,
 }
 
 /// What is broadcast over gossip: a hint of at most 8 KiB, never the truth.

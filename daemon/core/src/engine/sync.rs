@@ -41,6 +41,7 @@ const MAX_PUSHES: u32 = 64;
 pub(super) struct Peer {
     address: String,
     pub(super) local: bool,
+    pub(super) near: bool,
     pulling: bool,
     pushes: u32,
     /// The digest that this peer was told we are in sync with.
@@ -54,6 +55,13 @@ pub(super) struct Peer {
     refusals: u32,
 }
 
+/// Where a connected device is.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Place {
+    pub(super) local: bool,
+    pub(super) near: bool,
+}
+
 /// What a request of ours was about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Asked {
@@ -64,6 +72,9 @@ pub(super) enum Asked {
     Hello,
     Redeem,
     TrustLan,
+    Who,
+    PairAsk,
+    PairReveal,
     Present,
 }
 
@@ -176,13 +187,14 @@ impl SyncEngine {
         self.emit(Output::Respond { id, response });
     }
 
-    pub(super) fn connected(&mut self, device: DeviceId, address: String, local: bool, now: Now) {
+    pub(super) fn connected(&mut self, device: DeviceId, address: String, place: Place, now: Now) {
         if device == self.me {
             return;
         }
         let peer = Peer {
             address,
-            local,
+            local: place.local,
+            near: place.near,
             pulling: false,
             pushes: 0,
             told: None,
@@ -231,24 +243,38 @@ impl SyncEngine {
             return;
         }
         peer.pulling = true;
-        let have = self
-            .logs
-            .iter()
-            .map(|(short, log)| (*short, log.size()))
-            .collect();
+        let have = self.logs.iter().map(|(short, log)| {
+            let complete = log.size() >= self.log_limit(*short);
+            (*short, if complete { u64::MAX } else { log.size() })
+        });
+        let have = have.collect();
         let max_bytes = u32::try_from(MAX_PAGE_BYTES).unwrap_or(u32::MAX);
         self.ask(device, Asked::Pull, Request::Pull { have, max_bytes });
     }
 
+    /// Returns how many events of a log are taken at most.
+    pub(super) fn log_limit(&self, log: ShortId) -> u64 {
+        self.group.as_ref().map_or(u64::MAX, |group| group.log_limit(log))
+    }
+
     /// Returns the digest of all heads; computed again only when one moved.
     pub(super) fn digest(&mut self) -> [u8; 32] {
-        let logs = &self.logs;
+        let (logs, group) = (&self.logs, &self.group);
         *self.peers.digest.get_or_insert_with(|| {
             let mut hasher = Sha256::new();
             for (short, log) in logs {
+                let limit = group.as_ref().map_or(u64::MAX, |group| group.log_limit(*short));
+                if limit == 0 {
+                    continue;
+                }
                 hasher.update(short.as_bytes());
-                hasher.update(log.size().to_be_bytes());
-                hasher.update(log.last_id.id16());
+                if log.size() < limit {
+                    hasher.update(log.size().to_be_bytes());
+                    hasher.update(log.last_id.id16());
+                } else {
+                    // How much more of it somebody has is of no concern.
+                    hasher.update(limit.to_be_bytes());
+                }
             }
             hasher.finalize().into()
         })
@@ -312,6 +338,13 @@ impl SyncEngine {
             Request::JoinHello => self.join_hello(from, id),
             Request::JoinRedeem(redeem) => self.join_redeem(from, id, &redeem, now, view),
             Request::JoinTrustLan { name } => self.join_trust_lan(from, id, name, now, view),
+            Request::JoinWho => self.join_who(from, id, now, view),
+            Request::JoinAsk {
+                group,
+                name,
+                commitment,
+            } => self.join_ask(from, id, group, name, commitment, now),
+            Request::JoinReveal { nonce } => self.join_reveal(from, id, &nonce, now, view),
             Request::Present { events } => self.present_received(from, id, &events, view),
         }
     }
@@ -348,6 +381,7 @@ impl SyncEngine {
             Asked::Hello | Asked::Redeem | Asked::TrustLan | Asked::Present => {
                 self.join_answered(from, asked, result, now);
             }
+            Asked::Who | Asked::PairAsk | Asked::PairReveal => self.pair_answered(from, asked, result, now),
         }
     }
 
@@ -361,9 +395,10 @@ impl SyncEngine {
         match result {
             Ok(Response::Same) => self.caught_up(from, view),
             Ok(Response::Heads(heads)) => {
-                let behind = heads
-                    .iter()
-                    .any(|head| self.logs.get(&head.device).map_or(0, LogState::size) < head.size);
+                let behind = heads.iter().any(|head| {
+                    let known = self.logs.get(&head.device).map_or(0, LogState::size);
+                    known < head.size.min(self.log_limit(head.device))
+                });
                 if behind {
                     self.pull(from);
                 } else {
@@ -371,8 +406,10 @@ impl SyncEngine {
                 }
             }
             Ok(Response::Refused(_)) | Err(RequestFailed) => {
+                let removed = self.phase == Phase::Removed;
                 self.present(from, view);
-                self.peers.ask_at(&from, now.boot.after(ASK_AGAIN));
+                self.peers
+                    .ask_at(&from, now.boot.after(if removed { PENALTY } else { ASK_AGAIN }));
             }
             Ok(_) => self.misbehaved(from, "an answer of the wrong kind", now),
         }

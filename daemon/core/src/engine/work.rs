@@ -124,6 +124,8 @@ pub(super) struct Work {
     installing: Vec<Installing>,
     busy: BTreeSet<RelPath>,
     rescan_after: BTreeSet<RelPath>,
+    /// Paths that are left alone until the folder changes.
+    given_up: BTreeSet<RelPath>,
     /// When the newest installs were over.
     done: Times<MAX_DONE>,
     retry: BTreeSet<(BootInstant, RelPath)>,
@@ -291,6 +293,24 @@ impl Work {
             self.reasons.insert(path.clone(), reason.into());
         }
         self.retry.insert((now.boot.after(wait), path.clone()));
+    }
+
+    /// Leaves a path alone until something changes.
+    fn give_up_for_now(&mut self, path: &RelPath, reason: &'static str) {
+        if let Some(state) = self.needs.get_mut(path) {
+            state.attempts = state.attempts.max(STUCK_AFTER);
+            self.reasons.insert(path.clone(), reason.into());
+            self.given_up.insert(path.clone());
+        }
+    }
+
+    /// Tries those paths again that were left alone.
+    pub(super) fn retry_given_up(&mut self) {
+        for path in std::mem::take(&mut self.given_up) {
+            if self.stage(&path) == Some(Stage::Parked) {
+                self.make_ready(&path);
+            }
+        }
     }
 
     /// Makes all paths ready that wait for anything.

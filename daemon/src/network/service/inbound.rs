@@ -226,6 +226,9 @@ impl NetworkService {
         if rpc == Rpc::Ledger && !self.swarm.behaviour().members.is_member(&peer) {
             return;
         }
+        if rpc == Rpc::Join {
+            self.links.busy(&peer, Instant::now());
+        }
         match self.pending.admit(rpc, peer, request_id, channel) {
             Ok(id) => self.emit(NetworkEvent::Request { from, id, request }),
             Err(channel) => self.answer(rpc, channel, Response::Refused(RefuseReason::Busy)),

@@ -9,6 +9,8 @@ use crate::sim::rng::Rng;
 const DEVICES_MAX: u64 = 4;
 /// What users do at most.
 const ACTIONS_MAX: u64 = 60;
+/// Decisions about members at most.
+const ADMIN_ACTIONS_MAX: u64 = 8;
 const HOUR_MS: u64 = 60 * MINUTE_MS;
 const YEAR_MS: u64 = 365 * 24 * HOUR_MS;
 /// How far a clock may jump: a machine whose clock lost its battery begins in 1970, about so many years before.
@@ -23,6 +25,8 @@ const SLOW_MAX_MS: u64 = 20_000;
 pub struct Draw {
     /// Whether databases are restored from old copies.
     pub restores: bool,
+    /// Whether roles change, and devices are removed and let in again.
+    pub roles: bool,
 }
 
 impl Draw {
@@ -61,6 +65,9 @@ impl Draw {
             plan.delay_max_ms = plan.delay_max_ms.min(300);
             plan.commit_max_ms = plan.commit_max_ms.min(100);
         }
+        if self.roles {
+            draw_roles(&mut plan, rng);
+        }
         draw_actions(&mut plan, rng);
         if !calm {
             draw_links(&mut plan, rng);
@@ -73,6 +80,25 @@ impl Draw {
         }
         plan.happenings.sort_by_key(Happening::at);
         plan
+    }
+}
+
+/// Users of any device decide about members; what their roles do not allow is refused. Without tickets nobody who was
+/// removed stays out.
+fn draw_roles(plan: &mut Plan, rng: &mut Rng) {
+    plan.trust_lan = false;
+    plan.faults_from_ms = 0;
+    for (device, index) in plan.devices.iter_mut().zip(0..) {
+        if index > 0 {
+            device.join_ms.get_or_insert(1_000);
+            device.role = [Role::Viewer, Role::Editor, Role::Admin, Role::Admin][rng.index(4)];
+        }
+    }
+    for _ in 0..rng.between(1, ADMIN_ACTIONS_MAX + 1) {
+        let (at, device, seed) = (rng.below(plan.span_ms), rng.index(plan.devices.len()), rng.bits());
+        // The founder is the strongest: half of it is his.
+        let device = if rng.percent(50) { 0 } else { device };
+        plan.happenings.push(Happening::Admin { at, device, seed });
     }
 }
 

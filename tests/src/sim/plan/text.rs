@@ -9,7 +9,11 @@ use p2p_sync_core::access::Role;
 
 use super::{DevicePlan, Happening, Plan};
 
-const ROLES: [(Role, &str); 2] = [(Role::Editor, "editor"), (Role::Admin, "admin")];
+const ROLES: [(Role, &str); 3] = [
+    (Role::Editor, "editor"),
+    (Role::Admin, "admin"),
+    (Role::Viewer, "viewer"),
+];
 
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -79,6 +83,7 @@ impl fmt::Display for Happening {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::User { at, device, seed } => write!(f, "user {at} {device} {seed}"),
+            Self::Admin { at, device, seed } => write!(f, "admin {at} {device} {seed}"),
             Self::Meddle {
                 at,
                 device,
@@ -192,6 +197,11 @@ fn read_happening(kind: &str, words: &mut Words<'_, '_>) -> Result<Happening, St
             device: words.next()?,
             seed: words.next()?,
         },
+        "admin" => Happening::Admin {
+            at,
+            device: words.next()?,
+            seed: words.next()?,
+        },
         "meddle" => Happening::Meddle {
             at,
             device: words.next()?,
@@ -274,7 +284,11 @@ mod tests {
     #[test]
     fn a_plan_that_was_written_down_is_the_same_when_it_is_read() {
         for seed in 0..50 {
-            let plan = Draw { restores: true }.plan(seed);
+            let plan = Draw {
+                restores: true,
+                roles: true,
+            }
+            .plan(seed);
             let text = format!("# why it is kept\n\n{plan}");
             assert_eq!(text.parse(), Ok(plan));
         }

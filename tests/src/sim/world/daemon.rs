@@ -105,6 +105,7 @@ impl World {
             // The engine is in the middle of its outputs; links change after them.
             Output::Members(members) => self.set_members(device, members),
             Output::Announce { group } => self.announce(device, group),
+            Output::SeekLan => {}
             Output::Dial { address } => {
                 if let Some(to) = ticket::resolve(&address) {
                     self.devices[device].dials.insert(to);
@@ -201,7 +202,8 @@ impl World {
     }
 }
 
-/// Says whether an output shows that something is still going on; comparing heads and scanning goes on for ever.
+/// Says whether an output shows that something is still going on; comparing heads and scanning goes on for ever, and so
+/// does asking of one that was removed.
 fn is_activity(output: &Output) -> bool {
     match output {
         Output::Persist(_)
@@ -211,11 +213,19 @@ fn is_activity(output: &Output) -> bool {
         | Output::Gossip(_) => true,
         Output::Members(_)
         | Output::Announce { .. }
+        | Output::SeekLan
         | Output::Dial { .. }
         | Output::Undial { .. }
         | Output::Reply { .. } => true,
-        Output::Request { request, .. } => !matches!(request, Request::Heads { .. } | Request::InSync { .. }),
-        Output::Respond { response, .. } => !matches!(response, Response::Same | Response::Ack),
+        Output::Request { request, .. } => {
+            let idle = Request::is_join(request)
+                || matches!(request, Request::Heads { .. } | Request::InSync { .. });
+            !idle
+        }
+        Output::Respond { response, .. } => {
+            let idle = matches!(response, Response::Same | Response::Ack | Response::Refused(_));
+            !idle && !matches!(response, Response::Removed { .. })
+        }
         Output::Scan(_) | Output::Notify(_) | Output::DropContent(_) => false,
     }
 }

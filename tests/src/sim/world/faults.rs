@@ -14,6 +14,7 @@ impl World {
         let mut fault = |at, fault| self.at(at, Event::Fault(fault));
         match happening {
             Happening::User { at, device, seed } => self.at(at, Event::User(device, seed)),
+            Happening::Admin { at, device, seed } => self.at(at, Event::Decide(device, seed)),
             Happening::Meddle {
                 at,
                 device,

@@ -157,6 +157,7 @@ impl World {
                 device: self.devices[peer].id,
                 address: ticket::address(peer),
                 local: self.plan.lan,
+                near: self.plan.lan,
             };
             self.tell(device, input)?;
             self.later(device, 1, Work::LanPeer(peer));
@@ -435,6 +436,7 @@ impl World {
                 device: from,
                 address,
                 local,
+                near: local,
             },
         )?;
         let id = self.inbound(device, Asker::Stranger);
@@ -484,7 +486,7 @@ impl StrangerSaw {
             }
             // Who was a member once may hear why it is none.
             Response::Removed { .. } => {}
-            Response::Ack | Response::Challenge { .. } | Response::Refused(_) => {}
+            Response::Ack | Response::Here(_) | Response::Challenge { .. } | Response::Refused(_) => {}
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Users who bring their devices into the first device's group, and who try again until it works.
 
-use p2p_sync_core::engine::{Command, CommandError, CommandId, Reply};
+use p2p_sync_core::engine::{Command, CommandError, CommandId, FolderState, Reply};
 
 use super::{Event, World};
 use crate::sim::ticket;
@@ -46,7 +46,8 @@ impl World {
     fn is_in_group(&self, device: usize) -> bool {
         let status = self.devices[device].status();
         let group = self.devices[INVITER].status().group;
-        group.is_some() && status.group == group && status.role.is_some()
+        let removed = status.state == FolderState::Removed;
+        group.is_some() && status.group == group && status.role.is_some() && !removed
     }
 
     pub(super) fn replied(&mut self, device: usize, id: CommandId, reply: Result<Reply, CommandError>) {

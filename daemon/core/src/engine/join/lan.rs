@@ -86,7 +86,8 @@ impl SyncEngine {
     /// Says whether this device is in no group with others, nor about to be.
     fn is_alone(&self) -> bool {
         let alone = |group: &Group| group.members().count() == 1 && group.is_member(&self.me);
-        self.joining.active.is_none() && self.group.as_ref().is_none_or(alone)
+        let joins = self.joining.active.is_some() || self.joining.asking.is_some();
+        !joins && self.group.as_ref().is_none_or(alone)
     }
 
     /// Takes the answer of a device of the local network that was asked to admit us.

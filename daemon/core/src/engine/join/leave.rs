@@ -11,7 +11,7 @@ use crate::time::Now;
 impl SyncEngine {
     pub(super) fn leave(&mut self, now: Now, view: &impl StateView) -> Result<Reply, CommandError> {
         let group = self.group.as_ref().ok_or(CommandError::NoGroup)?;
-        if self.joining.active.is_some() {
+        if self.joining.active.is_some() || self.joining.asking.is_some() {
             return Err(CommandError::Busy);
         }
         if group.members().all(|(device, ..)| *device == self.me) && !self.joining.must_compare {

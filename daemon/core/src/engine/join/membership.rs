@@ -25,6 +25,7 @@ impl SyncEngine {
         self.group = Some(group);
         let Some(change) = change else { return };
         self.keep_group();
+        self.peers.heads_moved();
         let regains = change.current.contains(&self.me);
         self.membership_changed(&change);
         if regains {

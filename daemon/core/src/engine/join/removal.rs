@@ -56,6 +56,9 @@ impl SyncEngine {
     /// A member shows that this device is one no more.
     pub(super) fn shown_removal(&mut self, from: DeviceId, events: &[SignedEvent], now: Now) {
         self.peers.leave_alone(&from, now);
+        if self.phase == Phase::Removed {
+            return;
+        }
         let Some(group) = &self.group else { return };
         let shown = read_chain(group.id, Some(group), events);
         let removed = shown.is_some_and(|shown| shown.has_log_of(&self.me) && !shown.is_member(&self.me));

@@ -127,6 +127,7 @@ impl SyncEngine {
             return;
         }
         self.judge_deletions(now, view);
+        self.work.retry_given_up();
         let Phase::Scanning { joining } = self.phase else {
             return;
         };

@@ -4,10 +4,13 @@
 //! edited file is kept as an old version. A file at a path where the group has nothing is left alone, and looked at again
 //! when the role changes.
 
-use super::{Change, Draft};
-use crate::engine::{Notification, StateView, SyncEngine};
+use super::Change;
+use crate::engine::{Notification, StateView, SyncEngine, below};
 use crate::rel_path::RelPath;
 use crate::tree::Installed;
+
+/// Files left alone that are remembered, so that they are told of once; beyond it some are told of at every scan.
+const MAX_REFUSED: usize = 16_384;
 
 impl SyncEngine {
     /// Says whether this device may publish anything about a path.
@@ -22,15 +25,18 @@ impl SyncEngine {
         path: &RelPath,
         change: &Change,
         have: Option<&Installed>,
-        draft: &Draft,
         view: &impl StateView,
     ) -> bool {
         let named = have.and_then(|have| have.copy_of.as_ref()).unwrap_or(path);
         if self.may_write(named) && self.may_write(path) {
             return false;
         }
-        debug_assert!(!draft.written.contains(path), "a path changes once");
         let wanted = self.want(path, view).is_some();
+        let known = change.after.as_ref().map(|after| after.print);
+        if !wanted && known.is_some() && self.local.refused.get(path) == known.as_ref() {
+            return true;
+        }
+        self.local.refused.remove(path);
         match &change.after {
             Some(after) if wanted => {
                 let installed = Installed {
@@ -41,7 +47,13 @@ impl SyncEngine {
                 };
                 self.record_installed(path, Some(installed), view);
             }
-            Some(_) | None => self.record_installed(path, None, view),
+            Some(after) => {
+                if self.local.refused.len() < MAX_REFUSED {
+                    self.local.refused.insert(path.clone(), after.print);
+                }
+                self.forget_row(path, have, view);
+            }
+            None => self.forget_row(path, have, view),
         }
         if change.after.is_some() || wanted {
             self.rejected += 1;
@@ -50,9 +62,25 @@ impl SyncEngine {
         true
     }
 
+    fn forget_row(&mut self, path: &RelPath, have: Option<&Installed>, view: &impl StateView) {
+        if have.is_some() {
+            self.record_installed(path, None, view);
+        }
+    }
+
+    /// Says whether a directory holds what this device's user left there and may not publish. It stays until he takes that
+    /// away: trying again and again would change nothing.
+    pub(in crate::engine) fn holds_refused(&self, holds: &[RelPath]) -> bool {
+        let refused = |held: &RelPath| {
+            self.local.refused.contains_key(held) || below(&self.local.refused, held).next().is_some()
+        };
+        holds.iter().any(refused)
+    }
+
     /// This device may write other paths than before: what was left alone is looked at again.
     pub(in crate::engine) fn own_role_changed(&mut self) {
         self.rejected = 0;
+        self.local.refused.clear();
         if matches!(self.phase, crate::engine::Phase::Running) {
             self.ask_scan();
         }

@@ -25,6 +25,9 @@ impl SyncEngine {
             return Err(Refused::Gap);
         }
         let short = header.author.short();
+        if !founding && header.seq >= group.log_limit(short) {
+            return Err(Refused::Known);
+        }
         let log = self
             .logs
             .get(&short)
@@ -61,6 +64,10 @@ impl SyncEngine {
 
     /// Checks one entry of `seen`: the event is here, is the named one, and is older by the hybrid clock.
     pub(super) fn check_seen(&self, seen: &Seen, hlc: Hlc, view: &impl StateView) -> Result<(), Refused> {
+        // What is not taken cannot be asked for: its author's peers say what they had of it.
+        if seen.next_seq > self.log_limit(seen.device) {
+            return Ok(());
+        }
         let log = self.logs.get(&seen.device).ok_or(Refused::Gap)?;
         if log.size() < seen.next_seq {
             return Err(Refused::Gap);

@@ -12,6 +12,9 @@ use crate::rel_path::RelPath;
 use crate::time::Now;
 use crate::tree::{Fingerprint, Installed};
 
+/// Why a directory cannot go that holds files of a user whose role does not let him publish them.
+const BLOCKED: &str = "the directory holds what this device may not publish";
+
 impl SyncEngine {
     pub(super) fn start_installs(&mut self, view: &impl StateView) {
         let count = self.work.queue.len().min(INSTALL_GROUP);
@@ -239,6 +242,7 @@ impl SyncEngine {
         if !matches!(outcome, InstallOutcome::Done(_)) {
             self.work.failed.extend(content_of(&want));
         }
+        let mut blocked = false;
         let reason = match outcome {
             InstallOutcome::Done(print) => {
                 self.installed(&path, want.zip(print), move_from.as_ref(), view);
@@ -255,6 +259,7 @@ impl SyncEngine {
             }
             InstallOutcome::ContentMissing => Some(None),
             InstallOutcome::NotEmpty(holds) => {
+                blocked = self.holds_refused(&holds);
                 rescan.insert(path.clone());
                 Some(Some(self.why_not_empty(&holds)))
             }
@@ -270,6 +275,7 @@ impl SyncEngine {
             self.work.set_stage(&path, Stage::Parked);
             match &reason {
                 None => self.update_need(&path, view),
+                Some(_) if blocked => self.work.give_up_for_now(&path, BLOCKED),
                 Some(reason) => self.work.park(&path, reason.clone(), now),
             }
         }
