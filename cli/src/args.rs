@@ -9,8 +9,8 @@ use std::time::{Duration, SystemTime};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub(crate) use self::members::{
-    DeviceCommand, InviteCommand, InviteRole, InviteWanted, MemberCommand, RemovalWanted, RoleName,
-    RoleWanted,
+    DeviceCommand, InviteCommand, InviteRole, InviteWanted, MemberCommand, RecoveryCommand, RemovalWanted,
+    RoleName, RoleWanted,
 };
 
 const AFTER_HELP: &str = "\
@@ -122,6 +122,11 @@ Examples:
     Member {
         #[command(subcommand)]
         command: Option<MemberCommand>,
+    },
+    /// Write down the group's recovery words, or use them
+    Recovery {
+        #[command(subcommand)]
+        command: RecoveryCommand,
     },
     /// Join the group of a ticket, or one of the local network by its name
     #[command(

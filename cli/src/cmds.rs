@@ -12,6 +12,7 @@ pub(crate) mod overview;
 pub(crate) mod pairing;
 pub(crate) mod peers;
 pub(crate) mod place;
+pub(crate) mod recovery;
 pub(crate) mod rescan;
 pub(crate) mod restore;
 pub(crate) mod status;

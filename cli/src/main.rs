@@ -24,7 +24,9 @@ use clap::error::ErrorKind;
 use tokio::time::Instant;
 use tonic::transport::Channel;
 
-use crate::args::{Cli, Command, DeviceCommand, Global, InviteCommand, MemberCommand, PeersCommand};
+use crate::args::{
+    Cli, Command, DeviceCommand, Global, InviteCommand, MemberCommand, PeersCommand, RecoveryCommand,
+};
 use crate::client::{CONNECT_PATIENCE, Client, Surroundings};
 use crate::exit::{Exit, Failure};
 use crate::output::{Output, Stop};
@@ -83,6 +85,7 @@ async fn run<'a>(
         out: Output {
             writer: out,
             json,
+            is_terminal: pipe.is_some_and(|fd| fd.is_terminal()),
             pipe,
         },
         err,
@@ -193,6 +196,10 @@ async fn dispatch(command: Option<Command>, session: &mut Session<'_>) -> Result
         Some(Command::Member {
             command: Some(MemberCommand::Remove(wanted)),
         }) => cmds::member::remove(session, wanted).await,
+        Some(Command::Recovery { command }) => match command {
+            RecoveryCommand::Show => cmds::recovery::show(session).await,
+            RecoveryCommand::Use => cmds::recovery::take(session).await,
+        },
         Some(Command::Device { command }) => match command {
             DeviceCommand::Id => cmds::device::id(session).await,
             DeviceCommand::Rename { name } => cmds::device::rename(session, name).await,

@@ -13,6 +13,8 @@ use crate::exit::{Exit, Failure};
 pub(crate) struct Output<'a> {
     pub(crate) writer: &'a mut dyn Write,
     pub(crate) json: bool,
+    /// Whether somebody looks at it.
+    pub(crate) is_terminal: bool,
     /// What `writer` writes to, if that can lose its reader.
     pub(crate) pipe: Option<BorrowedFd<'a>>,
 }
@@ -54,6 +56,11 @@ impl Output<'_> {
             out.push('\n');
         }
         self.write(&out)
+    }
+
+    /// Writes text as it is.
+    pub(crate) fn text(&mut self, text: &str) -> Result<(), Stop> {
+        self.write(text)
     }
 
     /// Says whether the reader has closed the pipe, without writing: `watch | head -1` must end though nothing
@@ -248,6 +255,7 @@ mod tests {
         let output = Output {
             writer: &mut writer,
             json: false,
+            is_terminal: false,
             pipe: Some(fd.as_fd()),
         };
         assert!(!output.reader_gone());

@@ -17,6 +17,7 @@ mod history;
 mod members;
 mod naming;
 mod pairing;
+mod recovery;
 mod server;
 mod service;
 mod socket;

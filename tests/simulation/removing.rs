@@ -32,7 +32,7 @@ impl Desk {
         state.winner()?.entry.as_ref()?.node.content()
     }
 
-    fn remove(&mut self, by: usize, whom: usize, cut: Option<u64>) -> Result<Reply, CommandError> {
+    pub(crate) fn remove(&mut self, by: usize, whom: usize, cut: Option<u64>) -> Result<Reply, CommandError> {
         let how = Removal {
             cut,
             ..Removal::default()
@@ -64,21 +64,21 @@ impl Desk {
         )
     }
 
-    fn members(&mut self, by: usize, command: MembersCommand) -> Result<Reply, CommandError> {
+    pub(crate) fn members(&mut self, by: usize, command: MembersCommand) -> Result<Reply, CommandError> {
         self.command(by, Command::Members(command));
         self.seats[by].replies.pop().expect("an answer")
     }
 
-    fn role(&self, index: usize) -> Option<Role> {
+    pub(crate) fn role(&self, index: usize) -> Option<Role> {
         self.seats[index].engine.status().role
     }
 
-    fn state(&self, index: usize) -> FolderState {
+    pub(crate) fn state(&self, index: usize) -> FolderState {
         self.seats[index].engine.status().state
     }
 
     /// Three members, all connected: the founder, and two in these roles.
-    fn three(second: Role, third: Role) -> Self {
+    pub(crate) fn three(second: Role, third: Role) -> Self {
         let mut desk = Self::new(3, false);
         for (index, role) in [(1, second), (2, third)] {
             let ticket = desk.invite(0, role);

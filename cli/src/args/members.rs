@@ -141,6 +141,28 @@ pub(crate) enum DeviceCommand {
     },
 }
 
+#[derive(Debug, Subcommand)]
+pub(crate) enum RecoveryCommand {
+    /// Show the recovery words on a terminal, and erase them once they are written down
+    #[command(
+        after_help = "The device that founded the group has them. Whoever has the words can make a device of the group an owner
+that is senior to all others: keep them where you keep keys.
+
+Example:
+  syncctl recovery show"
+    )]
+    Show,
+    /// Make this device an owner by the recovery words
+    #[command(
+        after_help = "The words are typed, or read from standard input. Use them on one device only, when all owners are lost, or an
+owner's device was stolen; then remove that device.
+
+Example:
+  syncctl recovery use"
+    )]
+    Use,
+}
+
 /// Roles that an invite or an approval can give.
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub(crate) enum InviteRole {

@@ -4,6 +4,7 @@ use p2p_sync_proto::reason;
 use p2p_sync_proto::v1;
 use p2p_sync_proto::v1::invite_service_server::{InviteService, InviteServiceServer};
 use p2p_sync_proto::v1::member_service_server::{MemberService, MemberServiceServer};
+use p2p_sync_proto::v1::recovery_service_server::{RecoveryService, RecoveryServiceServer};
 use tonic::transport::server::Router;
 use tonic::{Code, Request, Response, Status};
 
@@ -14,6 +15,7 @@ pub(super) fn serve(server: Router) -> Router {
     server
         .add_service(MemberServiceServer::new(Fake))
         .add_service(InviteServiceServer::new(Fake))
+        .add_service(RecoveryServiceServer::new(Fake))
 }
 
 fn device() -> v1::Device {
@@ -88,6 +90,52 @@ impl InviteService for Fake {
         let key = "05".repeat(32);
         Ok(Response::new(v1::RevokeInviteResponse { key }))
     }
+}
+
+#[tonic::async_trait]
+impl RecoveryService for Fake {
+    async fn show_recovery(
+        &self,
+        _: Request<v1::ShowRecoveryRequest>,
+    ) -> Result<Response<v1::ShowRecoveryResponse>, Status> {
+        Err(refusal(Code::FailedPrecondition, reason::NO_RECOVERY))
+    }
+
+    async fn forget_recovery(
+        &self,
+        _: Request<v1::ForgetRecoveryRequest>,
+    ) -> Result<Response<v1::ForgetRecoveryResponse>, Status> {
+        Err(refusal(Code::FailedPrecondition, reason::NO_RECOVERY))
+    }
+
+    async fn use_recovery(
+        &self,
+        request: Request<v1::UseRecoveryRequest>,
+    ) -> Result<Response<v1::UseRecoveryResponse>, Status> {
+        assert_eq!(request.into_inner().secret, [0; 32]);
+        Ok(Response::new(v1::UseRecoveryResponse {}))
+    }
+}
+
+#[tokio::test]
+async fn recovery_words_are_typed_and_never_shown_to_a_pipe() {
+    let daemon = start();
+    let words = format!("{}art\n", "abandon ".repeat(23));
+    let mut out = Vec::new();
+    let (exit, err) = run_typing(&daemon.socket, "recovery use --json", Some(&words), &mut out).await;
+    assert_eq!(exit, Exit::Ok, "{err}");
+    assert_eq!(
+        out,
+        b"{\"schema\":\"p2psync.recovery-use/1\",\"role\":\"owner\"}\n"
+    );
+    for line in ["recovery show", "recovery show --json"] {
+        let (exit, err) = run_typing(&daemon.socket, line, Some("\n"), &mut Vec::new()).await;
+        assert_eq!(exit, Exit::Usage, "{err}");
+        assert!(err.contains("on a terminal"), "{err}");
+    }
+    let (exit, _, err) = run("recovery use").await;
+    assert_eq!(exit, Exit::Data);
+    assert!(err.contains("0 words"), "{err}");
 }
 
 #[tokio::test]

@@ -29,7 +29,9 @@ use sha2::{Digest, Sha256};
 
 pub use io::*;
 pub use join::{COMPARE, COMPARE_NOW, JoinRequest, LanDevice, PairCode, PairCommand, PairError, PairReply};
-pub use members::{InviteReport, MemberReport, MembersCommand, MembersReply, Membership, Removal};
+pub use members::{
+    InviteReport, MemberReport, MembersCommand, MembersReply, Membership, RecoverySecret, Removal,
+};
 pub use message::*;
 
 use crate::ids::{ContentHash, DeviceId, ShortId};
@@ -297,6 +299,7 @@ impl SyncEngine {
             own_events_missing: self.own_events_missing(),
             join_requests: self.joining.requests.shown(),
             rejected: self.rejected,
+            recovery_unread: self.joining.recovery.is_some(),
         }
     }
 

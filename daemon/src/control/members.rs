@@ -131,7 +131,7 @@ impl InviteService for Rpcs {
 }
 
 impl Rpcs {
-    async fn manage(&self, command: MembersCommand) -> Result<Reply, Status> {
+    pub(super) async fn manage(&self, command: MembersCommand) -> Result<Reply, Status> {
         self.ask(|reply| ControlCommand::Members { command, reply }).await
     }
 
@@ -166,6 +166,14 @@ pub(super) fn warnings(engine: &Engine) -> Vec<Warning> {
         list.push(Warning {
             code: "CHANGES_REJECTED",
             message,
+        });
+    }
+    if engine.recovery_unread {
+        let message = "Nobody has written down the recovery words, without which a group whose owners are lost gets no \
+                       other: syncctl recovery show";
+        list.push(Warning {
+            code: "RECOVERY_UNREAD",
+            message: message.to_owned(),
         });
     }
     let members = engine.peers.iter().filter_map(|peer| peer.role);
@@ -269,6 +277,13 @@ mod tests {
         assert_eq!(codes(&engine(&[Role::Owner, Role::Admin])), ["LONE_OWNER"]);
         assert!(codes(&engine(&[Role::Owner, Role::Owner])).is_empty());
         assert!(codes(&engine(&[Role::Admin, Role::Owner])).is_empty());
+    }
+
+    #[test]
+    fn recovery_words_that_nobody_has_written_down_are_a_warning() {
+        let mut founder = engine(&[Role::Owner]);
+        founder.recovery_unread = true;
+        assert_eq!(codes(&founder), ["RECOVERY_UNREAD"]);
     }
 
     #[test]

@@ -12,6 +12,7 @@ use futures::StreamExt as _;
 use p2p_sync_proto::v1::control_service_server::ControlServiceServer;
 use p2p_sync_proto::v1::invite_service_server::InviteServiceServer;
 use p2p_sync_proto::v1::member_service_server::MemberServiceServer;
+use p2p_sync_proto::v1::recovery_service_server::RecoveryServiceServer;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch as latest};
@@ -115,7 +116,8 @@ impl ControlService {
             .layer(InterceptorLayer::new(check))
             .add_service(ControlServiceServer::from_arc(Arc::clone(&rpcs)))
             .add_service(MemberServiceServer::from_arc(Arc::clone(&rpcs)))
-            .add_service(InviteServiceServer::from_arc(rpcs))
+            .add_service(InviteServiceServer::from_arc(Arc::clone(&rpcs)))
+            .add_service(RecoveryServiceServer::from_arc(rpcs))
             .add_service(health)
             .add_service(reflection().build_v1().map_err(ServeError::Reflection)?)
             .add_service(reflection().build_v1alpha().map_err(ServeError::Reflection)?)
@@ -161,6 +163,7 @@ async fn set_health(reporter: &HealthReporter, failed: bool) {
         <ControlServiceServer<Rpcs> as NamedService>::NAME,
         <MemberServiceServer<Rpcs> as NamedService>::NAME,
         <InviteServiceServer<Rpcs> as NamedService>::NAME,
+        <RecoveryServiceServer<Rpcs> as NamedService>::NAME,
     ];
     for service in services {
         reporter.set_service_status(service, health).await;

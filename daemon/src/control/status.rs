@@ -47,6 +47,8 @@ fn of_command(error: &CommandError) -> (Code, &'static str) {
         CommandError::Outranked => (Code::PermissionDenied, reason::OUTRANKED),
         CommandError::NoMember => (Code::NotFound, reason::NO_SUCH_MEMBER),
         CommandError::NoInvite => (Code::NotFound, reason::NO_SUCH_INVITE),
+        CommandError::NoRecovery => (Code::FailedPrecondition, reason::NO_RECOVERY),
+        CommandError::WrongRecovery => (Code::InvalidArgument, reason::WRONG_RECOVERY),
         CommandError::Invalid(_) => (Code::InvalidArgument, reason::INVALID_ARGUMENT),
         CommandError::BadTicket => (Code::InvalidArgument, reason::BAD_TICKET),
         CommandError::AlreadyInGroup => (Code::FailedPrecondition, reason::ALREADY_IN_GROUP),

@@ -1,9 +1,13 @@
-//! Commands about members: giving roles, taking them, names, and what is asked about them.
+//! Commands about members: giving roles, taking them, names, and what is asked about them; in `recovery` what the recovery
+//! key is for.
 //!
 //! What a command would publish is evaluated first, as all devices will: only what has the wanted outcome is published.
 
+mod recovery;
+
 use std::collections::BTreeSet;
 
+pub use self::recovery::RecoverySecret;
 use super::group::{Group, KnownInvite};
 use super::{CommandError, Phase, Reply, StateView, SyncEngine};
 use crate::access::{GrantFlags, LiveGrant, Role, Scopes};
@@ -50,6 +54,15 @@ pub enum MembersCommand {
         /// The name.
         name: String,
     },
+    /// Tell the secret of the recovery key, if it is here.
+    ShowRecovery,
+    /// Erase it: its words are written down.
+    ForgetRecovery,
+    /// Make this device an owner by the recovery key.
+    UseRecovery {
+        /// Its secret.
+        secret: RecoverySecret,
+    },
 }
 
 /// What a command about members comes to.
@@ -66,6 +79,8 @@ pub enum MembersReply {
         /// Whose removal was said again, since it went with the events of those.
         again: Vec<DeviceId>,
     },
+    /// The secret of the recovery key.
+    Recovery(RecoverySecret),
 }
 
 /// One device that is or was a member.
@@ -155,6 +170,9 @@ impl SyncEngine {
             MembersCommand::Remove { devices, how } => self.remove_members(&devices, &how, now, view),
             MembersCommand::CancelInvite { key } => self.cancel_invite(key, now, view),
             MembersCommand::Rename { name } => self.rename(&name, now, view),
+            MembersCommand::ShowRecovery => self.show_recovery(),
+            MembersCommand::ForgetRecovery => self.forget_recovery(),
+            MembersCommand::UseRecovery { secret } => self.use_recovery(&secret, now, view),
         }
     }
 

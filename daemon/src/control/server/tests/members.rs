@@ -9,6 +9,7 @@ use p2p_sync_core::rel_path::RelPath;
 use p2p_sync_proto::v1;
 use p2p_sync_proto::v1::invite_service_client::InviteServiceClient;
 use p2p_sync_proto::v1::member_service_client::MemberServiceClient;
+use p2p_sync_proto::v1::recovery_service_client::RecoveryServiceClient;
 use tonic::Code;
 use tonic::transport::Channel;
 use tonic_types::StatusExt as _;
@@ -72,6 +73,8 @@ pub(super) fn answer(command: MembersCommand) -> Result<Reply, ControlError> {
         MembersCommand::CancelInvite { .. } | MembersCommand::Rename { .. } => {
             Err(CommandError::NotAllowed.into())
         }
+        MembersCommand::ShowRecovery | MembersCommand::ForgetRecovery => Err(CommandError::NoRecovery.into()),
+        MembersCommand::UseRecovery { .. } => Ok(Reply::Done),
     }
 }
 
@@ -80,6 +83,12 @@ pub(super) async fn refused(channel: Channel) {
     let mut members = MemberServiceClient::new(channel.clone());
     let refused = members
         .remove_member(v1::RemoveMemberRequest::default())
+        .await
+        .unwrap_err();
+    assert_eq!(refused.code(), Code::PermissionDenied);
+    let mut recovery = RecoveryServiceClient::new(channel.clone());
+    let refused = recovery
+        .show_recovery(v1::ShowRecoveryRequest {})
         .await
         .unwrap_err();
     assert_eq!(refused.code(), Code::PermissionDenied);
@@ -163,4 +172,23 @@ async fn what_cannot_be_meant_is_refused_before_the_engine_hears_of_it() {
         .await
         .unwrap_err();
     assert_eq!(status.code(), Code::PermissionDenied);
+}
+
+#[tokio::test]
+async fn a_recovery_key_has_32_bytes() {
+    let running = start(|_, _| true);
+    let mut client = RecoveryServiceClient::new(channel(&running.path).await);
+    let with = |length| v1::UseRecoveryRequest {
+        secret: vec![7; length],
+    };
+    client.use_recovery(with(32)).await.unwrap();
+    for length in [0, 31, 33] {
+        let status = client.use_recovery(with(length)).await.unwrap_err();
+        assert_eq!(status.code(), Code::InvalidArgument);
+    }
+    let status = client
+        .show_recovery(v1::ShowRecoveryRequest {})
+        .await
+        .unwrap_err();
+    assert_eq!(status.get_details_error_info().unwrap().reason, "NO_RECOVERY");
 }
