@@ -242,6 +242,11 @@ impl Desk {
 
     /// Makes an invite at one and returns its ticket.
     pub(crate) fn invite(&mut self, index: usize, role: Role) -> String {
+        self.invite_into(index, role, Scopes::whole())
+    }
+
+    /// Makes an invite that lets write in these paths only, and prints its ticket.
+    pub(crate) fn invite_into(&mut self, index: usize, role: Role, scopes: Scopes) -> String {
         self.next += 1;
         let mut secret = [0; 32];
         secret[..8].copy_from_slice(&self.next.to_be_bytes());
@@ -252,7 +257,7 @@ impl Desk {
                 role,
                 expires_ms,
                 max_uses,
-                scopes: Scopes::whole(),
+                scopes,
                 secret,
             },
         );

@@ -112,6 +112,7 @@ fn edits_of_a_device_that_was_removed_meanwhile_count_nowhere_and_stay_in_its_ow
         assert!(desk.state(index) == FolderState::InSync, "device {index}");
     }
     assert!(desk.state(1) == FolderState::Removed);
+    assert_eq!(desk.role(1), None);
     let installed = &desk.seats[1].store.durable().installed;
     let here = |at: &str| installed.get(&path(at)).and_then(|row| row.entry.node.content());
     assert_eq!((here("a"), here("b")), (content(2), content(3)));
@@ -347,4 +348,19 @@ fn a_cancelled_invite_lets_nobody_in() {
     desk.command(1, Command::Join { ticket });
     desk.pass(120_000);
     assert_ne!(desk.seats[0].group(), desk.seats[1].group());
+}
+
+#[test]
+fn who_comes_in_by_an_invite_into_one_directory_writes_there_only() {
+    let mut desk = Desk::new(2, false);
+    let docs = Scopes::new(vec![path("docs")]).expect("one path");
+    let ticket = desk.invite_into(0, Role::Editor, docs);
+    desk.connect(0, 1);
+    desk.command(1, Command::Join { ticket });
+    desk.pass(10_000);
+    assert_eq!(desk.role(1), Some(Role::Editor));
+    desk.report(1, &[(path("docs"), file(1)), (path("docs2"), file(2))]);
+    desk.pass(10_000);
+    assert_eq!(desk.winner(0, "docs"), content(1));
+    assert_eq!(desk.winner(0, "docs2"), None);
 }

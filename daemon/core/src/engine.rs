@@ -283,7 +283,8 @@ impl SyncEngine {
         Status {
             device: Some(self.me),
             group: self.group.as_ref().map(|group| group.id),
-            role: self.group.as_ref().and_then(|group| group.role(&self.me)),
+            // Others may have shown what this device's own ledger does not say.
+            role: self.my_role().filter(|_| self.phase != Phase::Removed),
             state: self.folder_state(),
             files_total: self.installed_count,
             files_needed: self.work.len() as u64,

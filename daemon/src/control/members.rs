@@ -238,9 +238,10 @@ fn invite(report: &InviteReport, members: &[MemberReport], now: SystemTime) -> v
     }
 }
 
+/// Returns a device as a message. Who is or was no member, and gave a role, is the recovery key.
 fn named(id: DeviceId, all: &[MemberReport]) -> v1::Device {
     let known = all.iter().find(|report| report.device == id);
-    convert::device(id, known.map_or("", |report| report.name.as_str()))
+    convert::device(id, known.map_or("recovery key", |report| report.name.as_str()))
 }
 
 #[cfg(test)]

@@ -52,7 +52,7 @@ fn of_command(error: &CommandError) -> (Code, &'static str) {
         CommandError::Invalid(_) => (Code::InvalidArgument, reason::INVALID_ARGUMENT),
         CommandError::BadTicket => (Code::InvalidArgument, reason::BAD_TICKET),
         CommandError::AlreadyInGroup => (Code::FailedPrecondition, reason::ALREADY_IN_GROUP),
-        CommandError::Busy => (Code::Aborted, reason::BUSY),
+        CommandError::Busy | CommandError::CatchingUp => (Code::Aborted, reason::BUSY),
         CommandError::OwnEventsMissing => (Code::FailedPrecondition, reason::STATE_OLD),
         CommandError::Refused(by) => of_refusal(*by),
         CommandError::Pair(error) => pairing::of_error(error),

@@ -585,6 +585,9 @@ pub enum CommandError {
     /// Another join is under way.
     #[error("Another join is under way")]
     Busy,
+    /// The group was joined a moment ago.
+    #[error("The group's ledger is still being had")]
+    CatchingUp,
     /// An old copy of the state was put back.
     #[error("This device waits for its own newest events, because its state is an old copy")]
     OwnEventsMissing,

@@ -333,8 +333,10 @@ impl SyncEngine {
         if self.own_events_missing() > 0 {
             return Err(CommandError::OwnEventsMissing);
         }
-        if self.phase == Phase::Removed {
-            return Err(CommandError::NotAllowed);
+        match self.phase {
+            Phase::Removed => return Err(CommandError::NotAllowed),
+            Phase::CatchingUp => return Err(CommandError::CatchingUp),
+            Phase::NoGroup | Phase::Scanning { .. } | Phase::Running => {}
         }
         Ok(group)
     }

@@ -127,12 +127,13 @@ impl SyncEngine {
             if self.own_events_missing() > 0 {
                 return Response::Refused(RefuseReason::Busy);
             }
+            let scopes = self.scopes_by(&via);
             let grant = Item::Grant(Grant {
                 device,
                 role,
                 name,
                 via,
-                scopes: Scopes::whole(),
+                scopes,
                 flags: GrantFlags::default(),
             });
             self.publish(EventKind::Admin, vec![grant], now, view);
@@ -140,6 +141,15 @@ impl SyncEngine {
         Response::Accepted {
             events: self.chain_of(&device, view),
         }
+    }
+
+    /// Returns where somebody may write who comes in that way: a Grant that says more than its invite is void.
+    fn scopes_by(&self, via: &GrantVia) -> Scopes {
+        let invite = match via {
+            GrantVia::Author => None,
+            GrantVia::Invite { key, .. } => self.group.as_ref().and_then(|group| group.invite(key)),
+        };
+        invite.map_or_else(Scopes::whole, |known| known.invite.scopes.clone())
     }
 
     /// Returns the admin events that lead from genesis to a device's Grant, in the order of their hybrid clocks.
