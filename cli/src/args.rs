@@ -22,7 +22,8 @@ Exit codes:
   0   done, or nothing to do
   1   the answer is no, or the daemon refused
   64  wrong usage
-  65  the ticket is no good
+  65  the ticket or proof is no good, or the ledger is damaged
+  66  there is no such event or file
   69  the daemon cannot be reached
   73  a file cannot be made, or is there already
   75  not now: try again later, or time is up
@@ -215,6 +216,14 @@ Examples:
         #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1000))]
         limit: u32,
     },
+    /// Show, check and prove the ledger: the signed record of who did what
+    Ledger {
+        #[command(subcommand)]
+        command: LedgerCommand,
+    },
+    /// Show the events of the ledger; the same as ledger log
+    #[command(after_help = LOG_HELP)]
+    Log(LogArgs),
     /// Bring back an old version of a path, or of everything below it
     #[command(
         after_help = "Without --version and --before it is the newest version that is not current. The version becomes an
@@ -307,6 +316,147 @@ pub(crate) enum PeersCommand {
         /// A multiaddress
         #[arg(value_name = "ADDR")]
         address: String,
+    },
+}
+
+const LOG_HELP: &str = "Events of a device are ordered as it made them; what an event has seen comes before it. TIME is like
+2026-11-22T17:00:00Z, or 90m, 2h, 3d for that long ago. With PATH: the events that wrote or removed it. The time shown is
+the clock of whoever signed, and orders nothing.
+
+Examples:
+  syncctl log -n 3
+  syncctl log docs/plan.odt
+  syncctl log --since 2h --device laptop
+  syncctl ledger log --follow --json | jq -c '.event.items[]'";
+
+/// What `log` shows.
+#[derive(Debug, Args)]
+pub(crate) struct LogArgs {
+    /// Only events that wrote or removed this path, below the folder or absolute
+    pub(crate) path: Option<OsString>,
+    /// Only events not before this time
+    #[arg(long, value_name = "TIME", value_parser = past)]
+    pub(crate) since: Option<SystemTime>,
+    /// Only events of this device: its name, or the first digits of its id
+    #[arg(long, value_name = "DEVICE")]
+    pub(crate) device: Option<String>,
+    /// Show so many events at most (100; with --follow: 10)
+    #[arg(short = 'n', long = "limit", value_name = "N", value_parser = clap::value_parser!(u32).range(0..=100_000))]
+    pub(crate) limit: Option<u32>,
+    /// Begin with the first events, not the last
+    #[arg(long)]
+    pub(crate) oldest_first: bool,
+    /// In the order in which they arrived here
+    #[arg(long)]
+    pub(crate) by_arrival: bool,
+    /// Go on with events as they arrive, until interrupted
+    #[arg(short, long, conflicts_with_all = ["path", "since", "device", "oldest_first", "by_arrival"])]
+    pub(crate) follow: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum LedgerCommand {
+    /// Show the events of the ledger
+    #[command(after_help = LOG_HELP)]
+    Log(LogArgs),
+    /// Show one event with all its items
+    #[command(
+        after_help = "EVENT is the first digits of its id, at least 8, or DEVICE:SEQ. The Genesis event's id names the group; whoever
+checks a proof needs it.
+
+Examples:
+  syncctl ledger show 8f3a0b0c
+  syncctl ledger show laptop:17
+  syncctl ledger show --genesis"
+    )]
+    Show {
+        /// Which event
+        #[arg(required_unless_present = "genesis")]
+        event: Option<String>,
+        /// The event that founded the group
+        #[arg(long, conflicts_with = "event")]
+        genesis: bool,
+    },
+    /// Check the whole ledger again, from its bytes
+    #[command(
+        after_help = "--full (the default) checks every signature, item, clock and chain, what each event had seen, and that its author
+was admitted; --fast only how the headers are chained. Exit code 65 if anything is wrong.
+
+Examples:
+  syncctl ledger verify
+  syncctl ledger verify --fast --json | jq .faults_total"
+    )]
+    Verify {
+        /// Only the chains of headers
+        #[arg(long, conflicts_with = "full")]
+        fast: bool,
+        /// Everything
+        #[arg(long)]
+        full: bool,
+    },
+    /// Write a file that proves one item of the ledger to anybody
+    #[command(
+        after_help = "WHAT is a path, for the version that stands there now, or an event as in ledger show. Whoever gets the file needs
+nothing else but the group's id (syncctl ledger show --genesis) to check who signed what and when, in which role, and who
+has seen it. Other items of the event stay hidden. It does not show that nobody has revoked the author since.
+
+Examples:
+  syncctl ledger prove docs/plan.odt -o plan.proof
+  syncctl ledger prove laptop:17 --item 2 -o change.proof"
+    )]
+    Prove {
+        /// A path, below the folder or absolute, or an event
+        #[arg(value_name = "WHAT")]
+        what: OsString,
+        /// WHAT is an event, though there is a path of that name
+        #[arg(long)]
+        event: bool,
+        /// Which item of an event
+        #[arg(long, value_name = "N", default_value_t = 0)]
+        item: u32,
+        /// Write it to this new file
+        #[arg(short, long, value_name = "FILE")]
+        output: PathBuf,
+        /// Replace the file if it is there
+        #[arg(long)]
+        force: bool,
+    },
+    /// Check a proof; needs no daemon
+    #[command(
+        after_help = "The group's id must come from a source that you trust, and not from whoever gave you the file. Exit code 65 if the
+file proves nothing.
+
+Example:
+  syncctl ledger check-proof plan.proof --genesis 4b1f…"
+    )]
+    CheckProof {
+        /// The proof
+        file: PathBuf,
+        /// The group's id, 64 digits
+        #[arg(long, value_name = "ID")]
+        genesis: String,
+    },
+    /// Write the whole ledger out, in the order in which it arrived here
+    #[command(
+        after_help = "--jsonl writes one event a line; --bundle the signed bytes, in a format that the file's first lines describe.
+
+Examples:
+  syncctl ledger export --jsonl | jq -c 'select(.kind == \"admin\")'
+  syncctl ledger export --bundle -o ledger.bundle"
+    )]
+    Export {
+        /// One event a line, as JSON
+        #[arg(long, required_unless_present = "bundle", conflicts_with = "bundle")]
+        jsonl: bool,
+        /// The signed bytes
+        #[arg(long)]
+        bundle: bool,
+        /// Write to this new file, not to the standard output
+        #[arg(short, long, value_name = "FILE")]
+        output: Option<PathBuf>,
+        /// Replace the file if it is there
+        #[arg(long)]
+        force: bool,
     },
 }
 

@@ -7,6 +7,7 @@ pub(crate) mod history;
 pub(crate) mod invite;
 pub(crate) mod join;
 pub(crate) mod journal;
+pub(crate) mod ledger;
 pub(crate) mod member;
 pub(crate) mod overview;
 pub(crate) mod pairing;

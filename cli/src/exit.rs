@@ -137,6 +137,15 @@ fn judge(reason: &str, code: Code) -> (Exit, Option<&'static str>) {
         reason::NO_SUCH_MEMBER => (Exit::NoInput, Some("see who is one: syncctl member list")),
         reason::NO_SUCH_INVITE => (Exit::NoInput, Some("see which there are: syncctl invite list")),
         reason::ALREADY_IN_GROUP => (Exit::No, Some("see which devices are in it: syncctl peers")),
+        reason::NO_SUCH_EVENT => (Exit::NoInput, Some("see what there is: syncctl log")),
+        reason::NOT_PROVABLE => (
+            Exit::No,
+            Some("what its author was not allowed to do counts nowhere; see its grants: syncctl log"),
+        ),
+        reason::LEDGER_DAMAGED => (
+            Exit::Data,
+            Some("find what is damaged: syncctl ledger verify --full"),
+        ),
         reason::NO_SUCH_VERSION => (Exit::No, Some("see what there is: syncctl history PATH")),
         reason::BYTES_NOT_AT_HAND => (
             Exit::No,
@@ -231,6 +240,9 @@ mod tests {
         check(Code::NotFound, "NO_SUCH_VERSION", Exit::No);
         check(Code::FailedPrecondition, "BYTES_NOT_AT_HAND", Exit::No);
         check(Code::FailedPrecondition, "ALREADY_IN_GROUP", Exit::No);
+        check(Code::NotFound, "NO_SUCH_EVENT", Exit::NoInput);
+        check(Code::FailedPrecondition, "NOT_PROVABLE", Exit::No);
+        check(Code::DataLoss, "LEDGER_DAMAGED", Exit::Data);
         check(Code::NotFound, "NO_SUCH_NAME", Exit::No);
         check(Code::InvalidArgument, "NAME_AMBIGUOUS", Exit::No);
         check(Code::FailedPrecondition, "JOIN_TURNED_DOWN", Exit::No);

@@ -25,9 +25,10 @@ use tokio::time::Instant;
 use tonic::transport::Channel;
 
 use crate::args::{
-    Cli, Command, DeviceCommand, Global, InviteCommand, MemberCommand, PeersCommand, RecoveryCommand,
+    Cli, Command, DeviceCommand, Global, InviteCommand, LedgerCommand, MemberCommand, PeersCommand,
+    RecoveryCommand,
 };
-use crate::client::{CONNECT_PATIENCE, Client, Surroundings};
+use crate::client::{CONNECT_PATIENCE, Client, LedgerClient, Surroundings};
 use crate::exit::{Exit, Failure};
 use crate::output::{Output, Stop};
 
@@ -121,6 +122,11 @@ impl Session<'_> {
         self.channel().await.map(Client::new)
     }
 
+    /// Connects to the daemon, to ask about the ledger.
+    pub(crate) async fn ledger(&self) -> Result<LedgerClient, Failure> {
+        self.channel().await.map(LedgerClient::new)
+    }
+
     async fn channel(&self) -> Result<Channel, Failure> {
         let patience = self.timeout(CALL_TIMEOUT).min(CONNECT_PATIENCE);
         client::connect(&client::find_socket(&self.global, self.around)?, patience).await
@@ -132,8 +138,8 @@ impl Session<'_> {
         otherwise: Duration,
         call: impl AsyncFnOnce(Client) -> Result<tonic::Response<T>, tonic::Status>,
     ) -> Result<T, Failure> {
-        self.call_on(otherwise, async |channel: Channel| {
-            call(Client::new(channel)).await
+        self.in_time(otherwise, async {
+            Ok(call(self.client().await?).await?.into_inner())
         })
         .await
     }
@@ -144,8 +150,30 @@ impl Session<'_> {
         otherwise: Duration,
         call: impl AsyncFnOnce(Channel) -> Result<tonic::Response<T>, tonic::Status>,
     ) -> Result<T, Failure> {
+        self.in_time(otherwise, async {
+            Ok(call(self.channel().await?).await?.into_inner())
+        })
+        .await
+    }
+
+    /// Like [`call`](Self::call), for the ledger.
+    pub(crate) async fn ask_ledger<T>(
+        &self,
+        otherwise: Duration,
+        call: impl AsyncFnOnce(LedgerClient) -> Result<tonic::Response<T>, tonic::Status>,
+    ) -> Result<T, Failure> {
+        self.in_time(otherwise, async {
+            Ok(call(self.ledger().await?).await?.into_inner())
+        })
+        .await
+    }
+
+    async fn in_time<T>(
+        &self,
+        otherwise: Duration,
+        answer: impl Future<Output = Result<T, Failure>>,
+    ) -> Result<T, Failure> {
         let timeout = self.timeout(otherwise);
-        let answer = async { Ok(call(self.channel().await?).await?.into_inner()) };
         match tokio::time::timeout(timeout, answer).await {
             Ok(result) => result,
             Err(_) => Err(time_is_up(timeout)),
@@ -220,6 +248,8 @@ async fn dispatch(command: Option<Command>, session: &mut Session<'_>) -> Result
         Some(Command::Rescan { path }) => cmds::rescan::run(session, path).await,
         Some(Command::Journal) => cmds::journal::run(session).await,
         Some(Command::History { path, skip, limit }) => cmds::history::run(session, path, skip, limit).await,
+        Some(Command::Ledger { command }) => cmds::ledger::run(session, command).await,
+        Some(Command::Log(args)) => cmds::ledger::run(session, LedgerCommand::Log(args)).await,
         Some(Command::Restore {
             path,
             version,

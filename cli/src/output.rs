@@ -55,12 +55,7 @@ impl Output<'_> {
         if !out.ends_with('\n') {
             out.push('\n');
         }
-        self.write(&out)
-    }
-
-    /// Writes text as it is.
-    pub(crate) fn text(&mut self, text: &str) -> Result<(), Stop> {
-        self.write(text)
+        self.bytes(out.as_bytes())
     }
 
     /// Says whether the reader has closed the pipe, without writing: `watch | head -1` must end though nothing
@@ -73,16 +68,22 @@ impl Output<'_> {
         poll(&mut fds, Some(&Timespec::default())).is_ok() && fds[0].revents().contains(PollFlags::ERR)
     }
 
-    fn write(&mut self, text: &str) -> Result<(), Stop> {
-        let result = self
-            .writer
-            .write_all(text.as_bytes())
-            .and_then(|()| self.writer.flush());
+    /// Writes bytes as they are.
+    pub(crate) fn bytes(&mut self, bytes: &[u8]) -> Result<(), Stop> {
+        let result = self.writer.write_all(bytes).and_then(|()| self.writer.flush());
         result.map_err(|e| match e.kind() {
             io::ErrorKind::BrokenPipe => Stop::ReaderGone,
             _ => Failure::new(Exit::Software, "IO", format!("Cannot write: {e}")).into(),
         })
     }
+}
+
+/// Returns bytes as hexadecimal digits.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut hex, byte| {
+        let _ = write!(hex, "{byte:02x}");
+        hex
+    })
 }
 
 /// A path for JSON: readable, and exact beside it where it is not UTF-8.
@@ -94,12 +95,7 @@ pub(crate) struct JsonPath {
 
 impl JsonPath {
     pub(crate) fn new(bytes: &[u8]) -> Self {
-        let path_hex = std::str::from_utf8(bytes).is_err().then(|| {
-            bytes.iter().fold(String::new(), |mut hex, byte| {
-                let _ = write!(hex, "{byte:02x}");
-                hex
-            })
-        });
+        let path_hex = std::str::from_utf8(bytes).is_err().then(|| hex(bytes));
         Self {
             path: String::from_utf8_lossy(bytes).into_owned(),
             path_hex,

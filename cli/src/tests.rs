@@ -8,6 +8,7 @@ use std::pin::Pin;
 
 use p2p_sync_proto::socket_path::RuntimeEnv;
 use p2p_sync_proto::v1::control_service_server::{ControlService, ControlServiceServer};
+use p2p_sync_proto::v1::ledger_service_server::LedgerServiceServer;
 use p2p_sync_proto::{reason, v1};
 use tempfile::TempDir;
 use tokio::net::UnixListener;
@@ -18,6 +19,8 @@ use tonic_types::{ErrorDetails, StatusExt as _};
 
 use crate::client::Surroundings;
 use crate::exit::Exit;
+
+mod ledger;
 
 pub(crate) fn sample_status() -> v1::Status {
     v1::Status {
@@ -383,7 +386,9 @@ fn start() -> Daemon {
     let dir = tempfile::tempdir().unwrap();
     let socket = dir.path().join("s");
     let incoming = UnixListenerStream::new(UnixListener::bind(&socket).unwrap());
-    let server = tonic::transport::Server::builder().add_service(ControlServiceServer::new(Fake));
+    let server = tonic::transport::Server::builder()
+        .add_service(ControlServiceServer::new(Fake))
+        .add_service(LedgerServiceServer::new(Fake));
     let server = members::serve(server);
     tokio::spawn(server.serve_with_incoming(incoming));
     Daemon { _dir: dir, socket }
@@ -437,6 +442,9 @@ async fn answers_go_to_stdout_and_nothing_else_does() {
         "rescan ./docs/",
         "history docs/a",
         "restore docs/a",
+        "log docs/a",
+        "ledger show --genesis",
+        "ledger verify --fast",
         "join lan:",
         "join lan:anna",
         "approve",
@@ -526,6 +534,9 @@ async fn every_answer_exists_as_one_line_of_json_with_a_schema() {
         "join x --dry-run",
         "history a",
         "restore a",
+        "log",
+        "ledger show 01234567",
+        "ledger verify --fast",
         "join lan:",
         "join lan:anna --dry-run",
         "approve",
@@ -632,7 +643,13 @@ async fn a_reader_that_closes_the_pipe_ends_a_stream_with_success() {
 
 #[tokio::test]
 async fn help_goes_to_stdout_with_success() {
-    for line in ["--help", "status --help", "invite create --help", "--version"] {
+    for line in [
+        "--help",
+        "status --help",
+        "invite create --help",
+        "ledger prove --help",
+        "--version",
+    ] {
         let (exit, out, err) = run(line).await;
         assert_eq!((exit, err.as_str()), (Exit::Ok, ""), "{line}");
         assert!(!out.is_empty());

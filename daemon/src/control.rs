@@ -14,6 +14,7 @@ mod caller;
 mod convert;
 mod guards;
 mod history;
+mod ledger;
 mod members;
 mod naming;
 mod pairing;
@@ -39,6 +40,7 @@ use tokio::sync::{broadcast, mpsc, oneshot, watch as latest};
 
 pub use caller::Access;
 pub use history::{AtHand, HistoryPage, PathVersion, Pick, RestoreProblem, RestoreStep, VersionPart};
+pub use ledger::{EventRef, FollowPart, LedgerCommand, ProveTarget, Proven, VerifyStep};
 pub use pairing::{Approved, JoinStep, PairingCommand};
 pub use server::{ControlService, ServeError};
 pub use socket::{ControlSocket, SocketError};
@@ -157,6 +159,8 @@ pub enum ControlCommand {
         /// What it is and its bytes; closed when it is complete. A closed receiver ends it.
         parts: mpsc::Sender<Result<VersionPart, ControlError>>,
     },
+    /// Read the ledger.
+    Ledger(LedgerCommand),
     /// Put versions at their paths as edits of this device's.
     Restore {
         /// Which path; with a time also what is below. `None`: the whole folder.
@@ -251,6 +255,21 @@ pub enum ControlError {
     /// A version could not be read.
     #[error("Cannot read the version: {0}")]
     Read(String),
+    /// The ledger could not be read.
+    #[error("Cannot read the ledger: {0}")]
+    Ledger(String),
+    /// There is no such event, path or device in the ledger.
+    #[error("{0}")]
+    NoSuchEvent(String),
+    /// An item of the ledger cannot be proven.
+    #[error("{0}")]
+    NotProvable(String),
+    /// The ledger is not what was once checked and stored.
+    #[error("The ledger is damaged: {0}")]
+    LedgerDamaged(String),
+    /// As many readers as there may be are at it.
+    #[error("The ledger is being read already by as many as may: {0}")]
+    LedgerBusy(&'static str),
     /// The folder is not kept any more; says why, and what to do.
     #[error("{0}")]
     Failed(String),

@@ -35,6 +35,7 @@ use crate::identity::{self, IdentityError};
 use crate::ignore_rules::{IgnoreError, RuleSource, Rules};
 use crate::install_task;
 use crate::journal::{JournalError, JournalService};
+use crate::ledger::Ledger;
 use crate::network::{NetworkCommand, NetworkError, peer_of};
 use crate::paths::SocketPlace;
 use crate::root_dir::Modes;
@@ -429,6 +430,7 @@ impl Running {
             fetcher,
             provider,
             history: Arc::new(history),
+            ledger: Arc::new(Ledger::new(opened.store.ledger())),
             stats,
             status: ends.status,
             notifications: ends.notifications,

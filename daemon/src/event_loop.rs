@@ -34,6 +34,7 @@ use crate::history::{Ask, History, Wanted};
 use crate::ignore_rules::Rules;
 use crate::install_task::{DiskCommand, DiskEvent};
 use crate::journal::JournalService;
+use crate::ledger::Ledger;
 use crate::network::{NetworkCommand, NetworkEvent};
 use crate::scan_task::{ScanCommand, ScanEvent};
 use crate::store::{StoreError, StoreView, StoreWriter};
@@ -76,6 +77,7 @@ pub(crate) struct Services {
     pub(crate) fetcher: FetchHandle,
     pub(crate) provider: Provider,
     pub(crate) history: Arc<History>,
+    pub(crate) ledger: Arc<Ledger>,
     pub(crate) stats: Arc<TransferStats>,
     pub(crate) status: watch::Sender<Arc<StatusSnapshot>>,
     pub(crate) notifications: broadcast::Sender<Notification>,
@@ -328,6 +330,7 @@ impl EventLoop {
         self.durable = no;
         self.finish_installs();
         self.note_own_log();
+        self.services.ledger.grown();
         self.input(Input::Persisted(no))
     }
 

@@ -14,6 +14,8 @@ pub mod identity;
 pub mod ignore_rules;
 mod install_task;
 pub mod journal;
+mod ledger;
+pub mod ledger_query;
 pub mod network;
 pub mod paths;
 pub mod root_dir;

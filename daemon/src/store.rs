@@ -17,6 +17,7 @@ mod apply;
 mod beyond;
 mod codec;
 mod folder;
+mod ledger;
 mod load;
 mod lock;
 mod rows;
@@ -46,6 +47,7 @@ use schema::{Purpose, connect, migrate};
 
 pub use codec::CodecError;
 pub use folder::Compare;
+pub use ledger::{AuditEnd, AuditStep, LedgerEnd, LedgerFile, LedgerReader};
 pub use load::Counts;
 pub use rows::RowError;
 pub use view::StoreView;
@@ -215,6 +217,12 @@ impl Store {
     pub fn view(&self) -> Result<StoreView, StoreError> {
         let connection = connect(&self.path, Purpose::Read)?;
         Ok(StoreView::new(connection, Arc::clone(&self.lock)))
+    }
+
+    /// Returns what opens readers of the ledger.
+    #[must_use]
+    pub fn ledger(&self) -> LedgerFile {
+        LedgerFile::new(self.path.clone(), Arc::clone(&self.lock))
     }
 }
 

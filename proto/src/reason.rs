@@ -65,6 +65,12 @@ pub const NO_ADDRESS: &str = "NO_ADDRESS";
 pub const NO_SUCH_VERSION: &str = "NO_SUCH_VERSION";
 /// No device that is connected has the bytes.
 pub const BYTES_NOT_AT_HAND: &str = "BYTES_NOT_AT_HAND";
+/// There is no such event, path or device in the ledger.
+pub const NO_SUCH_EVENT: &str = "NO_SUCH_EVENT";
+/// The ledger does not show that the author's role allowed the item.
+pub const NOT_PROVABLE: &str = "NOT_PROVABLE";
+/// The stored ledger is not what was once checked.
+pub const LEDGER_DAMAGED: &str = "LEDGER_DAMAGED";
 /// The disk refused.
 pub const IO: &str = "IO";
 /// The folder is not kept any more, since a disk failed; only a restart helps.

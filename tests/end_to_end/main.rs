@@ -10,6 +10,7 @@ mod history;
 mod ignoring;
 mod joining;
 mod kinds;
+mod ledger;
 mod limits;
 mod malicious;
 mod offline;

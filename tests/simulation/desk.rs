@@ -242,11 +242,11 @@ impl Desk {
 
     /// Makes an invite at one and returns its ticket.
     pub(crate) fn invite(&mut self, index: usize, role: Role) -> String {
-        self.invite_into(index, role, Scopes::whole())
+        self.invite_to(index, role, Scopes::whole())
     }
 
-    /// Makes an invite that lets write in these paths only, and prints its ticket.
-    pub(crate) fn invite_into(&mut self, index: usize, role: Role, scopes: Scopes) -> String {
+    /// As [`Desk::invite`], to write in these parts of the folder only.
+    pub(crate) fn invite_to(&mut self, index: usize, role: Role, scopes: Scopes) -> String {
         self.next += 1;
         let mut secret = [0; 32];
         secret[..8].copy_from_slice(&self.next.to_be_bytes());

@@ -31,7 +31,7 @@ const SEEDS_PER_TEST: u64 = 5_000;
 /// Seeds in which old copies of databases are put back, too.
 const SEEDS_WITH_RESTORES: u64 = 2_000;
 /// Seeds in which roles change, too.
-const SEEDS_WITH_ROLES: u64 = 1_400;
+const SEEDS_WITH_ROLES: u64 = 4_000;
 /// Of so many seeds one is run twice.
 const TWICE_EVERY: u64 = 25;
 

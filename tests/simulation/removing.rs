@@ -328,6 +328,24 @@ fn who_is_admitted_again_keeps_what_he_did_alone_as_a_copy() {
 }
 
 #[test]
+fn an_invite_for_a_part_of_the_folder_lets_write_there_only() {
+    let mut desk = Desk::new(2, false);
+    let docs = Scopes::new(vec![path("docs")]).expect("one path");
+    let ticket = desk.invite_to(0, Role::Editor, docs);
+    desk.connect(0, 1);
+    desk.command(1, Command::Join { ticket });
+    desk.pass(10_000);
+    assert_eq!(desk.role(1), Some(Role::Editor));
+    desk.report_dirs(1, &[path("docs")]);
+    desk.report(1, &[(path("docs/a"), file(1)), (path("b"), file(2))]);
+    desk.pass(30_000);
+    assert_eq!(
+        (desk.winner(0, "docs/a"), desk.winner(0, "b")),
+        (content(1), None)
+    );
+}
+
+#[test]
 fn a_cancelled_invite_lets_nobody_in() {
     let mut desk = Desk::new(2, false);
     let ticket = desk.invite(0, Role::Editor);
@@ -348,19 +366,4 @@ fn a_cancelled_invite_lets_nobody_in() {
     desk.command(1, Command::Join { ticket });
     desk.pass(120_000);
     assert_ne!(desk.seats[0].group(), desk.seats[1].group());
-}
-
-#[test]
-fn who_comes_in_by_an_invite_into_one_directory_writes_there_only() {
-    let mut desk = Desk::new(2, false);
-    let docs = Scopes::new(vec![path("docs")]).expect("one path");
-    let ticket = desk.invite_into(0, Role::Editor, docs);
-    desk.connect(0, 1);
-    desk.command(1, Command::Join { ticket });
-    desk.pass(10_000);
-    assert_eq!(desk.role(1), Some(Role::Editor));
-    desk.report(1, &[(path("docs"), file(1)), (path("docs2"), file(2))]);
-    desk.pass(10_000);
-    assert_eq!(desk.winner(0, "docs"), content(1));
-    assert_eq!(desk.winner(0, "docs2"), None);
 }

@@ -13,7 +13,7 @@ const CRATE_ARROWS: [(&str, &[&str]); 5] = [
     ("p2p_sync_core", &[]),
     ("p2p_sync_proto", &[]),
     ("p2p_sync_daemon", &["p2p_sync_core", "p2p_sync_proto"]),
-    ("syncctl", &["p2p_sync_proto"]),
+    ("syncctl", &["p2p_sync_core", "p2p_sync_proto"]),
     (
         "p2p_sync_tests",
         &["p2p_sync_core", "p2p_sync_daemon", "p2p_sync_proto", "syncctl"],
@@ -87,13 +87,14 @@ const SERVICES: [&str; 9] = [
 const SERVICE_MAY_USE: (&str, &str) = ("worktree", "journal");
 
 /// What wires the services together and may import all of them; no service may import it.
-const WIRING: [&str; 10] = [
+const WIRING: [&str; 11] = [
     "content_index",
     "daemon",
     "demo",
     "event_loop",
     "history",
     "install_task",
+    "ledger",
     "lib",
     "main",
     "scan_task",
@@ -121,9 +122,24 @@ fn crates_depend_only_along_the_arrows() -> Result<()> {
         }
     }
     none(
-        "cli -> proto <- daemon -> core, tests -> all; no other arrow",
+        "cli -> proto <- daemon -> core, cli -> core, tests -> all; no other arrow",
         &findings,
     )
+}
+
+/// Where the CLI uses the core: a proof must be checked without any daemon.
+const CLI_MAY_USE_CORE: &str = "cli/src/cmds/ledger/check_proof.rs";
+
+#[test]
+fn the_cli_uses_the_core_to_check_proofs_only() -> Result<()> {
+    let mut findings = Vec::new();
+    for path in source::rust_files("cli/src")? {
+        let uses = source::read(&path)?.contains("p2p_sync_core");
+        if uses != (path.as_os_str() == CLI_MAY_USE_CORE) {
+            findings.push(path.display().to_string());
+        }
+    }
+    none("Everything else goes through proto", &findings)
 }
 
 #[test]

@@ -6,7 +6,7 @@ use p2p_sync_proto::v1;
 use serde::Serialize;
 
 use crate::cmds::place;
-use crate::output::{JsonPath, Stop, escape, or_null, size, table};
+use crate::output::{JsonPath, Stop, escape, hex, or_null, size, table};
 use crate::view::{DeviceJson, role};
 use crate::{CALL_TIMEOUT, Client, Session};
 
@@ -172,7 +172,7 @@ pub(crate) fn author(version: &v1::PathVersion) -> String {
     }
 }
 
-const fn kind(kind: v1::VersionKind) -> &'static str {
+pub(crate) const fn kind(kind: v1::VersionKind) -> &'static str {
     match kind {
         v1::VersionKind::Unspecified => "unknown",
         v1::VersionKind::File => "file",
@@ -189,10 +189,6 @@ const fn at_hand(at_hand: v1::AtHand) -> Option<&'static str> {
         v1::AtHand::Versions => Some("versions"),
         v1::AtHand::No => Some("no"),
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

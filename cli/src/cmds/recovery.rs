@@ -49,9 +49,9 @@ pub(crate) async fn show(session: &mut Session<'_>) -> Result<(), Stop> {
     };
     let secret = session.call_on(CALL_TIMEOUT, call).await?.secret;
     let words = to_words(&secret)?;
-    session.out.text(&sheet(&words))?;
+    session.out.bytes(sheet(&words).as_bytes())?;
     ask(session, "Write them down in this order, then press Enter: ")?;
-    session.out.text(CLEAR)?;
+    session.out.bytes(CLEAR.as_bytes())?;
     for number in chosen(&RandomState::new()) {
         let typed = ask(session, &format!("Word {}: ", number + 1))?;
         if typed.to_lowercase() != words[number] {
@@ -68,7 +68,7 @@ pub(crate) async fn show(session: &mut Session<'_>) -> Result<(), Stop> {
     session.call_on(CALL_TIMEOUT, call).await?;
     session
         .out
-        .text("The words are not on this device any more. Keep the paper where you keep keys.\n")
+        .bytes(b"The words are not on this device any more. Keep the paper where you keep keys.\n")
 }
 
 pub(crate) async fn take(session: &mut Session<'_>) -> Result<(), Stop> {

@@ -78,7 +78,9 @@ async fn watch(
         d.saturating_duration_since(Instant::now())
             .saturating_sub(Duration::from_millis(50))
     });
-    let mut client = client::Client::new(client::connect(&socket, patience).await?);
+    let mut client = client::connect(&socket, patience)
+        .await
+        .map(client::Client::new)?;
     let mut stream = client.watch(v1::WatchRequest {}).await?.into_inner();
     while let Some(message) = stream.message().await? {
         let Some(Change::Status(status)) = message.change else {

@@ -272,7 +272,8 @@ impl SyncEngine {
             self.joining.deadline(),
             self.work.deadline(),
             self.ignoring_deadline(),
-            self.local.deadline(self.may_publish() && !self.paused),
+            self.local
+                .deadline(self.may_publish() && !self.paused && self.phase != Phase::Removed),
         ];
         deadlines.into_iter().flatten().min()
     }

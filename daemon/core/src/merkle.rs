@@ -118,6 +118,62 @@ pub fn inclusion_proof(leaves: &[Hash], index: usize) -> Vec<Hash> {
     proof
 }
 
+/// The audit path of one leaf, made in one pass over a tree's leaves, of which none is kept.
+#[derive(Debug)]
+pub struct InclusionPath {
+    /// The sibling subtrees, deepest first: the leaves they begin and end with, and what came of them so far.
+    siblings: Vec<(std::ops::Range<u64>, Peaks)>,
+    next: u64,
+    size: u64,
+}
+
+impl InclusionPath {
+    /// Begins the path of leaf `index` in a tree of `size` leaves; `None` if there is no such leaf.
+    #[must_use]
+    pub fn new(index: u64, size: u64) -> Option<Self> {
+        if index >= size {
+            return None;
+        }
+        let (mut from, mut to) = (0, size);
+        let mut siblings = Vec::new();
+        while to - from > 1 {
+            // The greatest power of two below the number of leaves.
+            let middle = from + (1 << (to - from - 1).ilog2());
+            let sibling = if index < middle {
+                let right = middle..to;
+                to = middle;
+                right
+            } else {
+                let left = from..middle;
+                from = middle;
+                left
+            };
+            siblings.push((sibling, Peaks::default()));
+        }
+        siblings.reverse();
+        Some(Self {
+            siblings,
+            next: 0,
+            size,
+        })
+    }
+
+    /// Takes the tree's next leaf.
+    pub fn push(&mut self, leaf: Hash) {
+        let at = self.next;
+        self.next += 1;
+        if let Some((_, peaks)) = self.siblings.iter_mut().find(|(range, _)| range.contains(&at)) {
+            peaks.push(leaf);
+        }
+    }
+
+    /// Returns the path; `None` unless exactly all leaves were taken.
+    #[must_use]
+    pub fn finish(self) -> Option<Vec<Hash>> {
+        (self.next == self.size).then(|| self.siblings.iter().map(|(_, peaks)| peaks.root()).collect())
+    }
+}
+
 /// Says whether `proof` shows that `leaf` is leaf `index` of the tree of `size` leaves with head `root`.
 #[must_use]
 pub fn verify_inclusion(leaf: &Hash, index: u64, size: u64, proof: &[Hash], root: &Hash) -> bool {
@@ -284,6 +340,20 @@ mod tests {
                 assert!(!verify_inclusion(&all[i], i as u64, n as u64, &long, &head));
             }
         }
+    }
+
+    #[test]
+    fn a_path_made_in_one_pass_is_the_audit_path() {
+        for n in (1..70).chain([255, 256, 257]) {
+            let all = leaves(n);
+            for i in 0..n {
+                let mut path = InclusionPath::new(i as u64, n as u64).unwrap();
+                all.iter().for_each(|leaf| path.push(*leaf));
+                assert_eq!(path.finish(), Some(inclusion_proof(&all, i)), "{i} of {n}");
+            }
+        }
+        assert!(InclusionPath::new(3, 3).is_none());
+        assert!(InclusionPath::new(0, 1).unwrap().finish().is_none());
     }
 
     #[test]

@@ -187,7 +187,8 @@ pub(super) fn version(version: PathVersion, names: &StatusSnapshot) -> v1::PathV
     }
 }
 
-fn author(short: ShortId, names: &StatusSnapshot) -> (Option<v1::Device>, Option<v1::Role>) {
+/// Returns a device with its name and role as they are now.
+pub(super) fn author(short: ShortId, names: &StatusSnapshot) -> (Option<v1::Device>, Option<v1::Role>) {
     let engine = &names.engine;
     if let Some(own) = engine.device.filter(|own| own.short() == short) {
         let role = engine.role.map(convert::role_to_proto);

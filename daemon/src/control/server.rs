@@ -11,6 +11,7 @@ use std::time::Duration;
 use futures::StreamExt as _;
 use p2p_sync_proto::v1::control_service_server::ControlServiceServer;
 use p2p_sync_proto::v1::invite_service_server::InviteServiceServer;
+use p2p_sync_proto::v1::ledger_service_server::LedgerServiceServer;
 use p2p_sync_proto::v1::member_service_server::MemberServiceServer;
 use p2p_sync_proto::v1::recovery_service_server::RecoveryServiceServer;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -98,10 +99,10 @@ impl ControlService {
             .map_err(ServeError::Socket)?;
         let (stop, stopping) = latest::channel(false);
         let health_of = self.backend.status.clone();
-        let rpcs = Arc::new(Rpcs {
+        let rpcs = Rpcs {
             backend: self.backend,
             stopping: stopping.clone(),
-        });
+        };
 
         let (health_reporter, health) = tonic_health::server::health_reporter();
         set_health(&health_reporter, false).await;
@@ -114,10 +115,11 @@ impl ControlService {
         let server = Server::builder()
             .max_concurrent_streams(MAX_STREAMS)
             .layer(InterceptorLayer::new(check))
-            .add_service(ControlServiceServer::from_arc(Arc::clone(&rpcs)))
-            .add_service(MemberServiceServer::from_arc(Arc::clone(&rpcs)))
-            .add_service(InviteServiceServer::from_arc(Arc::clone(&rpcs)))
-            .add_service(RecoveryServiceServer::from_arc(rpcs))
+            .add_service(ControlServiceServer::new(rpcs.clone()))
+            .add_service(LedgerServiceServer::new(rpcs.clone()))
+            .add_service(MemberServiceServer::new(rpcs.clone()))
+            .add_service(InviteServiceServer::new(rpcs.clone()))
+            .add_service(RecoveryServiceServer::new(rpcs))
             .add_service(health)
             .add_service(reflection().build_v1().map_err(ServeError::Reflection)?)
             .add_service(reflection().build_v1alpha().map_err(ServeError::Reflection)?)
@@ -161,6 +163,7 @@ async fn set_health(reporter: &HealthReporter, failed: bool) {
     let services = [
         "",
         <ControlServiceServer<Rpcs> as NamedService>::NAME,
+        <LedgerServiceServer<Rpcs> as NamedService>::NAME,
         <MemberServiceServer<Rpcs> as NamedService>::NAME,
         <InviteServiceServer<Rpcs> as NamedService>::NAME,
         <RecoveryServiceServer<Rpcs> as NamedService>::NAME,

@@ -20,7 +20,7 @@ use super::{
 const REPLY_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Answers calls.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Rpcs {
     pub(super) backend: Backend,
     /// Becomes true when the daemon stops; ends the watchers.
@@ -327,7 +327,7 @@ impl ControlService for Rpcs {
 
 impl Rpcs {
     /// Hands a command over that answers by itself.
-    async fn tell(&self, command: ControlCommand) -> Result<(), Status> {
+    pub(super) async fn tell(&self, command: ControlCommand) -> Result<(), Status> {
         let sent = self.backend.commands.send(command).await;
         sent.map_err(|_| from_error(&ControlError::Stopping))
     }

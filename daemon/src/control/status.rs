@@ -16,7 +16,11 @@ pub(super) fn from_error(error: &ControlError) -> Status {
         ControlError::NoVersion(_) => (Code::NotFound, reason::NO_SUCH_VERSION),
         ControlError::NotAtHand => (Code::FailedPrecondition, reason::BYTES_NOT_AT_HAND),
         ControlError::Restoring | ControlError::NotReady => (Code::Aborted, reason::BUSY),
-        ControlError::Read(_) => (Code::Internal, reason::IO),
+        ControlError::Read(_) | ControlError::Ledger(_) => (Code::Internal, reason::IO),
+        ControlError::NoSuchEvent(_) => (Code::NotFound, reason::NO_SUCH_EVENT),
+        ControlError::NotProvable(_) => (Code::FailedPrecondition, reason::NOT_PROVABLE),
+        ControlError::LedgerDamaged(_) => (Code::DataLoss, reason::LEDGER_DAMAGED),
+        ControlError::LedgerBusy(_) => (Code::Aborted, reason::BUSY),
         ControlError::Failed(_) => (Code::FailedPrecondition, reason::FOLDER_FAILED),
         ControlError::TimedOut => (Code::DeadlineExceeded, reason::TIMEOUT),
         ControlError::Stopping => (Code::Unavailable, reason::STOPPING),
@@ -184,6 +188,22 @@ mod tests {
             "BYTES_NOT_AT_HAND",
         );
         check(ControlError::NotReady, Code::Aborted, "BUSY");
+        check(
+            ControlError::NoSuchEvent("x".into()),
+            Code::NotFound,
+            "NO_SUCH_EVENT",
+        );
+        check(
+            ControlError::NotProvable("x".into()),
+            Code::FailedPrecondition,
+            "NOT_PROVABLE",
+        );
+        check(
+            ControlError::LedgerDamaged("x".into()),
+            Code::DataLoss,
+            "LEDGER_DAMAGED",
+        );
+        check(ControlError::LedgerBusy("x"), Code::Aborted, "BUSY");
         check(ControlError::Restoring, Code::Aborted, "BUSY");
         check(
             ControlError::Failed("x".into()),

@@ -8,7 +8,7 @@ use tracing::{debug, error, info, trace, warn};
 
 use super::{EventLoop, LoopError, Waiting};
 use crate::clock;
-use crate::control::{ControlCommand, ControlError, Joined, JournalSummary};
+use crate::control::{ControlCommand, ControlError, Joined, JournalSummary, LedgerCommand};
 use crate::network::NetworkCommand;
 
 impl EventLoop {
@@ -42,6 +42,10 @@ impl EventLoop {
                 reply,
             } => {
                 self.services.history.list(path, skip, limit, reply);
+                return Ok(());
+            }
+            ControlCommand::Ledger(command) => {
+                self.read_ledger(command);
                 return Ok(());
             }
             ControlCommand::ReadVersion { path, pick, parts } => {
@@ -118,6 +122,11 @@ impl EventLoop {
         let id = CommandId(self.next_command);
         self.waiting.insert(id, waiting);
         self.input(Input::Command { id, command })
+    }
+
+    /// Hands a question about the ledger over; reading it needs nothing of the loop.
+    pub(super) fn read_ledger(&self, command: LedgerCommand) {
+        self.services.ledger.answer(command, self.engine.status().group);
     }
 
     pub(super) fn journal_summary(&self) -> JournalSummary {

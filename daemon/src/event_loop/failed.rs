@@ -77,10 +77,13 @@ impl EventLoop {
         crate::service_manager::status(&format!("Failed: {why}"));
     }
 
-    /// Answers what needs no more than the journal; all else is dropped, and the caller finds the reason in the status.
+    /// Answers what needs no more than the journal or the ledger as it is stored; all else is dropped, and the caller
+    /// finds the reason in the status.
     fn answer_failed(&self, command: ControlCommand) {
-        if let ControlCommand::GetJournal { reply } = command {
-            let _ = reply.send(Ok(self.journal_summary()));
+        match command {
+            ControlCommand::GetJournal { reply } => drop(reply.send(Ok(self.journal_summary()))),
+            ControlCommand::Ledger(command) => self.read_ledger(command),
+            _ => {}
         }
     }
 

@@ -39,8 +39,10 @@ pub(super) enum Purpose {
 ///
 /// * `events`: `short` is the first 8 bytes of `author`; within an author, arrival grows with seq.
 /// * `versions`: `node` is the prefix of the node's key, NULL for a Del.
+/// * `events_id` finds events by the beginning of an id that a person typed.
 /// * `installed`: `content` is the prefix of a file's content, NULL for others; `copy` is 1 for a conflict copy.
-const MIGRATIONS: &[&str] = &["
+const MIGRATIONS: &[&str] = &[
+    "
     CREATE TABLE events (
         arrival INTEGER PRIMARY KEY AUTOINCREMENT,
         short BLOB NOT NULL, seq INTEGER NOT NULL, kind INTEGER NOT NULL,
@@ -74,6 +76,8 @@ const MIGRATIONS: &[&str] = &["
     CREATE TABLE partials (content BLOB PRIMARY KEY, bitmap BLOB NOT NULL) STRICT;
 ", "
     CREATE TABLE mentions (path BLOB NOT NULL, dot BLOB NOT NULL, PRIMARY KEY (path, dot)) STRICT, WITHOUT ROWID;
+", "
+    CREATE INDEX events_id ON events (id);
 "];
 
 /// Opens a connection to an existing file.

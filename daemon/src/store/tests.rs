@@ -461,7 +461,7 @@ fn the_store_is_durable_and_journalled_as_promised() {
         ("synchronous", 2),
         ("wal_autocheckpoint", 16384),
         ("page_size", 4096),
-        ("user_version", 2),
+        ("user_version", 3),
     ] {
         let read = |row: &rusqlite::Row<'_>| row.get::<_, i64>(0);
         let found = store.connection.pragma_query_value(None, pragma, read).unwrap();

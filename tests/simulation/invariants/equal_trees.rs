@@ -19,14 +19,22 @@ pub(super) fn check(world: &World) -> Result<(), String> {
         let tree = visible(device);
         let writable = oracle.rights.writable(&device.id);
         for (path, standing) in &wanted {
-            if content_of(standing).is_some_and(|content| world.is_out_of_reach(&content)) {
+            let out_of_reach = |standing: &Standing| {
+                content_of(standing).is_some_and(|content| world.is_out_of_reach(&content))
+            };
+            let lacks =
+                |(other, standing): (&RelPath, &Standing)| other.is_below(path) && out_of_reach(standing);
+            let implied = *standing == Standing::AnyDir && wanted.iter().any(lacks);
+            if out_of_reach(standing) || implied {
                 continue;
             }
             let inode = tree.get(path).copied();
-            // A directory stays for what its user left there and may not publish.
+            // A directory stays for what its user left there and may not publish; others may wait for that.
+            let left = |other: &RelPath| !writable.covers(other) && !wanted.contains_key(other);
+            let needs = &device.store.durable().needs;
             let held = tree
                 .keys()
-                .any(|other| other.is_below(path) && !writable.covers(other));
+                .any(|other| left(other) && (other.is_below(path) || needs.contains(path)));
             if !held && !inode.is_some_and(|inode| is_as(inode, standing)) {
                 let entry = inode.map(Inode::entry);
                 return Err(format!(

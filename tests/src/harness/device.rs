@@ -1,5 +1,6 @@
 //! One device: a daemon process, its directories, and `syncctl` beside it.
 
+mod follow;
 mod limits;
 
 use std::fs::{self, File, OpenOptions};

@@ -230,6 +230,17 @@ impl Group {
         self.rights.devices()
     }
 
+    /// Returns the widest scopes with which a device may give a role from now on.
+    pub(super) fn scopes_to_give(&self, device: &DeviceId, role: Role) -> Option<Scopes> {
+        let current = self
+            .rights
+            .current(device)
+            .filter(|grant| grant.role.may_give(role));
+        let mut scopes: Vec<&Scopes> = current.map(|grant| &grant.scopes).collect();
+        scopes.sort_by_key(|scopes| (!scopes.paths().is_empty(), scopes.paths().len()));
+        scopes.first().map(|scopes| (*scopes).clone())
+    }
+
     /// Says whether a device may give a role with these scopes from now on.
     pub(super) fn may_give(&self, device: &DeviceId, role: Role, scopes: &Scopes) -> bool {
         let mut current = self.rights.current(device);

@@ -155,6 +155,17 @@ pub struct VerifiedEvent {
     pub signed: SignedEvent,
 }
 
+/// One item of an event, and that it is one, without the others.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ItemProof {
+    /// Keeps the other leaves of the tree from being guessed.
+    pub salt: [u8; 16],
+    /// The item's bytes.
+    pub item: Vec<u8>,
+    /// Its audit path in the tree over the salted items.
+    pub path: Vec<merkle::Hash>,
+}
+
 /// Why bytes are not an event of this group.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -234,8 +245,7 @@ impl SignedEvent {
     /// One of [`EventError`].
     pub fn verify(&self, group: &GroupId) -> Result<VerifiedEvent, EventError> {
         let header = Header::from_bytes(&self.header)?;
-        let message = signed_bytes(group, &header, &self.header);
-        if !signature::holds(header.author.as_bytes(), &self.signature, &message) {
+        if !header.is_signed(&self.header, &self.signature, group) {
             return Err(EventError::Signature);
         }
         let body = self.read_body(&header)?;
@@ -259,6 +269,30 @@ impl SignedEvent {
             header,
             body,
             signed: self.clone(),
+        })
+    }
+
+    /// Returns what shows that one item belongs to this event, and nothing of the others; `None` if there is no such
+    /// item or the stored body is damaged.
+    #[must_use]
+    pub fn item_proof(&self, index: u32) -> Option<ItemProof> {
+        encoding::check(&self.body).ok()?;
+        let mut d = Decoder::new(&self.body);
+        array_of(&mut d, 2).ok()?;
+        let seed = bytes_of(&mut d).ok()?;
+        let count = array_len(&mut d)
+            .ok()
+            .filter(|count| *count <= MAX_ITEMS as u64)?;
+        let raw = (0..count).map(|_| d.bytes().ok()).collect::<Option<Vec<_>>>()?;
+        let salts = (0..).map(|i| salt(&seed, i));
+        let leaves: Vec<merkle::Hash> = (raw.iter().zip(salts))
+            .map(|(item, salt)| item_leaf(&salt, item))
+            .collect();
+        let at = usize::try_from(index).ok()?;
+        Some(ItemProof {
+            salt: salt(&seed, index),
+            item: raw.get(at)?.to_vec(),
+            path: merkle::inclusion_proof(&leaves, at),
         })
     }
 
@@ -292,7 +326,23 @@ impl SignedEvent {
     }
 }
 
+impl ItemProof {
+    /// Says whether this is item `index` of an event with this header.
+    #[must_use]
+    pub fn holds(&self, index: u32, header: &Header) -> bool {
+        let leaf = item_leaf(&self.salt, &self.item);
+        let (index, size) = (u64::from(index), u64::from(header.n_items));
+        merkle::verify_inclusion(&leaf, index, size, &self.path, &header.body_root)
+    }
+}
+
 impl Header {
+    /// Says whether `signature` is the author's over these bytes, which this header was read from.
+    pub(super) fn is_signed(&self, bytes: &[u8], signature: &[u8; 64], group: &GroupId) -> bool {
+        let message = signed_bytes(group, self, bytes);
+        signature::holds(self.author.as_bytes(), signature, &message)
+    }
+
     /// Returns the deterministic bytes.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
@@ -403,9 +453,13 @@ fn body_root<'a>(seed: &[u8; 16], items: impl Iterator<Item = &'a [u8]>) -> merk
     let mut peaks = merkle::Peaks::default();
     for (i, item) in items.enumerate() {
         let salt = salt(seed, u32::try_from(i).unwrap_or(u32::MAX));
-        peaks.push(merkle::leaf_hash(&[&salt[..], item].concat()));
+        peaks.push(item_leaf(&salt, item));
     }
     peaks.root()
+}
+
+fn item_leaf(salt: &[u8; 16], item: &[u8]) -> merkle::Hash {
+    merkle::leaf_hash(&[&salt[..], item].concat())
 }
 
 fn salt(seed: &[u8; 16], index: u32) -> [u8; 16] {
@@ -512,6 +566,24 @@ mod tests {
             bad.signature[i / 8] ^= 1 << (i % 8);
             assert!(bad.verify(&group).is_err(), "signature bit {i}");
         }
+    }
+
+    #[test]
+    fn an_item_is_shown_without_the_others() {
+        let (event, _, group) = sample(EventKind::Work);
+        let verified = event.verify(&group).unwrap();
+        for index in 0..2 {
+            let proof = event.item_proof(index).unwrap();
+            assert_eq!(proof.item, verified.body.items[index as usize].to_bytes());
+            assert!(proof.holds(index, &verified.header));
+            assert!(!proof.holds(1 - index, &verified.header));
+            let other = ItemProof {
+                item: b"another".to_vec(),
+                ..proof
+            };
+            assert!(!other.holds(index, &verified.header));
+        }
+        assert_eq!(event.item_proof(2), None);
     }
 
     #[test]

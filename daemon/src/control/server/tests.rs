@@ -11,6 +11,7 @@ use p2p_sync_core::rel_path::RelPath;
 use p2p_sync_core::ticket::Ticket;
 use p2p_sync_proto::v1;
 use p2p_sync_proto::v1::control_service_client::ControlServiceClient;
+use p2p_sync_proto::v1::ledger_service_client::LedgerServiceClient;
 use p2p_sync_proto::v1::watch_response::Change;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -21,10 +22,11 @@ use tonic::transport::{Channel, Endpoint};
 use tonic_types::StatusExt as _;
 
 use super::super::{
-    AtHand, ControlCommand, ControlError, HistoryPage, Joined, JournalSummary, PathVersion, Pick,
-    RestoreStep, StatusSnapshot, VersionPart,
+    AtHand, ControlCommand, ControlError, FollowPart, HistoryPage, Joined, JournalSummary, LedgerCommand,
+    PathVersion, Pick, RestoreStep, StatusSnapshot, VerifyStep, VersionPart,
 };
 use super::*;
+use crate::ledger_query::LedgerPage;
 use crate::paths::SocketPlace;
 
 struct Running {
@@ -124,6 +126,7 @@ async fn event_loop(mut commands: mpsc::Receiver<ControlCommand>) {
                     _ => parts.send(Ok(VersionPart::Data(b"bytes".to_vec()))).await,
                 };
             }
+            ControlCommand::Ledger(command) => ledger(command).await,
             ControlCommand::Restore { path, pick, steps } => {
                 assert_eq!((path, pick), (None, Pick::Before(std::time::UNIX_EPOCH)));
                 let done = RestoreStep {
@@ -133,6 +136,40 @@ async fn event_loop(mut commands: mpsc::Receiver<ControlCommand>) {
                 };
                 let _ = steps.send(Ok(done)).await;
             }
+        }
+    }
+}
+
+async fn ledger(command: LedgerCommand) {
+    let group = GroupId::new([7; 32]);
+    match command {
+        LedgerCommand::List { query, reply } => {
+            assert_eq!(query.limit, 100);
+            let _ = reply.send(Ok((LedgerPage::default(), group)));
+        }
+        LedgerCommand::Get { reply, .. } => {
+            let _ = reply.send(Err(ControlError::NoSuchEvent("no".into())));
+        }
+        LedgerCommand::Follow { parts } => {
+            let _ = parts.send(Ok(FollowPart::Started(5))).await;
+            parts.closed().await;
+        }
+        LedgerCommand::Verify { fast, steps } => {
+            let step = VerifyStep {
+                checked: 3,
+                total: 3,
+                done: Some((2, group)),
+                ..VerifyStep::default()
+            };
+            let answer = if fast {
+                Err(ControlError::LedgerBusy("x"))
+            } else {
+                Ok(step)
+            };
+            let _ = steps.send(answer).await;
+        }
+        LedgerCommand::Prove { reply, .. } => {
+            let _ = reply.send(Err(ControlError::LedgerDamaged("x".into())));
         }
     }
 }
@@ -245,6 +282,42 @@ async fn commands_reach_the_event_loop_and_their_answers_come_back() {
         .unwrap()
         .into_inner();
     assert_eq!(journal.in_use_paths, [b"a"]);
+}
+
+#[tokio::test]
+async fn the_ledger_is_listed_checked_and_followed_until_the_daemon_stops() {
+    use p2p_sync_proto::v1::follow_events_response::Change;
+    let running = start(|_, _| true);
+    let mut client = LedgerServiceClient::new(channel(&running.path).await);
+    let page = client
+        .list_events(v1::ListEventsRequest::default())
+        .await
+        .unwrap();
+    assert_eq!(page.into_inner().group_id, "07".repeat(32));
+    let event = v1::GetEventRequest {
+        event: "0123456789".into(),
+    };
+    let code = client.get_event(event).await.unwrap_err().code();
+    assert_eq!(code, Code::NotFound);
+    let target = Some(v1::prove_item_request::Target::Path(b"a".to_vec()));
+    let prove = v1::ProveItemRequest { target, item: 0 };
+    let code = client.prove_item(prove).await.unwrap_err().code();
+    assert_eq!(code, Code::DataLoss);
+    let verify = v1::VerifyLedgerRequest { fast: false };
+    let mut steps = client.verify_ledger(verify).await.unwrap().into_inner();
+    let step = steps.message().await.unwrap().unwrap();
+    assert_eq!((step.done, step.devices, step.checked), (true, 2, 3));
+    assert!(steps.message().await.unwrap().is_none());
+    let verify = v1::VerifyLedgerRequest { fast: true };
+    let mut steps = client.verify_ledger(verify).await.unwrap().into_inner();
+    assert_eq!(steps.message().await.unwrap_err().code(), Code::Aborted);
+    let follow = v1::FollowEventsRequest::default();
+    let mut events = client.follow_events(follow).await.unwrap().into_inner();
+    let first = events.message().await.unwrap().unwrap();
+    let started = Some(Change::Started(v1::FollowStarted { arrival: 5 }));
+    assert_eq!((first.seq, first.change), (1, started));
+    running.stop.send(()).unwrap();
+    assert_eq!(events.message().await.unwrap_err().code(), Code::Unavailable);
 }
 
 #[tokio::test]

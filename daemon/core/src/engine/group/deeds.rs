@@ -3,10 +3,10 @@
 use super::KnownItem;
 use crate::access::{Deed, GrantDeed, Kept, LogPoint};
 use crate::ids::{DeviceId, GroupId};
+pub(in crate::engine) use crate::ledger::grant_message;
 use crate::ledger::{GrantVia, Item, Keep, LogHead, Revoke};
 use crate::signature;
 
-const GRANT_CONTEXT: &[u8] = b"p2p-sync/grant/1\0";
 const NONCE_CONTEXT: &[u8] = b"p2p-sync/join/1\0";
 
 impl KnownItem {
@@ -70,11 +70,6 @@ impl KnownItem {
             _ => return None,
         })
     }
-}
-
-/// Returns what an invite key signs for the Grant.
-pub(in crate::engine) fn grant_message(group: &GroupId, device: &DeviceId) -> Vec<u8> {
-    [GRANT_CONTEXT, group.as_bytes(), device.as_bytes()].concat()
 }
 
 /// Returns what an invite key signs for the listener.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{MAX_NONCES, MAX_PRESENTED};
-use crate::access::{GrantFlags, Role, Scopes};
+use crate::access::{GrantFlags, Role};
 use crate::engine::group::{Group, grant_message, nonce_message};
 use crate::engine::sync::Asked;
 use crate::engine::{
@@ -127,13 +127,19 @@ impl SyncEngine {
             if self.own_events_missing() > 0 {
                 return Response::Refused(RefuseReason::Busy);
             }
-            let scopes = self.scopes_by(&via);
+            let group = self.group.as_ref();
+            let scopes = match &via {
+                GrantVia::Invite { key, .. } => {
+                    group.and_then(|group| Some(group.invite(key)?.invite.scopes.clone()))
+                }
+                GrantVia::Author => group.and_then(|group| group.scopes_to_give(&self.me, role)),
+            };
             let grant = Item::Grant(Grant {
                 device,
                 role,
                 name,
                 via,
-                scopes,
+                scopes: scopes.unwrap_or_default(),
                 flags: GrantFlags::default(),
             });
             self.publish(EventKind::Admin, vec![grant], now, view);
@@ -141,15 +147,6 @@ impl SyncEngine {
         Response::Accepted {
             events: self.chain_of(&device, view),
         }
-    }
-
-    /// Returns where somebody may write who comes in that way: a Grant that says more than its invite is void.
-    fn scopes_by(&self, via: &GrantVia) -> Scopes {
-        let invite = match via {
-            GrantVia::Author => None,
-            GrantVia::Invite { key, .. } => self.group.as_ref().and_then(|group| group.invite(key)),
-        };
-        invite.map_or_else(Scopes::whole, |known| known.invite.scopes.clone())
     }
 
     /// Returns the admin events that lead from genesis to a device's Grant, in the order of their hybrid clocks.

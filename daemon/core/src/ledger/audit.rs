@@ -1,0 +1,505 @@
+//! Checking a stored ledger again, from its bytes.
+//!
+//! The auditor is shown every event in the order in which it arrived, and at the end what the store believes of each
+//! log. It keeps the end of each log and who was admitted, so its memory does not grow with the ledger. One damaged
+//! event is one finding, or a few about that event: the logs are followed through the column that still fits.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::event::{EventError, EventKind, Header, Seen, SignedEvent, VerifiedEvent};
+use super::item::Item;
+use super::log::{LogError, LogState};
+use crate::ids::{DeviceId, EventId, GroupId, ShortId};
+use crate::merkle::{self, Peaks};
+use crate::time::Hlc;
+
+/// How closely to look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Depth {
+    /// Headers: ids, the chain of each log, and how long it is.
+    Fast,
+    /// Everything: signatures, bodies, what was seen, who was admitted.
+    Full,
+}
+
+/// An event as a store holds it, before anything is believed of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Row {
+    /// The column of the author's short id.
+    pub short: Vec<u8>,
+    /// The column of the author.
+    pub author: Vec<u8>,
+    /// The column of the place in the log.
+    pub seq: u64,
+    /// The column of the kind.
+    pub kind: i64,
+    /// The column of the id.
+    pub id: Vec<u8>,
+    /// The header's bytes.
+    pub header: Arc<[u8]>,
+    /// The signature's bytes; looked at in [`Depth::Full`].
+    pub signature: Vec<u8>,
+    /// The body's bytes; looked at in [`Depth::Full`].
+    pub body: Arc<[u8]>,
+}
+
+/// What is wrong with an event, or with a log.
+#[derive(Debug)]
+pub struct Fault {
+    /// Whose log, by the store's column.
+    pub device: ShortId,
+    /// Which event, by the store's column; for a log: its size.
+    pub seq: u64,
+    /// What is wrong.
+    pub what: Wrong,
+}
+
+/// See [`Fault`].
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Wrong {
+    /// The bytes are no event of this group.
+    #[error("the event does not verify")]
+    Event(#[from] EventError),
+    /// A column does not say what the event says.
+    #[error("the stored {0} is not the event's")]
+    Column(&'static str),
+    /// The event does not continue its log.
+    #[error("the event does not fit to its log")]
+    Log(#[from] LogError),
+    /// Events are not there.
+    #[error("{0} events before it are missing")]
+    Missing(u64),
+    /// A place in the log is taken already.
+    #[error("its place in the log is taken already")]
+    Twice,
+    /// It has seen an event that had not arrived before it.
+    #[error("it has seen event {seq} of {device}, which had not arrived before it")]
+    SeenMissing {
+        /// Whose.
+        device: ShortId,
+        /// Which.
+        seq: u64,
+    },
+    /// It has seen another event than the one that is here.
+    #[error("it has seen another event {seq} of {device} than the one that is here")]
+    SeenOther {
+        /// Whose.
+        device: ShortId,
+        /// Which.
+        seq: u64,
+    },
+    /// Its clock is not after that of what it has seen.
+    #[error("its clock is not after that of event {seq} of {device}, which it has seen")]
+    SeenLater {
+        /// Whose.
+        device: ShortId,
+        /// Which.
+        seq: u64,
+    },
+    /// The ledger does not begin with the Genesis event of the group.
+    #[error("the ledger does not begin with the event that founds the group")]
+    NotFounded,
+    /// There is a second Genesis event.
+    #[error("the event founds a second group")]
+    SecondGenesis,
+    /// Nobody granted its author anything before it.
+    #[error("no grant for its author arrived before it")]
+    NotAdmitted,
+    /// What is stored of the log is not what its events say.
+    #[error("what is stored of the log's end is not what its events say")]
+    LogEnd,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Audit {
+    group: GroupId,
+    depth: Depth,
+    logs: BTreeMap<ShortId, Followed>,
+    admitted: BTreeSet<DeviceId>,
+    events: u64,
+}
+
+/// A log as far as it was shown.
+#[derive(Debug)]
+struct Followed {
+    state: LogState,
+    /// Its chain has been found broken: nothing more follows from its tree.
+    broken: bool,
+}
+
+/// What is believed of a row once its columns were compared with its bytes.
+struct Believed {
+    short: ShortId,
+    seq: u64,
+    id: EventId,
+    /// The header, if the row's bytes are those that the id names.
+    header: Option<Header>,
+}
+
+impl Audit {
+    /// Begins the audit of a group's ledger.
+    #[must_use]
+    pub const fn new(group: GroupId, depth: Depth) -> Self {
+        Self {
+            group,
+            depth,
+            logs: BTreeMap::new(),
+            admitted: BTreeSet::new(),
+            events: 0,
+        }
+    }
+
+    /// Returns how many events were shown.
+    #[must_use]
+    pub const fn events(&self) -> u64 {
+        self.events
+    }
+
+    /// Returns how many logs were shown.
+    #[must_use]
+    pub fn logs(&self) -> usize {
+        self.logs.len()
+    }
+
+    /// Looks at the next event. `stored` returns id and clock of an event that was shown before, from its bytes.
+    pub fn event(
+        &mut self,
+        row: &Row,
+        mut stored: impl FnMut(ShortId, u64) -> Option<(EventId, Hlc)>,
+    ) -> Vec<Fault> {
+        let mut wrong = Vec::new();
+        let verified = self.verify(row, &mut wrong);
+        let believed = believe(row, verified.is_some(), &mut wrong);
+        if let Some(header) = &believed.header
+            && self.depth == Depth::Full
+        {
+            for seen in &header.seen {
+                wrong.extend(self.check_seen(seen, header.hlc, &mut stored));
+            }
+        }
+        if self.depth == Depth::Full {
+            self.check_membership(verified.as_ref(), &believed, &mut wrong);
+        }
+        self.follow(&believed, &mut wrong);
+        self.events += 1;
+        let (device, seq) = (short_of(row), row.seq);
+        let faults = wrong.into_iter().map(|what| Fault { device, seq, what });
+        faults.collect()
+    }
+
+    /// Looks at what the store believes of the logs; `None`: it cannot be read.
+    #[must_use]
+    pub fn finish(&self, stored: &BTreeMap<ShortId, Option<LogState>>) -> Vec<Fault> {
+        let devices: BTreeSet<ShortId> = self.logs.keys().chain(stored.keys()).copied().collect();
+        let mut faults = Vec::new();
+        if self.events == 0 {
+            let device = ShortId::new([0; ShortId::LEN]);
+            let what = Wrong::NotFounded;
+            faults.push(Fault { device, seq: 0, what });
+        }
+        for device in devices {
+            let followed = self.logs.get(&device);
+            let believed = stored.get(&device).and_then(Option::as_ref);
+            let same = match (followed, believed) {
+                (Some(followed), Some(state)) if followed.broken => followed.state.size() == state.size(),
+                (Some(followed), Some(state)) => followed.state == *state,
+                _ => false,
+            };
+            if !same {
+                let seq = followed.map_or(0, |followed| followed.state.size());
+                let what = Wrong::LogEnd;
+                faults.push(Fault { device, seq, what });
+            }
+        }
+        faults
+    }
+
+    fn verify(&self, row: &Row, wrong: &mut Vec<Wrong>) -> Option<VerifiedEvent> {
+        if self.depth == Depth::Fast {
+            return None;
+        }
+        let Ok(signature) = <[u8; 64]>::try_from(&row.signature[..]) else {
+            wrong.push(EventError::Signature.into());
+            return None;
+        };
+        let event = SignedEvent {
+            header: Arc::clone(&row.header),
+            signature,
+            body: Arc::clone(&row.body),
+        };
+        event
+            .verify(&self.group)
+            .map_err(|error| wrong.push(error.into()))
+            .ok()
+    }
+
+    fn check_seen(
+        &self,
+        seen: &Seen,
+        hlc: Hlc,
+        stored: &mut impl FnMut(ShortId, u64) -> Option<(EventId, Hlc)>,
+    ) -> Option<Wrong> {
+        let (device, seq) = (seen.device, seen.next_seq.saturating_sub(1));
+        let log = self.logs.get(&device);
+        let Some(log) = log.filter(|log| log.state.size() >= seen.next_seq) else {
+            return Some(Wrong::SeenMissing { device, seq });
+        };
+        let newest = log.state.size() == seen.next_seq;
+        let known = if newest {
+            Some((log.state.last_id, log.state.hlc))
+        } else {
+            stored(device, seq)
+        };
+        match known {
+            None => Some(Wrong::SeenMissing { device, seq }),
+            Some((id, _)) if id.id16() != seen.id16 => Some(Wrong::SeenOther { device, seq }),
+            Some((_, clock)) if clock >= hlc => Some(Wrong::SeenLater { device, seq }),
+            Some(_) => None,
+        }
+    }
+
+    /// Checks that the group was founded first, and that somebody granted the author something.
+    fn check_membership(
+        &mut self,
+        verified: Option<&VerifiedEvent>,
+        believed: &Believed,
+        wrong: &mut Vec<Wrong>,
+    ) {
+        let founds = believed.id.as_group() == self.group;
+        if self.events == 0 && !founds {
+            wrong.push(Wrong::NotFounded);
+        }
+        let Some(header) = &believed.header else { return };
+        if header.kind == EventKind::Genesis {
+            if !founds {
+                wrong.push(Wrong::SecondGenesis);
+                return;
+            }
+            self.admitted.insert(header.author);
+        }
+        if !self.admitted.contains(&header.author) {
+            wrong.push(Wrong::NotAdmitted);
+        }
+        if !matches!(header.kind, EventKind::Genesis | EventKind::Admin) {
+            return;
+        }
+        for item in verified.iter().flat_map(|event| &event.body.items) {
+            match item {
+                Item::Grant(grant) => drop(self.admitted.insert(grant.device)),
+                Item::Genesis(genesis) => drop(self.admitted.insert(DeviceId::new(genesis.recovery))),
+                _ => {}
+            }
+        }
+    }
+
+    /// Takes the event up as the next of its log.
+    fn follow(&mut self, believed: &Believed, wrong: &mut Vec<Wrong>) {
+        let author = believed.header.as_ref().map(|header| header.author);
+        let log = self.logs.entry(believed.short).or_insert_with(|| Followed {
+            state: LogState::empty(author.unwrap_or(DeviceId::new([0; DeviceId::LEN]))),
+            broken: author.is_none(),
+        });
+        let size = log.state.size();
+        if believed.seq < size {
+            wrong.push(Wrong::Twice);
+            return;
+        }
+        if believed.seq > size {
+            wrong.push(Wrong::Missing(believed.seq - size));
+            log.state.peaks = Peaks::unknown(believed.seq);
+            log.broken = true;
+        }
+        if let (Some(header), false) = (&believed.header, log.broken)
+            && let Err(error) = log.state.check_next(header)
+        {
+            log.broken = error == LogError::PrevRoot;
+            wrong.push(error.into());
+        }
+        log.state.peaks.push(*believed.id.as_bytes());
+        log.state.last_id = believed.id;
+        if let Some(header) = &believed.header {
+            log.state.hlc = header.hlc;
+            let seen = header.seen.iter().map(|seen| (seen.device, seen.next_seq));
+            log.state.seen.extend(seen);
+        } else {
+            log.broken = true;
+        }
+    }
+}
+
+/// Compares columns with bytes. The header is believed if it verifies, or if it is the one that the id names.
+fn believe(row: &Row, verified: bool, wrong: &mut Vec<Wrong>) -> Believed {
+    let computed = EventId::new(merkle::leaf_hash(&row.header));
+    let named = row.id == computed.as_bytes();
+    if !named {
+        wrong.push(Wrong::Column("id"));
+    }
+    let columns = || Believed {
+        short: short_of(row),
+        seq: row.seq,
+        id: EventId::from_slice(&row.id).unwrap_or(computed),
+        header: None,
+    };
+    let header = match Header::from_bytes(&row.header) {
+        Ok(header) => header,
+        Err(error) => {
+            if wrong.iter().all(|w| !matches!(w, Wrong::Event(_))) {
+                wrong.push(error.into());
+            }
+            return columns();
+        }
+    };
+    if !verified && !named {
+        return columns();
+    }
+    let said = [
+        ("author's short id", row.short == header.author.short().as_bytes()),
+        ("author", row.author == header.author.as_bytes()),
+        ("place in the log", row.seq == header.seq),
+        ("kind", row.kind == i64::from(header.kind.code())),
+    ];
+    let differing = said.into_iter().filter(|(_, same)| !same);
+    wrong.extend(differing.map(|(column, _)| Wrong::Column(column)));
+    Believed {
+        short: header.author.short(),
+        seq: header.seq,
+        id: computed,
+        header: Some(header),
+    }
+}
+
+fn short_of(row: &Row) -> ShortId {
+    ShortId::from_slice(&row.short).unwrap_or(ShortId::new([0; ShortId::LEN]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::access::Role;
+    use crate::ledger::samples::{World, grant, grown, put};
+
+    fn rows(world: &World) -> Vec<Row> {
+        let row = |(short, header, event): &(ShortId, Header, SignedEvent)| Row {
+            short: short.as_bytes().to_vec(),
+            author: header.author.as_bytes().to_vec(),
+            seq: header.seq,
+            kind: i64::from(header.kind.code()),
+            id: event.id().as_bytes().to_vec(),
+            header: Arc::clone(&event.header),
+            signature: event.signature.to_vec(),
+            body: Arc::clone(&event.body),
+        };
+        world.arrived.iter().map(row).collect()
+    }
+
+    fn audit(world: &World, rows: &[Row], depth: Depth) -> Vec<String> {
+        let mut audit = Audit::new(world.group, depth);
+        let mut faults = Vec::new();
+        for (n, row) in rows.iter().enumerate() {
+            let stored = |device: ShortId, seq| {
+                let mut before = rows[..n].iter();
+                let row = before.find(|r| r.short == device.as_bytes() && r.seq == seq)?;
+                let clock = Header::from_bytes(&row.header).ok()?.hlc;
+                Some((EventId::new(merkle::leaf_hash(&row.header)), clock))
+            };
+            faults.extend(audit.event(row, stored));
+        }
+        let logs = world.logs.iter().filter(|log| log.size() > 0);
+        let logs = logs.map(|log| (log.author.short(), Some(log.clone()))).collect();
+        faults.extend(audit.finish(&logs));
+        faults
+            .iter()
+            .map(|fault| format!("{} {}", fault.seq, fault.what))
+            .collect()
+    }
+
+    #[test]
+    fn a_sound_ledger_has_no_faults() {
+        let (world, _) = grown();
+        for depth in [Depth::Fast, Depth::Full] {
+            assert_eq!(audit(&world, &rows(&world), depth), [""; 0]);
+        }
+    }
+
+    #[test]
+    fn a_missing_event_is_one_finding_of_its_log_and_one_of_each_that_has_seen_it() {
+        let (world, _) = grown();
+        let mut rows = rows(&world);
+        rows.remove(2);
+        let faults = audit(&world, &rows, Depth::Fast);
+        assert_eq!(faults, ["1 1 events before it are missing"]);
+        let faults = audit(&world, &rows, Depth::Full);
+        assert!(
+            faults
+                .iter()
+                .any(|f| f.contains("which had not arrived before it")),
+            "{faults:?}"
+        );
+    }
+
+    #[test]
+    fn an_event_that_stands_twice_is_found() {
+        let (world, _) = grown();
+        let mut rows = rows(&world);
+        rows.push(rows[4].clone());
+        let faults = audit(&world, &rows, Depth::Fast);
+        assert_eq!(
+            faults.iter().filter(|f| f.contains("taken already")).count(),
+            1,
+            "{faults:?}"
+        );
+    }
+
+    #[test]
+    fn a_log_whose_end_the_store_believes_elsewhere_is_found() {
+        let (mut world, _) = grown();
+        let rows = rows(&world);
+        world.publish(0, EventKind::Work, vec![put("not stored")]);
+        for depth in [Depth::Fast, Depth::Full] {
+            let faults = audit(&world, &rows, depth);
+            assert!(faults.len() == 1 && faults[0].contains("log's end"), "{faults:?}");
+        }
+    }
+
+    #[test]
+    fn an_author_whom_nobody_admitted_and_a_second_founding_are_found() {
+        let mut world = World::founded();
+        world.work(4, "a stranger's");
+        let faults = audit(&world, &rows(&world), Depth::Full);
+        assert_eq!(faults, ["0 no grant for its author arrived before it"]);
+        let mut world = World::founded();
+        world.publish(0, EventKind::Genesis, vec![grant(1, Role::Owner)]);
+        let faults = audit(&world, &rows(&world), Depth::Full);
+        assert_eq!(faults, ["1 the event founds a second group"]);
+    }
+
+    #[test]
+    fn a_ledger_of_another_group_does_not_begin_with_its_genesis() {
+        let (mut world, _) = grown();
+        let rows = rows(&world);
+        world.group = GroupId::new([3; 32]);
+        let faults = audit(&world, &rows, Depth::Full);
+        assert!(faults.iter().any(|f| f.contains("does not begin")), "{faults:?}");
+    }
+
+    #[test]
+    fn a_history_that_an_event_has_not_seen_is_found() {
+        let mut world = World::founded();
+        world.publish(0, EventKind::Admin, vec![grant(1, Role::Editor)]);
+        let mut other = world.clone();
+        world.work(0, "one");
+        other.work(0, "two");
+        other.work(1, "seen two");
+        let mut rows = rows(&world);
+        rows.push(self::rows(&other).pop().unwrap());
+        world.logs[1] = other.logs[1].clone();
+        let faults = audit(&world, &rows, Depth::Full);
+        assert!(
+            faults.len() == 1 && faults[0].contains("another event 2"),
+            "{faults:?}"
+        );
+    }
+}
