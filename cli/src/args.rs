@@ -1,10 +1,17 @@
 //! The command line.
 
+mod members;
+
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+
+pub(crate) use self::members::{
+    DeviceCommand, InviteCommand, InviteRole, InviteWanted, MemberCommand, RecoveryCommand, RemovalWanted,
+    RoleName, RoleWanted,
+};
 
 const AFTER_HELP: &str = "\
 If the folder was moved, replaced or restored from a backup, start the daemon once with
@@ -98,10 +105,29 @@ Examples:
         #[arg(long = "for", value_name = "STATE")]
         condition: Condition,
     },
-    /// Make invites
+    /// Make, list and revoke invites
     Invite {
         #[command(subcommand)]
         command: InviteCommand,
+    },
+    /// List the members, change what they may do, or remove them
+    #[command(
+        visible_alias = "roles",
+        after_help = "A device is named by its name, its id, or the beginning of its id (4 digits or more).
+
+Examples:
+  syncctl member list
+  syncctl member role laptop admin
+  syncctl member remove laptop"
+    )]
+    Member {
+        #[command(subcommand)]
+        command: Option<MemberCommand>,
+    },
+    /// Write down the group's recovery words, or use them
+    Recovery {
+        #[command(subcommand)]
+        command: RecoveryCommand,
     },
     /// Join the group of a ticket, or one of the local network by its name
     #[command(
@@ -154,7 +180,7 @@ Examples:
         #[arg(long, default_value = "editor")]
         role: InviteRole,
     },
-    /// Show this device
+    /// Show this device, or give it another name
     Device {
         #[command(subcommand)]
         command: DeviceCommand,
@@ -432,48 +458,6 @@ Examples:
         #[arg(long)]
         force: bool,
     },
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum DeviceCommand {
-    /// Show this device's id and name
-    #[command(after_help = "Examples:
-  syncctl device id
-  syncctl device id --json | jq -r .peer_id")]
-    Id,
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum InviteCommand {
-    /// Make a ticket with which a device can join
-    #[command(after_help = "Whoever has the ticket can join: hand it over in private.
-
-Examples:
-  syncctl invite create
-  syncctl invite create --role viewer --expires 7d --uses 5
-  TICKET=$(syncctl invite create --json | jq -r .ticket)")]
-    Create {
-        /// What the joining device may do
-        #[arg(long, default_value = "editor")]
-        role: InviteRole,
-        /// How long the ticket is good, for example 30m, 24h or 7d
-        #[arg(long, value_name = "D", default_value = "24h", value_parser = duration)]
-        expires: Duration,
-        /// How often it can be used
-        #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
-        uses: u32,
-    },
-}
-
-/// Roles that an invite or an approval can give.
-#[derive(Debug, Clone, Copy, ValueEnum)]
-pub(crate) enum InviteRole {
-    /// May read
-    Viewer,
-    /// May also change files
-    Editor,
-    /// May also invite and remove editors and viewers
-    Admin,
 }
 
 /// What `wait` waits for.

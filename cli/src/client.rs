@@ -7,7 +7,10 @@ use std::time::Duration;
 use hyper_util::rt::TokioIo;
 use p2p_sync_proto::socket_path::{self, COMMON_NAME, RuntimeEnv, SYSTEM_SOCKET};
 use p2p_sync_proto::v1::control_service_client::ControlServiceClient;
+use p2p_sync_proto::v1::invite_service_client::InviteServiceClient;
 use p2p_sync_proto::v1::ledger_service_client::LedgerServiceClient;
+use p2p_sync_proto::v1::member_service_client::MemberServiceClient;
+use p2p_sync_proto::v1::recovery_service_client::RecoveryServiceClient;
 use tokio::net::UnixStream;
 use tokio::time::Instant;
 use tonic::transport::{Channel, Endpoint};
@@ -17,6 +20,9 @@ use crate::args::Global;
 use crate::exit::{Exit, Failure};
 
 pub(crate) type Client = ControlServiceClient<Channel>;
+pub(crate) type Members = MemberServiceClient<Channel>;
+pub(crate) type Invites = InviteServiceClient<Channel>;
+pub(crate) type Recovery = RecoveryServiceClient<Channel>;
 pub(crate) type LedgerClient = LedgerServiceClient<Channel>;
 
 /// How long a socket that is missing or refuses is tried: a daemon that restarts is away for less.

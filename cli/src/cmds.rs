@@ -1,5 +1,6 @@
 //! One module for each noun.
 
+pub(crate) mod confirm;
 pub(crate) mod device;
 pub(crate) mod guards;
 pub(crate) mod history;
@@ -7,10 +8,12 @@ pub(crate) mod invite;
 pub(crate) mod join;
 pub(crate) mod journal;
 pub(crate) mod ledger;
+pub(crate) mod member;
 pub(crate) mod overview;
 pub(crate) mod pairing;
 pub(crate) mod peers;
 pub(crate) mod place;
+pub(crate) mod recovery;
 pub(crate) mod rescan;
 pub(crate) mod restore;
 pub(crate) mod status;

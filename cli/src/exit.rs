@@ -170,6 +170,12 @@ fn judge(reason: &str, code: Code) -> (Exit, Option<&'static str>) {
             Exit::Usage,
             Some("an address looks like /ip4/192.0.2.7/tcp/22010/p2p/12D3Koo…; there: syncctl status"),
         ),
+        reason::NO_RECOVERY => (Exit::No, Some("show them on the device that founded the group")),
+        reason::WRONG_RECOVERY => (
+            Exit::Data,
+            Some("see that they are the words of this group, which was founded with them"),
+        ),
+        reason::AMBIGUOUS => (Exit::Usage, Some("type more digits of its id")),
         reason::BAD_PATH | reason::INVALID_ARGUMENT => (Exit::Usage, Some("see: syncctl --help")),
         _ => by_code(code),
     }

@@ -14,7 +14,7 @@ mod view;
 mod tests;
 
 use std::ffi::OsString;
-use std::io::Write;
+use std::io::{BufRead, IsTerminal as _, Write};
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -24,7 +24,10 @@ use clap::error::ErrorKind;
 use tokio::time::Instant;
 use tonic::transport::Channel;
 
-use crate::args::{Cli, Command, DeviceCommand, Global, InviteCommand, LedgerCommand, PeersCommand};
+use crate::args::{
+    Cli, Command, DeviceCommand, Global, InviteCommand, LedgerCommand, MemberCommand, PeersCommand,
+    RecoveryCommand,
+};
 use crate::client::{CONNECT_PATIENCE, Client, LedgerClient, Surroundings};
 use crate::exit::{Exit, Failure};
 use crate::output::{Output, Stop};
@@ -46,9 +49,15 @@ fn main() -> ExitCode {
     };
     let pipe = std::io::stdout();
     let around = Surroundings::current();
+    let mut stdin = std::io::stdin().lock();
+    let input = Typist {
+        is_terminal: stdin.is_terminal(),
+        reader: &mut stdin,
+    };
     let exit = runtime.block_on(run(
         std::env::args_os(),
         &around,
+        input,
         &mut out,
         Some(pipe.as_fd()),
         &mut err,
@@ -57,12 +66,13 @@ fn main() -> ExitCode {
 }
 
 /// Runs one command line; all that the program does, with its surroundings as arguments.
-async fn run(
+async fn run<'a>(
     args: impl IntoIterator<Item = OsString>,
-    around: &Surroundings,
-    out: &mut dyn Write,
-    pipe: Option<BorrowedFd<'_>>,
-    err: &mut dyn Write,
+    around: &'a Surroundings,
+    input: Typist<'a>,
+    out: &'a mut dyn Write,
+    pipe: Option<BorrowedFd<'a>>,
+    err: &'a mut dyn Write,
 ) -> Exit {
     let cli = match Cli::try_parse_from(args) {
         Ok(cli) => cli,
@@ -72,9 +82,11 @@ async fn run(
     let mut session = Session {
         global: cli.global,
         around,
+        input,
         out: Output {
             writer: out,
             json,
+            is_terminal: pipe.is_some_and(|fd| fd.is_terminal()),
             pipe,
         },
         err,
@@ -88,10 +100,18 @@ async fn run(
     }
 }
 
+/// Where answers to questions come from.
+pub(crate) struct Typist<'a> {
+    pub(crate) reader: &'a mut dyn BufRead,
+    /// Whether somebody sits there.
+    pub(crate) is_terminal: bool,
+}
+
 /// What a command works with.
 pub(crate) struct Session<'a> {
     pub(crate) global: Global,
     pub(crate) around: &'a Surroundings,
+    pub(crate) input: Typist<'a>,
     pub(crate) out: Output<'a>,
     pub(crate) err: &'a mut dyn Write,
 }
@@ -120,6 +140,18 @@ impl Session<'_> {
     ) -> Result<T, Failure> {
         self.in_time(otherwise, async {
             Ok(call(self.client().await?).await?.into_inner())
+        })
+        .await
+    }
+
+    /// Makes a call of any of the daemon's services, as [`Session::call`] does.
+    pub(crate) async fn call_on<T>(
+        &self,
+        otherwise: Duration,
+        call: impl AsyncFnOnce(Channel) -> Result<tonic::Response<T>, tonic::Status>,
+    ) -> Result<T, Failure> {
+        self.in_time(otherwise, async {
+            Ok(call(self.channel().await?).await?.into_inner())
         })
         .await
     }
@@ -175,8 +207,31 @@ async fn dispatch(command: Option<Command>, session: &mut Session<'_>) -> Result
             cmds::wait::run(session, condition, deadline).await
         }
         Some(Command::Invite {
-            command: InviteCommand::Create { role, expires, uses },
-        }) => cmds::invite::create(session, role, expires, uses).await,
+            command: InviteCommand::Create(wanted),
+        }) => cmds::invite::create(session, wanted).await,
+        Some(Command::Invite {
+            command: InviteCommand::List,
+        }) => cmds::invite::list(session).await,
+        Some(Command::Invite {
+            command: InviteCommand::Revoke { invite, yes },
+        }) => cmds::invite::revoke(session, invite, yes).await,
+        Some(Command::Member {
+            command: None | Some(MemberCommand::List),
+        }) => cmds::member::list(session).await,
+        Some(Command::Member {
+            command: Some(MemberCommand::Role(wanted)),
+        }) => cmds::member::role(session, wanted).await,
+        Some(Command::Member {
+            command: Some(MemberCommand::Remove(wanted)),
+        }) => cmds::member::remove(session, wanted).await,
+        Some(Command::Recovery { command }) => match command {
+            RecoveryCommand::Show => cmds::recovery::show(session).await,
+            RecoveryCommand::Use => cmds::recovery::take(session).await,
+        },
+        Some(Command::Device { command }) => match command {
+            DeviceCommand::Id => cmds::device::id(session).await,
+            DeviceCommand::Rename { name } => cmds::device::rename(session, name).await,
+        },
         Some(Command::Join {
             ticket,
             keep_both,
@@ -190,9 +245,6 @@ async fn dispatch(command: Option<Command>, session: &mut Session<'_>) -> Result
             (Some(device), Some(code)) => cmds::pairing::approve(session, device, code, role).await,
             _ => cmds::pairing::list_requests(session).await,
         },
-        Some(Command::Device {
-            command: DeviceCommand::Id,
-        }) => cmds::device::id(session).await,
         Some(Command::Rescan { path }) => cmds::rescan::run(session, path).await,
         Some(Command::Journal) => cmds::journal::run(session).await,
         Some(Command::History { path, skip, limit }) => cmds::history::run(session, path, skip, limit).await,

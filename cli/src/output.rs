@@ -13,6 +13,8 @@ use crate::exit::{Exit, Failure};
 pub(crate) struct Output<'a> {
     pub(crate) writer: &'a mut dyn Write,
     pub(crate) json: bool,
+    /// Whether somebody looks at it.
+    pub(crate) is_terminal: bool,
     /// What `writer` writes to, if that can lose its reader.
     pub(crate) pipe: Option<BorrowedFd<'a>>,
 }
@@ -249,6 +251,7 @@ mod tests {
         let output = Output {
             writer: &mut writer,
             json: false,
+            is_terminal: false,
             pipe: Some(fd.as_fd()),
         };
         assert!(!output.reader_gone());

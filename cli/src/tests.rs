@@ -1,5 +1,7 @@
 //! Whole command lines against a fake daemon on a real socket.
 
+mod members;
+
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
@@ -263,6 +265,7 @@ impl ControlService for Fake {
             expires_at: None,
             max_uses: request.max_uses,
             addresses: vec!["/ip4/192.0.2.7/tcp/1".into()],
+            key: "0505".into(),
         }))
     }
 
@@ -386,11 +389,17 @@ fn start() -> Daemon {
     let server = tonic::transport::Server::builder()
         .add_service(ControlServiceServer::new(Fake))
         .add_service(LedgerServiceServer::new(Fake));
+    let server = members::serve(server);
     tokio::spawn(server.serve_with_incoming(incoming));
     Daemon { _dir: dir, socket }
 }
 
 async fn run_at(socket: &Path, line: &str, out: &mut dyn Write) -> (Exit, String) {
+    run_typing(socket, line, None, out).await
+}
+
+/// Runs a command line; `typed` is what somebody types on a terminal, if there is one.
+async fn run_typing(socket: &Path, line: &str, typed: Option<&str>, out: &mut dyn Write) -> (Exit, String) {
     let around = Surroundings {
         runtime: RuntimeEnv {
             temp_dir: "/nowhere".into(),
@@ -404,7 +413,13 @@ async fn run_at(socket: &Path, line: &str, out: &mut dyn Write) -> (Exit, String
         .chain([socket.into()])
         .chain(line.split_whitespace().map(Into::into));
     let mut err = Vec::new();
-    let exit = crate::run(words, &around, out, None, &mut err).await;
+    let is_terminal = typed.is_some();
+    let mut typed = typed.unwrap_or_default().as_bytes();
+    let input = crate::Typist {
+        reader: &mut typed,
+        is_terminal,
+    };
+    let exit = crate::run(words, &around, input, out, None, &mut err).await;
     (exit, String::from_utf8(err).unwrap())
 }
 

@@ -47,6 +47,7 @@ struct FolderJson {
     stuck: Vec<StuckJson>,
     stuck_total: u64,
     join: Option<JoinCountsJson>,
+    rejected: u64,
     #[serde(serialize_with = "or_null_owned")]
     failure: String,
 }
@@ -155,6 +156,7 @@ impl From<v1::FolderStatus> for FolderJson {
             stuck: folder.stuck.into_iter().map(StuckJson::from).collect(),
             stuck_total: folder.stuck_total,
             join: folder.join.map(JoinCountsJson::from),
+            rejected: folder.rejected,
             failure: folder.failure,
         }
     }

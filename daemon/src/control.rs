@@ -15,7 +15,10 @@ mod convert;
 mod guards;
 mod history;
 mod ledger;
+mod members;
+mod naming;
 mod pairing;
+mod recovery;
 mod server;
 mod service;
 mod socket;
@@ -26,8 +29,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use p2p_sync_core::access::Role;
-use p2p_sync_core::engine::{CommandError, JoinChoice, Notification, Status, WhyReport};
+use p2p_sync_core::access::{Role, Scopes};
+use p2p_sync_core::engine::{
+    CommandError, JoinChoice, MembersCommand, Notification, Reply, Status, WhyReport,
+};
 use p2p_sync_core::ids::GroupId;
 use p2p_sync_core::rel_path::RelPath;
 use p2p_sync_core::ticket::Ticket;
@@ -59,8 +64,17 @@ pub enum ControlCommand {
         expires: Option<SystemTime>,
         /// How often it may be redeemed, 1 to [`MAX_INVITE_USES`].
         max_uses: u32,
+        /// Where whoever redeems it may write.
+        scopes: Scopes,
         /// The ticket.
         reply: ReplyTo<Ticket>,
+    },
+    /// Ask or change something about members.
+    Members {
+        /// What.
+        command: MembersCommand,
+        /// [`Reply::Members`] or [`Reply::Done`].
+        reply: ReplyTo<Reply>,
     },
     /// Redeem a ticket; answered when the device is in the group, or cannot be.
     Join {

@@ -8,7 +8,7 @@ mod tree;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use p2p_sync_core::access::Role;
+use p2p_sync_core::access::{Role, Scopes};
 use tokio::sync::oneshot;
 
 use crate::control::ControlCommand;
@@ -114,6 +114,7 @@ impl Demo {
             role: Role::Editor,
             expires: None,
             max_uses: 1,
+            scopes: Scopes::whole(),
             reply,
         };
         let ticket = command(&self.atlas, invite, answer).await?;

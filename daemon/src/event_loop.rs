@@ -18,7 +18,8 @@ use std::sync::mpsc::Sender as StdSender;
 use std::time::{Duration, SystemTime};
 
 use p2p_sync_core::engine::{
-    BatchNo, CommandId, FolderState, Input, JoinChoice, Notification, Output, OwnLogNotes, ScanNo, SyncEngine,
+    BatchNo, CommandId, FolderState, Input, JoinChoice, Notification, Output, OwnLogNotes, Reply, ScanNo,
+    SyncEngine,
 };
 use p2p_sync_core::ids::{ContentHash, DeviceId, GroupId};
 use p2p_sync_core::rel_path::RelPath;
@@ -105,6 +106,7 @@ enum Waiting {
     Invite(ReplyTo<Ticket>),
     Join(ReplyTo<Joined>, Option<JoinChoice>),
     Done(ReplyTo<()>),
+    Members(ReplyTo<Reply>),
     Why(ReplyTo<WhyAnswer>),
     Leave(ReplyTo<GroupId>),
     Pair(pairing::WaitingPair),

@@ -17,6 +17,12 @@ pub const OUTRANKED: &str = "OUTRANKED";
 pub const NO_SUCH_MEMBER: &str = "NO_SUCH_MEMBER";
 /// There is no such invite.
 pub const NO_SUCH_INVITE: &str = "NO_SUCH_INVITE";
+/// The secret of the recovery key is not on this device.
+pub const NO_RECOVERY: &str = "NO_RECOVERY";
+/// The secret is not that of the group's recovery key.
+pub const WRONG_RECOVERY: &str = "WRONG_RECOVERY";
+/// What was named is the beginning of several ids, or the name of several devices.
+pub const AMBIGUOUS: &str = "AMBIGUOUS";
 /// An argument makes no sense.
 pub const INVALID_ARGUMENT: &str = "INVALID_ARGUMENT";
 /// The text is not a ticket.

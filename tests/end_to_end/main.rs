@@ -21,6 +21,7 @@ mod random;
 mod rebinding;
 mod restart;
 mod restored;
+mod roles;
 mod three_devices;
 
 use anyhow::{Result, ensure};

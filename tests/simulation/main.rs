@@ -17,6 +17,7 @@ mod pairing_by_name;
 mod pausing;
 mod publishing;
 mod recovering;
+mod recovering_key;
 mod removing;
 mod restored;
 

@@ -32,7 +32,7 @@ impl Desk {
         state.winner()?.entry.as_ref()?.node.content()
     }
 
-    fn remove(&mut self, by: usize, whom: usize, cut: Option<u64>) -> Result<Reply, CommandError> {
+    pub(crate) fn remove(&mut self, by: usize, whom: usize, cut: Option<u64>) -> Result<Reply, CommandError> {
         let how = Removal {
             cut,
             ..Removal::default()
@@ -64,21 +64,21 @@ impl Desk {
         )
     }
 
-    fn members(&mut self, by: usize, command: MembersCommand) -> Result<Reply, CommandError> {
+    pub(crate) fn members(&mut self, by: usize, command: MembersCommand) -> Result<Reply, CommandError> {
         self.command(by, Command::Members(command));
         self.seats[by].replies.pop().expect("an answer")
     }
 
-    fn role(&self, index: usize) -> Option<Role> {
+    pub(crate) fn role(&self, index: usize) -> Option<Role> {
         self.seats[index].engine.status().role
     }
 
-    fn state(&self, index: usize) -> FolderState {
+    pub(crate) fn state(&self, index: usize) -> FolderState {
         self.seats[index].engine.status().state
     }
 
     /// Three members, all connected: the founder, and two in these roles.
-    fn three(second: Role, third: Role) -> Self {
+    pub(crate) fn three(second: Role, third: Role) -> Self {
         let mut desk = Self::new(3, false);
         for (index, role) in [(1, second), (2, third)] {
             let ticket = desk.invite(0, role);
@@ -112,6 +112,7 @@ fn edits_of_a_device_that_was_removed_meanwhile_count_nowhere_and_stay_in_its_ow
         assert!(desk.state(index) == FolderState::InSync, "device {index}");
     }
     assert!(desk.state(1) == FolderState::Removed);
+    assert_eq!(desk.role(1), None);
     let installed = &desk.seats[1].store.durable().installed;
     let here = |at: &str| installed.get(&path(at)).and_then(|row| row.entry.node.content());
     assert_eq!((here("a"), here("b")), (content(2), content(3)));

@@ -2,11 +2,13 @@
 
 use p2p_sync_proto::v1;
 use serde::Serialize;
+use tonic::transport::Channel;
 
 use super::status;
-use crate::Session;
+use crate::client::Members;
 use crate::output::{Stop, escape, short};
 use crate::view::DeviceJson;
+use crate::{CALL_TIMEOUT, Session};
 
 #[derive(Debug, Serialize)]
 struct Json {
@@ -24,6 +26,28 @@ pub(crate) async fn id(session: &mut Session<'_>) -> Result<(), Stop> {
         device: device.into(),
     };
     session.out.answer(&json, || text)
+}
+
+/// Gives this device another name.
+pub(crate) async fn rename(session: &mut Session<'_>, name: String) -> Result<(), Stop> {
+    #[derive(Serialize)]
+    struct Json<'a> {
+        schema: &'static str,
+        name: &'a str,
+    }
+    let request = v1::RenameDeviceRequest { name: name.clone() };
+    session
+        .call_on(CALL_TIMEOUT, async |channel: Channel| {
+            Members::new(channel).rename_device(request).await
+        })
+        .await?;
+    let json = Json {
+        schema: "p2psync.device-rename/1",
+        name: &name,
+    };
+    session.out.answer(&json, || {
+        format!("This device is called {}", escape(name.as_bytes()))
+    })
 }
 
 fn words(device: &v1::Device) -> String {

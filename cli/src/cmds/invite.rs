@@ -1,13 +1,15 @@
 //! `syncctl invite`.
 
-use std::time::Duration;
-
 use p2p_sync_proto::v1;
 use serde::Serialize;
+use tonic::transport::Channel;
 
-use crate::args::InviteRole;
+use crate::args::{InviteRole, InviteWanted};
+use crate::client::Invites;
+use crate::cmds::confirm::confirm;
+use crate::cmds::member::{self, NamedJson};
 use crate::exit::{Exit, Failure};
-use crate::output::Stop;
+use crate::output::{JsonPath, Stop, escape, short, table};
 use crate::view::role;
 use crate::{CALL_TIMEOUT, Client, Session};
 
@@ -19,20 +21,37 @@ struct Json {
     max_uses: u32,
     expires_at: Option<String>,
     addresses: Vec<String>,
+    key: String,
+    scopes: Vec<JsonPath>,
 }
 
-pub(crate) async fn create(
-    session: &mut Session<'_>,
-    invite_role: InviteRole,
-    expires: Duration,
+#[derive(Debug, Serialize)]
+struct ListJson<'a> {
+    schema: &'static str,
+    invites: Vec<InviteJson<'a>>,
+}
+
+#[derive(Debug, Serialize)]
+struct InviteJson<'a> {
+    key: &'a str,
+    role: Option<&'static str>,
+    scopes: Vec<JsonPath>,
+    made_by: Option<NamedJson<'a>>,
+    expires_at: Option<String>,
+    max_uses: u32,
     uses: u32,
-) -> Result<(), Stop> {
-    let valid_for = prost_types::Duration::try_from(expires)
+    state: &'static str,
+}
+
+pub(crate) async fn create(session: &mut Session<'_>, wanted: InviteWanted) -> Result<(), Stop> {
+    let valid_for = prost_types::Duration::try_from(wanted.expires)
         .map_err(|_| Failure::new(Exit::Usage, "INVALID_ARGUMENT", "--expires is too long"))?;
+    let scopes = member::paths(session, &wanted.scopes).await?;
     let request = v1::CreateInviteRequest {
-        role: to_proto(invite_role).into(),
+        role: to_proto(wanted.role).into(),
         valid_for: Some(valid_for),
-        max_uses: uses,
+        max_uses: wanted.uses,
+        scopes: scopes.clone(),
     };
     let call = async |mut client: Client| client.create_invite(request).await;
     let invite = session.call(CALL_TIMEOUT, call).await?;
@@ -42,7 +61,7 @@ pub(crate) async fn create(
             "warning: the ticket has no address on it; the other device must be on the same local network"
         );
     }
-    let text = words(&invite);
+    let text = words(&invite, &scopes);
     let role = role(invite.role());
     let json = Json {
         schema: "p2psync.invite/1",
@@ -51,20 +70,101 @@ pub(crate) async fn create(
         max_uses: invite.max_uses,
         expires_at: invite.expires_at.map(|t| t.to_string()),
         addresses: invite.addresses,
+        key: invite.key,
+        scopes: scopes.iter().map(|path| JsonPath::new(path)).collect(),
     };
     session.out.answer(&json, || text)
 }
 
 pub(crate) fn to_proto(role: InviteRole) -> v1::Role {
-    match role {
-        InviteRole::Viewer => v1::Role::Viewer,
-        InviteRole::Editor => v1::Role::Editor,
-        InviteRole::Admin => v1::Role::Admin,
+    member::to_proto(role.into())
+}
+
+pub(crate) async fn list(session: &mut Session<'_>) -> Result<(), Stop> {
+    let call = async |channel: Channel| {
+        Invites::new(channel)
+            .list_invites(v1::ListInvitesRequest {})
+            .await
+    };
+    let invites = session.call_on(CALL_TIMEOUT, call).await?.invites;
+    let json = ListJson {
+        schema: "p2psync.invites/1",
+        invites: invites.iter().map(InviteJson::of).collect(),
+    };
+    session.out.answer(&json, || list_words(&invites))
+}
+
+pub(crate) async fn revoke(session: &mut Session<'_>, invite: String, yes: bool) -> Result<(), Stop> {
+    #[derive(Serialize)]
+    struct Json<'a> {
+        schema: &'static str,
+        key: &'a str,
+    }
+    let question = "Revoke the invite? Whoever has its ticket and did not join yet needs another.";
+    confirm(session, yes, question)?;
+    let request = v1::RevokeInviteRequest { invite };
+    let call = async |channel: Channel| Invites::new(channel).revoke_invite(request).await;
+    let done = session.call_on(CALL_TIMEOUT, call).await?;
+    let json = Json {
+        schema: "p2psync.invite-revoke/1",
+        key: &done.key,
+    };
+    session.out.answer(&json, || {
+        format!("revoked invite {}", escape(short(&done.key).as_bytes()))
+    })
+}
+
+impl<'a> InviteJson<'a> {
+    fn of(invite: &'a v1::Invite) -> Self {
+        Self {
+            key: &invite.key,
+            role: role(invite.role()),
+            scopes: invite.scopes.iter().map(|path| JsonPath::new(path)).collect(),
+            made_by: invite.made_by.as_ref().map(NamedJson::of),
+            expires_at: invite.expires_at.map(|t| t.to_string()),
+            max_uses: invite.max_uses,
+            uses: invite.uses,
+            state: state(invite.state()),
+        }
     }
 }
 
+fn state(state: v1::InviteState) -> &'static str {
+    match state {
+        v1::InviteState::Unspecified => "unknown",
+        v1::InviteState::Open => "open",
+        v1::InviteState::Expired => "expired",
+        v1::InviteState::UsedUp => "used_up",
+        v1::InviteState::Closed => "closed",
+    }
+}
+
+fn list_words(invites: &[v1::Invite]) -> String {
+    let heading = ["KEY", "ROLE", "WRITES", "USES", "STATE", "EXPIRES", "MADE BY"]
+        .map(str::to_owned)
+        .to_vec();
+    let rows = invites.iter().map(|invite| {
+        let ends = invite
+            .expires_at
+            .map(|t| prost_types::Timestamp { nanos: 0, ..t }.to_string());
+        vec![
+            escape(short(&invite.key).as_bytes()),
+            role(invite.role()).unwrap_or("-").to_owned(),
+            match invite.role() {
+                v1::Role::Viewer => "-".to_owned(),
+                _ => member::scope_words(&invite.scopes),
+            },
+            format!("{} of {}", invite.uses, invite.max_uses),
+            state(invite.state()).replace('_', " "),
+            ends.unwrap_or_else(|| "never".to_owned()),
+            invite.made_by.as_ref().map_or("-".to_owned(), member::called),
+        ]
+    });
+    table(&std::iter::once(heading).chain(rows).collect::<Vec<_>>())
+}
+
 /// Returns the ticket on a line of its own, for copying.
-fn words(invite: &v1::CreateInviteResponse) -> String {
+fn words(invite: &v1::CreateInviteResponse, scopes: &[Vec<u8>]) -> String {
     let ends = match invite.expires_at {
         Some(t) => format!("until {}", prost_types::Timestamp { nanos: 0, ..t }),
         None => "without end".to_owned(),
@@ -75,10 +175,15 @@ fn words(invite: &v1::CreateInviteResponse) -> String {
         format!("{} uses", invite.max_uses)
     };
     format!(
-        "{ticket}\n\nMakes one {role}, {uses}, {ends}. Whoever has it can join: hand it over in private.\n\
+        "{ticket}\n\nMakes one {role}{writes}, {uses}, {ends}. Whoever has it can join: hand it over in private.\n\
          On the other machine, if its daemon runs:   syncctl join TICKET\n\
          and if not:                                 p2p_sync_daemon --join TICKET\n",
         ticket = invite.ticket,
+        writes = if scopes.is_empty() {
+            String::new()
+        } else {
+            format!(" that writes in {}", member::scope_words(scopes))
+        },
         role = role(invite.role()).unwrap_or("member"),
     )
 }
@@ -98,12 +203,32 @@ mod tests {
             }),
             max_uses: 1,
             addresses: Vec::new(),
+            key: "0505".into(),
         };
-        let text = words(&invite);
+        let text = words(&invite, &[]);
         assert_eq!(text.lines().next(), Some("p2ps1abc"));
         assert!(
             text.contains("Makes one editor, 1 use, until 1970-01-02T00:00:00Z."),
             "{text}"
+        );
+    }
+    #[test]
+    fn the_invites_in_words() {
+        let invite = v1::Invite {
+            key: "0505050505".into(),
+            role: v1::Role::Editor.into(),
+            scopes: vec![b"docs".to_vec()],
+            max_uses: 3,
+            uses: 1,
+            state: v1::InviteState::Open.into(),
+            ..Default::default()
+        };
+        assert_eq!(
+            list_words(&[invite]),
+            "\
+KEY       ROLE    WRITES  USES    STATE  EXPIRES  MADE BY
+05050505  editor  docs    1 of 3  open   never    -
+"
         );
     }
 }

@@ -90,7 +90,11 @@ fn stuck_words(folder: &v1::FolderStatus) -> String {
 
 fn state_words(folder: &v1::FolderStatus) -> String {
     let state = folder_state(folder.state()).replace('_', " ");
-    if folder.failure.is_empty() {
+    if folder.state() == v1::FolderState::Removed {
+        format!(
+            "{state}: this device is no member any more; its folder is left as it is; join again: syncctl join TICKET"
+        )
+    } else if folder.failure.is_empty() {
         state
     } else {
         format!("{state}: {}", escape(folder.failure.as_bytes()))
@@ -158,7 +162,7 @@ Warnings  1 conflict copies lie in the folder
     fn the_status_as_json() {
         assert_eq!(
             serde_json::to_string(&StatusJson::from(sample_status())).unwrap(),
-            r#"{"schema":"p2psync.status/1","version":"0.1.0","device":{"id":"0a0a0a0a0a0a","name":"atlas","peer_id":"12D3Koo"},"group":"0707070707","role":"owner","started_at":"1970-01-12T13:46:40Z","folder":{"path":"/srv/sync","path_hex":null,"state":"syncing","files_total":12480,"files_needed":2,"bytes_needed":1572864,"conflicts":1,"join_held":0,"deletions_held":0,"stuck":[],"stuck_total":0,"join":null,"failure":null},"peers":{"connected":1,"total":2},"listen_addresses":["/ip4/192.0.2.7/tcp/22010/p2p/12D3Koo"],"events":40,"bytes_in":5,"bytes_out":6,"warnings":[{"code":"CONFLICTS","message":"1 conflict copies lie in the folder"}]}"#
+            r#"{"schema":"p2psync.status/1","version":"0.1.0","device":{"id":"0a0a0a0a0a0a","name":"atlas","peer_id":"12D3Koo"},"group":"0707070707","role":"owner","started_at":"1970-01-12T13:46:40Z","folder":{"path":"/srv/sync","path_hex":null,"state":"syncing","files_total":12480,"files_needed":2,"bytes_needed":1572864,"conflicts":1,"join_held":0,"deletions_held":0,"stuck":[],"stuck_total":0,"join":null,"rejected":0,"failure":null},"peers":{"connected":1,"total":2},"listen_addresses":["/ip4/192.0.2.7/tcp/22010/p2p/12D3Koo"],"events":40,"bytes_in":5,"bytes_out":6,"warnings":[{"code":"CONFLICTS","message":"1 conflict copies lie in the folder"}]}"#
         );
     }
 
@@ -181,6 +185,20 @@ Stuck     a: no connected device has its content
           and 1,000 more
 "
         );
+    }
+
+    #[test]
+    fn a_removed_device_says_how_to_join_again() {
+        let folder = v1::FolderStatus {
+            state: v1::FolderState::Removed.into(),
+            ..Default::default()
+        };
+        let text = state_words(&folder);
+        assert!(
+            text.starts_with("removed: this device is no member any more; its folder is left as it is"),
+            "{text}"
+        );
+        assert!(text.ends_with("syncctl join TICKET"), "{text}");
     }
 
     #[test]

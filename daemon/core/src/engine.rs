@@ -29,7 +29,9 @@ use sha2::{Digest, Sha256};
 
 pub use io::*;
 pub use join::{COMPARE, COMPARE_NOW, JoinRequest, LanDevice, PairCode, PairCommand, PairError, PairReply};
-pub use members::{InviteReport, MemberReport, MembersCommand, MembersReply, Membership, Removal};
+pub use members::{
+    InviteReport, MemberReport, MembersCommand, MembersReply, Membership, RecoverySecret, Removal,
+};
 pub use message::*;
 
 use crate::ids::{ContentHash, DeviceId, ShortId};
@@ -282,7 +284,8 @@ impl SyncEngine {
         Status {
             device: Some(self.me),
             group: self.group.as_ref().map(|group| group.id),
-            role: self.group.as_ref().and_then(|group| group.role(&self.me)),
+            // Others may have shown what this device's own ledger does not say.
+            role: self.my_role().filter(|_| self.phase != Phase::Removed),
             state: self.folder_state(),
             files_total: self.installed_count,
             files_needed: self.work.len() as u64,
@@ -298,6 +301,7 @@ impl SyncEngine {
             own_events_missing: self.own_events_missing(),
             join_requests: self.joining.requests.shown(),
             rejected: self.rejected,
+            recovery_unread: self.joining.recovery.is_some(),
         }
     }
 

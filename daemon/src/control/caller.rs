@@ -88,6 +88,16 @@ pub(super) fn check(request: Request<()>) -> Result<Request<()>, Status> {
     }
 }
 
+/// Logs who makes a call that changes something.
+pub(super) fn note<T>(request: &Request<T>, call: &'static str) {
+    let caller = request.extensions().get::<Caller>();
+    let (uid, pid) = (
+        caller.map(|caller| caller.uid),
+        caller.and_then(|caller| caller.pid),
+    );
+    tracing::info!(call, uid, pid, "A user asked");
+}
+
 fn read(path: &str) -> io::Result<String> {
     let bytes = fs::read(Path::new(path)).map_err(|e| io::Error::new(e.kind(), format!("{path}: {e}")))?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())

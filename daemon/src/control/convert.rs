@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use libp2p::identity::{PublicKey, ed25519};
 use libp2p::{Multiaddr, PeerId};
-use p2p_sync_core::access::Role;
+use p2p_sync_core::access::{Role, Scopes};
 use p2p_sync_core::engine::{FolderState, JoinChoice, Notification, PeerStatus};
 use p2p_sync_core::ids::DeviceId;
 use p2p_sync_core::rel_path::RelPath;
@@ -15,7 +15,7 @@ use p2p_sync_proto::{reason, v1};
 use tonic::Status;
 
 use super::status::invalid;
-use super::{JournalSummary, MAX_INVITE_USES, StatusSnapshot, Warning, guards, pairing};
+use super::{JournalSummary, MAX_INVITE_USES, StatusSnapshot, Warning, guards, members, pairing};
 
 /// Paths in one journal answer; at 4 KiB each they stay below tonic's message limit of 4 MiB.
 const MAX_JOURNAL_PATHS: usize = 1_000;
@@ -81,6 +81,7 @@ fn folder(snapshot: &StatusSnapshot) -> v1::FolderStatus {
         stuck,
         stuck_total,
         join: engine.join.map(guards::join_counts),
+        rejected: engine.rejected,
     }
 }
 
@@ -133,6 +134,7 @@ fn warnings(snapshot: &StatusSnapshot) -> Vec<v1::Warning> {
             format!("Changes are found by rescans only: {why}"),
         );
     }
+    list.extend(members::warnings(engine));
     list.extend(snapshot.warnings.iter().cloned());
     list.into_iter()
         .map(|w| v1::Warning {
@@ -279,6 +281,7 @@ pub(super) struct InviteTerms {
     pub(super) role: Role,
     pub(super) expires: Option<SystemTime>,
     pub(super) max_uses: u32,
+    pub(super) scopes: Scopes,
 }
 
 /// Reads the terms of an invite that is made `now`.
@@ -287,13 +290,10 @@ pub(super) fn invite_terms(
     now: SystemTime,
 ) -> Result<InviteTerms, Status> {
     let bad = |message: &str| invalid(reason::INVALID_ARGUMENT, message);
-    let role = match v1::Role::try_from(request.role) {
-        Ok(v1::Role::Unspecified | v1::Role::Editor) => Role::Editor,
-        Ok(v1::Role::Viewer) => Role::Viewer,
-        Ok(v1::Role::Admin) => Role::Admin,
-        Ok(v1::Role::Owner) => return Err(bad("An invite cannot make an owner")),
-        Err(_) => return Err(bad("There is no such role")),
-    };
+    let role = role(request.role)?.unwrap_or(Role::Editor);
+    if role == Role::Owner {
+        return Err(bad("An invite cannot make an owner"));
+    }
     let expires = match &request.valid_for {
         None => None,
         Some(text) => {
@@ -316,6 +316,7 @@ pub(super) fn invite_terms(
         role,
         expires,
         max_uses: request.max_uses.max(1),
+        scopes: scopes(request.scopes.clone())?,
     })
 }
 
@@ -349,6 +350,26 @@ pub(super) fn rel_path(bytes: Vec<u8>) -> Result<Option<RelPath>, Status> {
     Ok(Some(path))
 }
 
+/// Reads the paths at and below which somebody may write.
+pub(super) fn scopes(paths: Vec<Vec<u8>>) -> Result<Scopes, Status> {
+    if paths.len() > Scopes::MAX {
+        let text = format!("A device can be given at most {} paths", Scopes::MAX);
+        return Err(invalid(reason::INVALID_ARGUMENT, text));
+    }
+    let read = |path| {
+        rel_path(path)?
+            .ok_or_else(|| invalid(reason::BAD_PATH, "The whole folder is named by no path at all"))
+    };
+    let paths = paths.into_iter().map(read).collect::<Result<_, _>>()?;
+    Scopes::new(paths).map_err(|e| invalid(reason::INVALID_ARGUMENT, e.to_string()))
+}
+
+/// Returns the paths at and below which somebody may write as a message.
+pub(super) fn scopes_to_proto(scopes: &Scopes) -> Vec<Vec<u8>> {
+    let paths = scopes.paths().iter();
+    paths.map(|path| path.as_bytes().to_vec()).collect()
+}
+
 /// Reads an address to dial.
 pub(super) fn address(text: &str) -> Result<String, Status> {
     let bad = |why: &str| {
@@ -367,6 +388,18 @@ pub(super) fn address(text: &str) -> Result<String, Status> {
         return Err(bad("it is empty"));
     }
     Ok(parsed.to_string())
+}
+
+/// Reads a role; `None` if none is named.
+pub(super) fn role(code: i32) -> Result<Option<Role>, Status> {
+    match v1::Role::try_from(code) {
+        Ok(v1::Role::Unspecified) => Ok(None),
+        Ok(v1::Role::Viewer) => Ok(Some(Role::Viewer)),
+        Ok(v1::Role::Editor) => Ok(Some(Role::Editor)),
+        Ok(v1::Role::Admin) => Ok(Some(Role::Admin)),
+        Ok(v1::Role::Owner) => Ok(Some(Role::Owner)),
+        Err(_) => Err(invalid(reason::INVALID_ARGUMENT, "There is no such role")),
+    }
 }
 
 /// Returns a role as a message.
@@ -459,7 +492,9 @@ mod tests {
     #[test]
     fn what_needs_a_look_becomes_a_warning() {
         let mut snapshot = snapshot();
+        snapshot.engine.role = Some(Role::Editor);
         assert!(warnings(&snapshot).is_empty());
+        snapshot.engine.role = Some(Role::Owner);
         snapshot.engine.conflicts = 2;
         snapshot.engine.join_held = 3;
         snapshot.engine.deletions_held = 4;
@@ -478,6 +513,7 @@ mod tests {
                 "CONFLICTS",
                 "PATH_STUCK",
                 "WATCHER_DEGRADED",
+                "LONE_OWNER",
                 "MORE"
             ]
         );
@@ -492,7 +528,8 @@ mod tests {
             InviteTerms {
                 role: Role::Editor,
                 expires: None,
-                max_uses: 1
+                max_uses: 1,
+                scopes: Scopes::whole(),
             }
         );
         let bad = [

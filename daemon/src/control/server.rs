@@ -10,7 +10,10 @@ use std::time::Duration;
 
 use futures::StreamExt as _;
 use p2p_sync_proto::v1::control_service_server::ControlServiceServer;
+use p2p_sync_proto::v1::invite_service_server::InviteServiceServer;
 use p2p_sync_proto::v1::ledger_service_server::LedgerServiceServer;
+use p2p_sync_proto::v1::member_service_server::MemberServiceServer;
+use p2p_sync_proto::v1::recovery_service_server::RecoveryServiceServer;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch as latest};
@@ -113,7 +116,10 @@ impl ControlService {
             .max_concurrent_streams(MAX_STREAMS)
             .layer(InterceptorLayer::new(check))
             .add_service(ControlServiceServer::new(rpcs.clone()))
-            .add_service(LedgerServiceServer::new(rpcs))
+            .add_service(LedgerServiceServer::new(rpcs.clone()))
+            .add_service(MemberServiceServer::new(rpcs.clone()))
+            .add_service(InviteServiceServer::new(rpcs.clone()))
+            .add_service(RecoveryServiceServer::new(rpcs))
             .add_service(health)
             .add_service(reflection().build_v1().map_err(ServeError::Reflection)?)
             .add_service(reflection().build_v1alpha().map_err(ServeError::Reflection)?)
@@ -154,9 +160,15 @@ async fn set_health(reporter: &HealthReporter, failed: bool) {
     } else {
         ServingStatus::Serving
     };
-    let control = <ControlServiceServer<Rpcs> as NamedService>::NAME;
-    let ledger = <LedgerServiceServer<Rpcs> as NamedService>::NAME;
-    for service in ["", control, ledger] {
+    let services = [
+        "",
+        <ControlServiceServer<Rpcs> as NamedService>::NAME,
+        <LedgerServiceServer<Rpcs> as NamedService>::NAME,
+        <MemberServiceServer<Rpcs> as NamedService>::NAME,
+        <InviteServiceServer<Rpcs> as NamedService>::NAME,
+        <RecoveryServiceServer<Rpcs> as NamedService>::NAME,
+    ];
+    for service in services {
         reporter.set_service_status(service, health).await;
     }
 }

@@ -39,6 +39,11 @@ pub(super) fn invalid(reason: &'static str, message: impl Into<String>) -> Statu
     with_reason(Code::InvalidArgument, reason, message)
 }
 
+/// Returns the status for what is named and not there.
+pub(super) fn not_found(reason: &'static str, message: impl Into<String>) -> Status {
+    with_reason(Code::NotFound, reason, message)
+}
+
 fn of_command(error: &CommandError) -> (Code, &'static str) {
     match error {
         CommandError::NoGroup => (Code::FailedPrecondition, reason::NO_GROUP),
@@ -46,10 +51,12 @@ fn of_command(error: &CommandError) -> (Code, &'static str) {
         CommandError::Outranked => (Code::PermissionDenied, reason::OUTRANKED),
         CommandError::NoMember => (Code::NotFound, reason::NO_SUCH_MEMBER),
         CommandError::NoInvite => (Code::NotFound, reason::NO_SUCH_INVITE),
+        CommandError::NoRecovery => (Code::FailedPrecondition, reason::NO_RECOVERY),
+        CommandError::WrongRecovery => (Code::InvalidArgument, reason::WRONG_RECOVERY),
         CommandError::Invalid(_) => (Code::InvalidArgument, reason::INVALID_ARGUMENT),
         CommandError::BadTicket => (Code::InvalidArgument, reason::BAD_TICKET),
         CommandError::AlreadyInGroup => (Code::FailedPrecondition, reason::ALREADY_IN_GROUP),
-        CommandError::Busy => (Code::Aborted, reason::BUSY),
+        CommandError::Busy | CommandError::CatchingUp => (Code::Aborted, reason::BUSY),
         CommandError::OwnEventsMissing => (Code::FailedPrecondition, reason::STATE_OLD),
         CommandError::Refused(by) => of_refusal(*by),
         CommandError::Pair(error) => pairing::of_error(error),

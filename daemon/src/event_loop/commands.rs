@@ -1,6 +1,5 @@
 //! What users ask of the daemon, and what they are told.
 
-use p2p_sync_core::access::Scopes;
 use p2p_sync_core::engine::{Command, CommandError, CommandId, Input, Notification, Reply};
 use p2p_sync_core::ids::GroupId;
 use p2p_sync_core::ticket::Ticket;
@@ -70,6 +69,7 @@ impl EventLoop {
                 role,
                 expires,
                 max_uses,
+                scopes,
                 reply,
             } => {
                 let Ok(secret) = crate::identity::random32() else {
@@ -82,11 +82,14 @@ impl EventLoop {
                         role,
                         expires_ms,
                         max_uses,
-                        scopes: Scopes::whole(),
+                        scopes,
                         secret,
                     },
                     Waiting::Invite(reply),
                 )
+            }
+            ControlCommand::Members { command, reply } => {
+                (Command::Members(command), Waiting::Members(reply))
             }
             ControlCommand::Join {
                 ticket,
@@ -158,6 +161,7 @@ impl EventLoop {
                 });
             }
             Some(Waiting::Done(to)) => drop(to.send(reply.map(|_| ()).map_err(ControlError::from))),
+            Some(Waiting::Members(to)) => drop(to.send(reply.map_err(ControlError::from))),
             Some(Waiting::Why(to)) => self.answer_why(to, reply),
             Some(Waiting::Leave(to)) => {
                 let _ = to.send(match reply {

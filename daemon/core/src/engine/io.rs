@@ -567,6 +567,12 @@ pub enum CommandError {
     /// There is no such invite.
     #[error("There is no such invite")]
     NoInvite,
+    /// The recovery key's secret is not here.
+    #[error("The recovery words are not here: they were shown before, or another device founded the group")]
+    NoRecovery,
+    /// The secret is not that of the group's recovery key.
+    #[error("These are not the recovery words of this group")]
+    WrongRecovery,
     /// The arguments make no sense.
     #[error("{0}")]
     Invalid(&'static str),
@@ -579,6 +585,9 @@ pub enum CommandError {
     /// Another join is under way.
     #[error("Another join is under way")]
     Busy,
+    /// The group was joined a moment ago.
+    #[error("The group's ledger is still being had")]
+    CatchingUp,
     /// An old copy of the state was put back.
     #[error("This device waits for its own newest events, because its state is an old copy")]
     OwnEventsMissing,
@@ -813,6 +822,8 @@ pub struct Status {
     pub join_requests: Vec<JoinRequest>,
     /// Changes of this run that this device's role did not let it make.
     pub rejected: u64,
+    /// Whether the recovery key's secret still lies here, because nobody has written down its words.
+    pub recovery_unread: bool,
 }
 
 /// What the files that a joiner brought along turned out to be.

@@ -24,8 +24,8 @@ use super::group::{Group, grant_message, nonce_message};
 use super::local::JOIN_COUNTS;
 use super::sync::Asked;
 use super::{
-    Command, CommandError, CommandId, Output, OwnLogSize, PAUSED, Phase, RecoveredInstall, Redeem,
-    RefuseReason, Reply, Request, RequestFailed, Response, StateView, SyncEngine, member_set,
+    Command, CommandError, CommandId, Output, OwnLogSize, PAUSED, Phase, RecoveredInstall, RecoverySecret,
+    Redeem, RefuseReason, Reply, Request, RequestFailed, Response, StateView, SyncEngine, member_set,
 };
 use crate::access::{GrantFlags, Role, Scopes};
 use crate::ids::{DeviceId, GroupId};
@@ -46,7 +46,7 @@ const PRESENTED: &str = "presented";
 /// Setting: addresses to keep dialling, one on a line.
 const DIAL: &str = "dial";
 /// Setting: the secret half of the recovery key, until its words have been shown.
-const RECOVERY: &str = "recovery";
+pub(super) const RECOVERY: &str = "recovery";
 
 /// Setting: the group that this device was made to leave.
 const LEFT: &str = "left";
@@ -97,7 +97,9 @@ pub(super) struct Joining {
     /// Devices that ask to be let in.
     pub(super) requests: Requests,
     /// Others showed that this device is a member no more; the own ledger does not say so.
-    removed: bool,
+    pub(super) removed: bool,
+    /// The secret of the recovery key, until its words have been shown.
+    pub(super) recovery: Option<RecoverySecret>,
 }
 
 impl Joining {
@@ -120,6 +122,9 @@ impl Joining {
             must_compare: settings.contains_key(COMPARE),
             compare_now: settings.get(COMPARE).is_some_and(|value| value == COMPARE_NOW),
             removed: removal::was_removed(settings),
+            recovery: settings
+                .get(RECOVERY)
+                .and_then(|bytes| RecoverySecret::from_slice(bytes)),
             left: settings
                 .get(LEFT)
                 .and_then(|bytes| <[u8; 32]>::try_from(&bytes[..]).ok())
@@ -216,6 +221,7 @@ impl SyncEngine {
         ];
         self.joining.lan_found_at = None;
         self.pending.set_setting(RECOVERY, Some(secret.to_vec()));
+        self.joining.recovery = Some(RecoverySecret::new(secret));
         self.publish(EventKind::Genesis, items, now, view);
         self.enter_group();
         self.scan(false);
@@ -522,6 +528,7 @@ impl SyncEngine {
     fn leave_group(&mut self) {
         self.joining.requests.clear();
         self.pending.forget();
+        self.joining.recovery = None;
         self.logs.clear();
         self.peers.heads_moved();
         self.work.forget();

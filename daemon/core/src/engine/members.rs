@@ -1,14 +1,20 @@
-//! Commands about members: giving roles, taking them, names, and what is asked about them.
+//! Commands about members: giving roles, taking them, names, and what is asked about them; in `recovery` what the recovery
+//! key is for.
 //!
 //! What a command would publish is evaluated first, as all devices will: only what has the wanted outcome is published.
 
+mod recovery;
+
 use std::collections::BTreeSet;
 
+pub use self::recovery::RecoverySecret;
 use super::group::{Group, KnownInvite};
-use super::{CommandError, Reply, StateView, SyncEngine};
+use super::{CommandError, Phase, Reply, StateView, SyncEngine};
 use crate::access::{GrantFlags, LiveGrant, Role, Scopes};
 use crate::ids::{DeviceId, Dot};
-use crate::ledger::{EventKind, Grant, GrantVia, Header, Item, Keep, LogHead, LogState, MAX_NAME, Revoke};
+use crate::ledger::{
+    EventKind, Grant, GrantVia, Header, Item, Keep, LogHead, LogState, MAX_NAME, MAX_REASON, Revoke,
+};
 use crate::merkle::Peaks;
 use crate::time::Now;
 
@@ -48,6 +54,15 @@ pub enum MembersCommand {
         /// The name.
         name: String,
     },
+    /// Tell the secret of the recovery key, if it is here.
+    ShowRecovery,
+    /// Erase it: its words are written down.
+    ForgetRecovery,
+    /// Make this device an owner by the recovery key.
+    UseRecovery {
+        /// Its secret.
+        secret: RecoverySecret,
+    },
 }
 
 /// What a command about members comes to.
@@ -64,6 +79,8 @@ pub enum MembersReply {
         /// Whose removal was said again, since it went with the events of those.
         again: Vec<DeviceId>,
     },
+    /// The secret of the recovery key.
+    Recovery(RecoverySecret),
 }
 
 /// One device that is or was a member.
@@ -83,6 +100,10 @@ pub struct MemberReport {
     pub granted_by: Option<DeviceId>,
     /// The newest Revoke that ended a grant of it.
     pub ended_by: Option<Dot>,
+    /// Who ended its membership; `None` for a member.
+    pub removed_by: Option<DeviceId>,
+    /// Why, as was said then; empty for a member.
+    pub reason: String,
     /// Events in its log.
     pub events: u64,
 }
@@ -149,6 +170,9 @@ impl SyncEngine {
             MembersCommand::Remove { devices, how } => self.remove_members(&devices, &how, now, view),
             MembersCommand::CancelInvite { key } => self.cancel_invite(key, now, view),
             MembersCommand::Rename { name } => self.rename(&name, now, view),
+            MembersCommand::ShowRecovery => self.show_recovery(),
+            MembersCommand::ForgetRecovery => self.forget_recovery(),
+            MembersCommand::UseRecovery { secret } => self.use_recovery(&secret, now, view),
         }
     }
 
@@ -163,7 +187,7 @@ impl SyncEngine {
         now: Now,
         view: &impl StateView,
     ) -> Result<Reply, CommandError> {
-        let group = self.group_to_change()?;
+        let group = self.group_to_manage()?;
         if !group.is_member(&device) {
             return Err(CommandError::NoMember);
         }
@@ -214,7 +238,10 @@ impl SyncEngine {
         now: Now,
         view: &impl StateView,
     ) -> Result<Reply, CommandError> {
-        let group = self.group_to_change()?;
+        if how.reason.len() > MAX_REASON {
+            return Err(CommandError::Invalid("A reason has at most 1024 bytes"));
+        }
+        let group = self.group_to_manage()?;
         let mut removed: BTreeSet<DeviceId> = devices.iter().copied().collect();
         if removed.iter().any(|device| !group.has_log_of(device)) {
             return Err(CommandError::NoMember);
@@ -272,9 +299,13 @@ impl SyncEngine {
         let group = self.group_to_change()?;
         let role = group.invite(&key).ok_or(CommandError::NoInvite)?.invite.role;
         let items = vec![Item::Cancel { key }];
-        let may = group.role(&self.me).is_some_and(|mine| mine.may_give(role));
-        if !may {
-            return Err(CommandError::Outranked);
+        let mine = group.role(&self.me);
+        if !mine.is_some_and(|mine| mine.may_give(role)) {
+            return Err(if mine >= Some(Role::Admin) {
+                CommandError::Outranked
+            } else {
+                CommandError::NotAllowed
+            });
         }
         self.publish(EventKind::Admin, items, now, view);
         Ok(Reply::Done)
@@ -301,6 +332,20 @@ impl SyncEngine {
         let group = self.group.as_ref().ok_or(CommandError::NoGroup)?;
         if self.own_events_missing() > 0 {
             return Err(CommandError::OwnEventsMissing);
+        }
+        match self.phase {
+            Phase::Removed => return Err(CommandError::NotAllowed),
+            Phase::CatchingUp => return Err(CommandError::CatchingUp),
+            Phase::NoGroup | Phase::Scanning { .. } | Phase::Running => {}
+        }
+        Ok(group)
+    }
+
+    /// Returns the group, if this device may publish anything about other members now.
+    fn group_to_manage(&self) -> Result<&Group, CommandError> {
+        let group = self.group_to_change()?;
+        if group.role(&self.me) < Some(Role::Admin) {
+            return Err(CommandError::NotAllowed);
         }
         Ok(group)
     }
@@ -358,6 +403,11 @@ impl SyncEngine {
                 let current: Vec<&LiveGrant> = grants.iter().filter(|grant| grant.is_current()).collect();
                 let strongest = current.iter().max_by_key(|grant| grant.role);
                 let by = strongest.and_then(|grant| grant.place).map(|place| place.device);
+                let ended_by = grants
+                    .iter()
+                    .flat_map(|grant| grant.ended_by.iter().copied())
+                    .max();
+                let removed = ended_by.filter(|_| strongest.is_none());
                 MemberReport {
                     device: *device,
                     name: group.name_of(device).to_owned(),
@@ -365,10 +415,9 @@ impl SyncEngine {
                     scopes: strongest.map(|grant| grant.scopes.clone()).unwrap_or_default(),
                     flags: strongest.map(|grant| grant.flags).unwrap_or_default(),
                     granted_by: by.and_then(|short| group.device(short)),
-                    ended_by: grants
-                        .iter()
-                        .flat_map(|grant| grant.ended_by.iter().copied())
-                        .max(),
+                    ended_by,
+                    removed_by: removed.and_then(|end| group.device(end.device)),
+                    reason: removed.map(|end| reason_of(group, end)).unwrap_or_default(),
                     events: self.logs.get(&device.short()).map_or(0, LogState::size),
                 }
             })
@@ -418,6 +467,14 @@ fn add_admitted(group: &Group, removed: &mut BTreeSet<DeviceId>) {
 fn came_back(outcome: &Group, before: &BTreeSet<DeviceId>) -> Option<DeviceId> {
     let mut members = outcome.members().map(|(device, ..)| *device);
     members.find(|device| !before.contains(device))
+}
+
+/// Returns what a Revoke says why.
+fn reason_of(group: &Group, end: Dot) -> String {
+    match group.item(end) {
+        Some(Item::Revoke(revoke)) => revoke.reason.clone(),
+        _ => String::new(),
+    }
 }
 
 /// Returns the newest Revoke that ended a device's grants, to be said again.

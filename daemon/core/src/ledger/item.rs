@@ -20,8 +20,8 @@
 
 mod admin;
 
-pub(crate) use self::admin::MAX_NAME;
 pub use self::admin::{Genesis, Grant, GrantVia, Invite, Keep, LogHead, Pin, Revoke};
+pub(crate) use self::admin::{MAX_NAME, MAX_REASON};
 use crate::encoding::{
     self, Decoder, Encoder, ShapeError, array_len, array_of, bytes_of, infallible, optional,
 };

@@ -1,5 +1,7 @@
 //! The whole service over a real socket, with a fake event loop behind it.
 
+mod members;
+
 use std::path::{Path, PathBuf};
 
 use p2p_sync_core::access::Role;
@@ -101,6 +103,7 @@ async fn event_loop(mut commands: mpsc::Receiver<ControlCommand>) {
             ControlCommand::Why { reply, .. } => {
                 let _ = reply.send(Err(ControlError::TimedOut));
             }
+            ControlCommand::Members { command, reply } => drop(reply.send(members::answer(command))),
             // Dropped, as when the daemon stops in between.
             ControlCommand::ConnectPeer { .. } | ControlCommand::Pairing(_) => {}
             ControlCommand::GetJournal { reply } => {
@@ -481,6 +484,7 @@ async fn a_foreign_caller_is_refused_by_every_service() {
         health.check(request).await.unwrap_err().code(),
         Code::PermissionDenied
     );
+    members::refused(channel(&running.path).await).await;
 }
 
 #[tokio::test]

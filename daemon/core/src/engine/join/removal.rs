@@ -79,7 +79,7 @@ impl SyncEngine {
     }
 
     /// Others take this device for a member again: it takes the group's ledger, and compares its folder as a joiner does.
-    pub(super) fn admitted_again(&mut self) {
+    pub(in crate::engine) fn admitted_again(&mut self) {
         self.joining.removed = false;
         self.joining.must_compare = true;
         self.pending.set_setting(REMOVED, None);

@@ -79,6 +79,7 @@ impl SyncEngine {
 
     /// This device may write other paths than before: what was left alone is looked at again.
     pub(in crate::engine) fn own_role_changed(&mut self) {
+        self.rejected = 0;
         self.local.refused.clear();
         if matches!(self.phase, crate::engine::Phase::Running) {
             self.ask_scan();

@@ -1,5 +1,7 @@
 //! Checking, applying and making events (ledger.md 1 and 7).
 
+use ed25519_dalek::SigningKey;
+
 use super::{MAX_PUSHES, QUIET, Refused};
 use crate::engine::sync::Asked;
 use crate::engine::{
@@ -125,37 +127,54 @@ impl SyncEngine {
         now: Now,
         view: &impl StateView,
     ) {
-        let (signed, id) = self.sign_event(kind, items, now);
+        let key = self.key.clone();
+        self.publish_as(&key, kind, items, now, view);
+    }
+
+    /// Makes an event of the device that has this key, as [`Self::publish`] does for this device.
+    pub(in crate::engine) fn publish_as(
+        &mut self,
+        key: &SigningKey,
+        kind: EventKind,
+        items: Vec<Item>,
+        now: Now,
+        view: &impl StateView,
+    ) {
+        let log = self.log_of(DeviceId::new(key.verifying_key().to_bytes()));
+        let (signed, id) = self.sign_event(key, &log, kind, items, now);
         let Ok(verified) = signed.read_stored() else {
             debug_assert!(false, "an event of our own making is well-formed");
             return;
         };
-        let log = self.own_log();
         self.apply(&verified, log, view);
         self.peers.quiet = Some(now.boot.after(QUIET));
-        self.broadcast(&signed, verified.header.seq, id);
+        self.broadcast(&signed, &verified.header, id);
     }
 
     pub(in crate::engine) fn own_log(&self) -> LogState {
-        self.logs
-            .get(&self.me.short())
-            .cloned()
-            .unwrap_or_else(|| LogState::empty(self.me))
+        self.log_of(self.me)
+    }
+
+    fn log_of(&self, device: DeviceId) -> LogState {
+        let known = self.logs.get(&device.short()).cloned();
+        known.unwrap_or_else(|| LogState::empty(device))
     }
 
     pub(super) fn sign_event(
         &mut self,
+        key: &SigningKey,
+        own: &LogState,
         kind: EventKind,
         items: Vec<Item>,
         now: Now,
     ) -> (SignedEvent, EventId) {
-        let own = self.own_log();
+        let author = own.author;
         let newest = self.logs.values().map(|log| log.hlc).max().unwrap_or_default();
         let seen = self
             .logs
             .iter()
             .filter(|(short, log)| {
-                **short != self.me.short() && own.seen.get(short).copied().unwrap_or(0) < log.size()
+                **short != author.short() && own.seen.get(short).copied().unwrap_or(0) < log.size()
             })
             .map(|(short, log)| Seen {
                 device: *short,
@@ -164,7 +183,7 @@ impl SyncEngine {
             })
             .collect();
         let header = Header {
-            author: self.me,
+            author,
             seq: own.size(),
             prev_root: own.peaks.root(),
             hlc: newest.next(now.wall_ms),
@@ -183,10 +202,10 @@ impl SyncEngine {
             .group
             .as_ref()
             .map_or_else(|| crate::ids::GroupId::new([0; 32]), |group| group.id);
-        SignedEvent::sign(&self.key, &group, header, &body)
+        SignedEvent::sign(key, &group, header, &body)
     }
 
-    pub(super) fn broadcast(&mut self, event: &SignedEvent, seq: u64, id: EventId) {
+    pub(super) fn broadcast(&mut self, event: &SignedEvent, header: &Header, id: EventId) {
         let members: Vec<DeviceId> = self
             .peers
             .map
@@ -212,8 +231,8 @@ impl SyncEngine {
             }
         }
         let message = GossipMessage::EventAnnounced {
-            author: self.me,
-            seq,
+            author: header.author,
+            seq: header.seq,
             id,
             header: event.header.clone(),
             signature: event.signature,

@@ -10,7 +10,7 @@ use crate::ids::DeviceId;
 /// Bytes a name for people may have.
 pub(crate) const MAX_NAME: usize = 256;
 /// Bytes a reason may have.
-const MAX_REASON: usize = 1024;
+pub(crate) const MAX_REASON: usize = 1024;
 /// Branches of a log that one Revoke may keep.
 pub(crate) const MAX_KEPT_HEADS: u64 = 8;
 

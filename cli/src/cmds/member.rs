@@ -1,0 +1,346 @@
+//! `syncctl member`.
+
+use std::ffi::OsString;
+
+use p2p_sync_proto::v1;
+use serde::Serialize;
+use tonic::transport::Channel;
+
+use crate::args::{RemovalWanted, RoleName, RoleWanted};
+use crate::client::Members;
+use crate::cmds::confirm::confirm;
+use crate::cmds::place;
+use crate::output::{JsonPath, Stop, escape, number, or_null, short, table};
+use crate::view::role as role_word;
+use crate::{CALL_TIMEOUT, Session};
+
+#[derive(Debug, Serialize)]
+struct ListJson<'a> {
+    schema: &'static str,
+    members: Vec<MemberJson<'a>>,
+}
+
+#[derive(Debug, Serialize)]
+struct MemberJson<'a> {
+    id: &'a str,
+    #[serde(serialize_with = "or_null")]
+    name: &'a str,
+    role: Option<&'static str>,
+    scopes: Vec<JsonPath>,
+    granted_by: Option<NamedJson<'a>>,
+    this_device: bool,
+    connected: bool,
+    events: u64,
+    removed_by: Option<NamedJson<'a>>,
+    #[serde(serialize_with = "or_null")]
+    removal_reason: &'a str,
+}
+
+/// A device, as it is named beside others.
+#[derive(Debug, Serialize)]
+pub(crate) struct NamedJson<'a> {
+    id: &'a str,
+    #[serde(serialize_with = "or_null")]
+    name: &'a str,
+}
+
+impl<'a> NamedJson<'a> {
+    pub(crate) fn of(device: &'a v1::Device) -> Self {
+        Self {
+            id: &device.id,
+            name: &device.name,
+        }
+    }
+}
+
+pub(crate) async fn list(session: &mut Session<'_>) -> Result<(), Stop> {
+    let call = async |channel: Channel| {
+        Members::new(channel)
+            .list_members(v1::ListMembersRequest {})
+            .await
+    };
+    let members = session.call_on(CALL_TIMEOUT, call).await?.members;
+    session.out.answer(&json(&members), || words(&members))
+}
+
+pub(crate) async fn role(session: &mut Session<'_>, wanted: RoleWanted) -> Result<(), Stop> {
+    #[derive(Serialize)]
+    struct Json<'a> {
+        schema: &'static str,
+        device: Option<NamedJson<'a>>,
+        role: Option<&'static str>,
+        scopes: Vec<JsonPath>,
+        now: bool,
+    }
+    let scopes = paths(session, &wanted.scopes).await?;
+    let request = v1::ChangeRoleRequest {
+        device: wanted.device,
+        role: to_proto(wanted.role).into(),
+        scopes: scopes.clone(),
+        now: wanted.now,
+    };
+    let call = async |channel: Channel| Members::new(channel).change_role(request).await;
+    let done = session.call_on(CALL_TIMEOUT, call).await?;
+    let json = Json {
+        schema: "p2psync.member-role/1",
+        device: done.device.as_ref().map(NamedJson::of),
+        role: role_word(done.role()),
+        scopes: scopes.iter().map(|path| JsonPath::new(path)).collect(),
+        now: wanted.now,
+    };
+    session.out.answer(&json, || {
+        let device = done.device.clone().unwrap_or_default();
+        let writes = match (done.role(), scopes.is_empty()) {
+            (v1::Role::Viewer, _) | (_, true) => String::new(),
+            (_, false) => format!(", writing in {}", scope_words(&scopes)),
+        };
+        let role = role_word(done.role()).unwrap_or("member");
+        format!("{} is now {role}{writes}", called(&device))
+    })
+}
+
+pub(crate) async fn remove(session: &mut Session<'_>, wanted: RemovalWanted) -> Result<(), Stop> {
+    #[derive(Serialize)]
+    struct Json<'a> {
+        schema: &'static str,
+        removed: Vec<NamedJson<'a>>,
+        again: Vec<NamedJson<'a>>,
+    }
+    confirm(session, wanted.yes, &question(&wanted))?;
+    let request = v1::RemoveMemberRequest {
+        devices: wanted.devices,
+        cut: wanted.cut,
+        with_admitted: wanted.with_admitted,
+        reason: wanted.reason,
+    };
+    let call = async |channel: Channel| Members::new(channel).remove_member(request).await;
+    let done = session.call_on(CALL_TIMEOUT, call).await?;
+    let json = Json {
+        schema: "p2psync.member-remove/1",
+        removed: done.removed.iter().map(NamedJson::of).collect(),
+        again: done.again.iter().map(NamedJson::of).collect(),
+    };
+    session.out.answer(&json, || removed_words(&done))
+}
+
+/// Returns paths as they were typed as paths below the folder.
+pub(crate) async fn paths(session: &mut Session<'_>, typed: &[OsString]) -> Result<Vec<Vec<u8>>, Stop> {
+    let mut paths = Vec::new();
+    for path in typed {
+        paths.push(place::of(session, path).await?);
+    }
+    Ok(paths)
+}
+
+pub(crate) fn to_proto(role: RoleName) -> v1::Role {
+    match role {
+        RoleName::Viewer => v1::Role::Viewer,
+        RoleName::Editor => v1::Role::Editor,
+        RoleName::Admin => v1::Role::Admin,
+        RoleName::Owner => v1::Role::Owner,
+    }
+}
+
+/// Returns where somebody may write, for people.
+pub(crate) fn scope_words(scopes: &[Vec<u8>]) -> String {
+    if scopes.is_empty() {
+        return "everywhere".to_owned();
+    }
+    let list: Vec<String> = scopes.iter().map(|path| escape(path)).collect();
+    list.join(", ")
+}
+
+/// Returns a device's name, and the beginning of its id.
+pub(crate) fn called(device: &v1::Device) -> String {
+    let id = escape(short(&device.id).as_bytes());
+    match device.name.as_str() {
+        "" => id,
+        name => format!("{} ({id})", escape(name.as_bytes())),
+    }
+}
+
+fn question(wanted: &RemovalWanted) -> String {
+    let names = escape(wanted.devices.join(", ").as_bytes());
+    let undone = match wanted.cut {
+        None => "What is known here of its changes stays".to_owned(),
+        Some(cut) => format!("What it did from number {cut} on is undone on all devices"),
+    };
+    format!("Remove {names} from the group? {undone}; changes of it that are not known here count nowhere.")
+}
+
+fn removed_words(done: &v1::RemoveMemberResponse) -> String {
+    let mut text = String::new();
+    for device in &done.removed {
+        text.push_str(&format!("removed {}\n", called(device)));
+    }
+    for device in &done.again {
+        text.push_str(&format!(
+            "removed {} again: that was done by an event that does not count any more\n",
+            called(device)
+        ));
+    }
+    text
+}
+
+fn json(members: &[v1::Member]) -> ListJson<'_> {
+    let members = members.iter().map(|member| {
+        let device = member.device.as_ref();
+        MemberJson {
+            id: device.map_or("", |d| &d.id),
+            name: device.map_or("", |d| &d.name),
+            role: role_word(member.role()),
+            scopes: member.scopes.iter().map(|path| JsonPath::new(path)).collect(),
+            granted_by: member.granted_by.as_ref().map(NamedJson::of),
+            this_device: member.this_device,
+            connected: member.connected,
+            events: member.events,
+            removed_by: member.removed_by.as_ref().map(NamedJson::of),
+            removal_reason: &member.removal_reason,
+        }
+    });
+    ListJson {
+        schema: "p2psync.members/1",
+        members: members.collect(),
+    }
+}
+
+fn words(members: &[v1::Member]) -> String {
+    let heading = [
+        "DEVICE",
+        "NAME",
+        "ROLE",
+        "WRITES",
+        "GRANTED BY",
+        "EVENTS",
+        "STATE",
+    ]
+    .map(str::to_owned)
+    .to_vec();
+    // Those who were members come last.
+    let (current, former): (Vec<_>, Vec<_>) = members
+        .iter()
+        .partition(|member| member.role() != v1::Role::Unspecified);
+    let rows = current.into_iter().chain(former).map(row);
+    table(&std::iter::once(heading).chain(rows).collect::<Vec<_>>())
+}
+
+fn row(member: &v1::Member) -> Vec<String> {
+    let dash = |text: &str| {
+        if text.is_empty() {
+            "-".to_owned()
+        } else {
+            escape(text.as_bytes())
+        }
+    };
+    let device = member.device.clone().unwrap_or_default();
+    let writes = match member.role() {
+        v1::Role::Unspecified | v1::Role::Viewer => "-".to_owned(),
+        v1::Role::Editor | v1::Role::Admin | v1::Role::Owner => scope_words(&member.scopes),
+    };
+    let by = member.granted_by.as_ref();
+    let by = by.map_or("-".to_owned(), |by| match by.name.as_str() {
+        "" => dash(short(&by.id)),
+        name => dash(name),
+    });
+    vec![
+        dash(short(&device.id)),
+        dash(&device.name),
+        role_word(member.role()).unwrap_or("none").to_owned(),
+        writes,
+        by,
+        number(member.events),
+        state(member),
+    ]
+}
+
+fn state(member: &v1::Member) -> String {
+    if let Some(by) = &member.removed_by {
+        let mut text = format!("removed by {}", called(by));
+        if !member.removal_reason.is_empty() {
+            text.push_str(&format!(": {}", escape(member.removal_reason.as_bytes())));
+        }
+        return text;
+    }
+    let text = match (member.role(), member.this_device, member.connected) {
+        (v1::Role::Unspecified, ..) => "removed",
+        (_, true, _) => "this device",
+        (_, false, true) => "connected",
+        (_, false, false) => "disconnected",
+    };
+    text.to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn device(id: &str, name: &str) -> Option<v1::Device> {
+        Some(v1::Device {
+            id: id.repeat(6),
+            name: name.into(),
+            ..Default::default()
+        })
+    }
+
+    pub(crate) fn sample() -> Vec<v1::Member> {
+        vec![
+            v1::Member {
+                device: device("0a", "old"),
+                removed_by: device("0b", "atlas"),
+                removal_reason: "sold".into(),
+                events: 7,
+                ..Default::default()
+            },
+            v1::Member {
+                device: device("0b", "atlas"),
+                role: v1::Role::Owner.into(),
+                this_device: true,
+                connected: true,
+                events: 1_200,
+                ..Default::default()
+            },
+            v1::Member {
+                device: device("0c", "lap\x1btop"),
+                role: v1::Role::Editor.into(),
+                scopes: vec![b"docs".to_vec(), b"a\xff".to_vec()],
+                granted_by: device("0b", "atlas"),
+                ..Default::default()
+            },
+        ]
+    }
+
+    #[test]
+    fn the_members_in_words_with_those_who_were_last() {
+        assert_eq!(
+            words(&sample()),
+            "\
+DEVICE    NAME        ROLE    WRITES       GRANTED BY  EVENTS  STATE
+0b0b0b0b  atlas       owner   everywhere   -           1,200   this device
+0c0c0c0c  lap\\x1btop  editor  docs, a\\xff  atlas       0       disconnected
+0a0a0a0a  old         none    -            -           7       removed by atlas (0b0b0b0b): sold
+"
+        );
+    }
+
+    #[test]
+    fn the_members_as_json() {
+        let members = sample();
+        assert_eq!(
+            serde_json::to_string(&json(&members[..1])).unwrap(),
+            r#"{"schema":"p2psync.members/1","members":[{"id":"0a0a0a0a0a0a","name":"old","role":null,"scopes":[],"granted_by":null,"this_device":false,"connected":false,"events":7,"removed_by":{"id":"0b0b0b0b0b0b","name":"atlas"},"removal_reason":"sold"}]}"#
+        );
+    }
+
+    #[test]
+    fn a_removal_that_is_said_again_is_said_aloud() {
+        let done = v1::RemoveMemberResponse {
+            removed: device("0a", "old").into_iter().collect(),
+            again: device("0c", "").into_iter().collect(),
+        };
+        let text = removed_words(&done);
+        assert!(
+            text.starts_with("removed old (0a0a0a0a)\nremoved 0c0c0c0c again:"),
+            "{text}"
+        );
+    }
+}

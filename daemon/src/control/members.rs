@@ -1,0 +1,326 @@
+//! The rpcs about members and invites.
+
+use std::time::{Duration, SystemTime};
+
+use p2p_sync_core::access::{GrantFlags, Role};
+use p2p_sync_core::engine::{
+    InviteReport, MemberReport, MembersCommand, MembersReply, Membership, Removal, Reply, Status as Engine,
+};
+use p2p_sync_core::ids::DeviceId;
+use p2p_sync_proto::v1::invite_service_server::InviteService;
+use p2p_sync_proto::v1::member_service_server::MemberService;
+use p2p_sync_proto::{reason, v1};
+use tonic::{Request, Response, Status};
+
+use super::caller::note;
+use super::service::Rpcs;
+use super::status::{from_error, invalid};
+use super::{ControlCommand, ControlError, Warning, convert, naming};
+
+#[tonic::async_trait]
+impl MemberService for Rpcs {
+    async fn list_members(
+        &self,
+        _request: Request<v1::ListMembersRequest>,
+    ) -> Result<Response<v1::ListMembersResponse>, Status> {
+        let reports = self.members().await?;
+        let snapshot = self.backend.status.borrow().clone();
+        let members = reports
+            .iter()
+            .map(|report| member(report, &reports, &snapshot.engine));
+        let members = members.collect();
+        Ok(Response::new(v1::ListMembersResponse { members }))
+    }
+
+    async fn change_role(
+        &self,
+        request: Request<v1::ChangeRoleRequest>,
+    ) -> Result<Response<v1::ChangeRoleResponse>, Status> {
+        note(&request, "ChangeRole");
+        let request = request.into_inner();
+        let role = convert::role(request.role)?
+            .ok_or_else(|| invalid(reason::INVALID_ARGUMENT, "There is no role"))?;
+        let scopes = convert::scopes(request.scopes)?;
+        let reports = self.members().await?;
+        let id = naming::device(&request.device, &reports)?;
+        let known = reports.iter().find(|report| report.device == id);
+        // What else it may do it keeps.
+        let flags = known.map_or_else(GrantFlags::default, |report| report.flags);
+        let wanted = Membership { role, scopes, flags };
+        self.manage(MembersCommand::ChangeRole {
+            device: id,
+            wanted,
+            at_once: request.now,
+        })
+        .await?;
+        Ok(Response::new(v1::ChangeRoleResponse {
+            device: Some(named(id, &reports)),
+            role: convert::role_to_proto(role).into(),
+        }))
+    }
+
+    async fn remove_member(
+        &self,
+        request: Request<v1::RemoveMemberRequest>,
+    ) -> Result<Response<v1::RemoveMemberResponse>, Status> {
+        note(&request, "RemoveMember");
+        let request = request.into_inner();
+        let reports = self.members().await?;
+        let devices = request
+            .devices
+            .iter()
+            .map(|text| naming::device(text, &reports))
+            .collect::<Result<Vec<DeviceId>, Status>>()?;
+        if devices.is_empty() {
+            return Err(invalid(reason::INVALID_ARGUMENT, "There is no device"));
+        }
+        if request.cut.is_some() && devices.len() > 1 {
+            let text = "A cut is a number in one device's log; remove the others by themselves";
+            return Err(invalid(reason::INVALID_ARGUMENT, text));
+        }
+        let how = Removal {
+            cut: request.cut,
+            with_admitted: request.with_admitted,
+            reason: request.reason,
+        };
+        let reply = self.manage(MembersCommand::Remove { devices, how }).await?;
+        let Reply::Members(MembersReply::Removed { devices, again }) = reply else {
+            return Err(from_error(&ControlError::TimedOut));
+        };
+        let name = |ids: Vec<DeviceId>| ids.into_iter().map(|id| named(id, &reports)).collect();
+        Ok(Response::new(v1::RemoveMemberResponse {
+            removed: name(devices),
+            again: name(again),
+        }))
+    }
+
+    async fn rename_device(
+        &self,
+        request: Request<v1::RenameDeviceRequest>,
+    ) -> Result<Response<v1::RenameDeviceResponse>, Status> {
+        note(&request, "RenameDevice");
+        let name = request.into_inner().name;
+        self.manage(MembersCommand::Rename { name }).await?;
+        Ok(Response::new(v1::RenameDeviceResponse {}))
+    }
+}
+
+#[tonic::async_trait]
+impl InviteService for Rpcs {
+    async fn list_invites(
+        &self,
+        _request: Request<v1::ListInvitesRequest>,
+    ) -> Result<Response<v1::ListInvitesResponse>, Status> {
+        let (reports, members) = (self.invites().await?, self.members().await?);
+        let now = SystemTime::now();
+        let invites = reports.iter().map(|report| invite(report, &members, now));
+        let invites = invites.collect();
+        Ok(Response::new(v1::ListInvitesResponse { invites }))
+    }
+
+    async fn revoke_invite(
+        &self,
+        request: Request<v1::RevokeInviteRequest>,
+    ) -> Result<Response<v1::RevokeInviteResponse>, Status> {
+        note(&request, "RevokeInvite");
+        let key = naming::invite(&request.into_inner().invite, &self.invites().await?)?;
+        self.manage(MembersCommand::CancelInvite { key }).await?;
+        let key = naming::hex(&key);
+        Ok(Response::new(v1::RevokeInviteResponse { key }))
+    }
+}
+
+impl Rpcs {
+    pub(super) async fn manage(&self, command: MembersCommand) -> Result<Reply, Status> {
+        self.ask(|reply| ControlCommand::Members { command, reply }).await
+    }
+
+    async fn members(&self) -> Result<Vec<MemberReport>, Status> {
+        match self.manage(MembersCommand::List).await? {
+            Reply::Members(MembersReply::Members(reports)) => Ok(reports),
+            _ => Err(from_error(&ControlError::TimedOut)),
+        }
+    }
+
+    async fn invites(&self) -> Result<Vec<InviteReport>, Status> {
+        match self.manage(MembersCommand::ListInvites).await? {
+            Reply::Members(MembersReply::Invites(reports)) => Ok(reports),
+            _ => Err(from_error(&ControlError::TimedOut)),
+        }
+    }
+}
+
+/// Returns what a person should know about who may do what.
+pub(super) fn warnings(engine: &Engine) -> Vec<Warning> {
+    let mut list = Vec::new();
+    if engine.rejected > 0 {
+        let what = match engine.rejected {
+            1 => "1 change was".to_owned(),
+            more => format!("{more} changes were"),
+        };
+        let why = match engine.role {
+            Some(Role::Viewer) => "this device is a viewer",
+            _ => "this device may not write there; see: syncctl member list",
+        };
+        let message = format!("{what} not published: {why}");
+        list.push(Warning {
+            code: "CHANGES_REJECTED",
+            message,
+        });
+    }
+    if engine.recovery_unread {
+        let message = "Nobody has written down the recovery words, without which a group whose owners are lost gets no \
+                       other: syncctl recovery show";
+        list.push(Warning {
+            code: "RECOVERY_UNREAD",
+            message: message.to_owned(),
+        });
+    }
+    let members = engine.peers.iter().filter_map(|peer| peer.role);
+    let owners = members.clone().filter(|role| *role == Role::Owner).count();
+    if engine.role == Some(Role::Owner) && owners == 1 && members.count() > 1 {
+        let message = "This device is the group's only owner; make another, for the day it is lost: syncctl member \
+                       role DEVICE owner";
+        list.push(Warning {
+            code: "LONE_OWNER",
+            message: message.to_owned(),
+        });
+    }
+    list
+}
+
+fn member(report: &MemberReport, all: &[MemberReport], engine: &Engine) -> v1::Member {
+    let this_device = engine.device == Some(report.device);
+    let connected = |id| {
+        engine
+            .peers
+            .iter()
+            .any(|peer| peer.device == id && peer.connected)
+    };
+    v1::Member {
+        device: Some(named(report.device, all)),
+        role: report
+            .role
+            .map_or(v1::Role::Unspecified, convert::role_to_proto)
+            .into(),
+        scopes: convert::scopes_to_proto(&report.scopes),
+        granted_by: report.granted_by.map(|id| named(id, all)),
+        this_device,
+        connected: this_device || connected(report.device),
+        events: report.events,
+        removed_by: report.removed_by.map(|id| named(id, all)),
+        removal_reason: report.reason.clone(),
+    }
+}
+
+fn invite(report: &InviteReport, members: &[MemberReport], now: SystemTime) -> v1::Invite {
+    let ends = report
+        .expires_ms
+        .and_then(|ms| SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(ms)));
+    let state = if report.uses >= report.max_uses {
+        v1::InviteState::UsedUp
+    } else if ends.is_some_and(|end| end <= now) {
+        v1::InviteState::Expired
+    } else if report.is_open {
+        v1::InviteState::Open
+    } else {
+        v1::InviteState::Closed
+    };
+    v1::Invite {
+        key: naming::hex(&report.key),
+        role: convert::role_to_proto(report.role).into(),
+        scopes: convert::scopes_to_proto(&report.scopes),
+        made_by: Some(named(report.by, members)),
+        expires_at: ends.map(Into::into),
+        max_uses: report.max_uses,
+        uses: report.uses,
+        state: state.into(),
+    }
+}
+
+/// Returns a device as a message. Who is or was no member, and gave a role, is the recovery key.
+fn named(id: DeviceId, all: &[MemberReport]) -> v1::Device {
+    let known = all.iter().find(|report| report.device == id);
+    convert::device(id, known.map_or("recovery key", |report| report.name.as_str()))
+}
+
+#[cfg(test)]
+mod tests {
+    use p2p_sync_core::access::Scopes;
+    use p2p_sync_core::engine::PeerStatus;
+
+    use super::*;
+
+    fn engine(roles: &[Role]) -> Engine {
+        let peers = (0..).zip(roles).map(|(seed, role)| PeerStatus {
+            device: DeviceId::new([seed; 32]),
+            name: String::new(),
+            role: Some(*role),
+            connected: false,
+            address: None,
+            in_sync: false,
+        });
+        Engine {
+            device: Some(DeviceId::new([0; 32])),
+            role: roles.first().copied(),
+            peers: peers.collect(),
+            ..Engine::default()
+        }
+    }
+
+    fn codes(engine: &Engine) -> Vec<&'static str> {
+        warnings(engine).into_iter().map(|warning| warning.code).collect()
+    }
+
+    #[test]
+    fn only_the_lone_owner_of_others_is_warned() {
+        assert!(codes(&engine(&[Role::Owner])).is_empty());
+        assert_eq!(codes(&engine(&[Role::Owner, Role::Admin])), ["LONE_OWNER"]);
+        assert!(codes(&engine(&[Role::Owner, Role::Owner])).is_empty());
+        assert!(codes(&engine(&[Role::Admin, Role::Owner])).is_empty());
+    }
+
+    #[test]
+    fn recovery_words_that_nobody_has_written_down_are_a_warning() {
+        let mut founder = engine(&[Role::Owner]);
+        founder.recovery_unread = true;
+        assert_eq!(codes(&founder), ["RECOVERY_UNREAD"]);
+    }
+
+    #[test]
+    fn changes_that_were_not_published_are_counted_with_the_reason() {
+        let mut viewer = engine(&[Role::Viewer, Role::Owner]);
+        viewer.rejected = 3;
+        let text = &warnings(&viewer)[0].message;
+        assert_eq!(text, "3 changes were not published: this device is a viewer");
+        let mut editor = engine(&[Role::Editor, Role::Owner]);
+        editor.rejected = 1;
+        let text = &warnings(&editor)[0].message;
+        assert!(
+            text.starts_with("1 change was not published: this device may not write there"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn an_invite_is_used_up_or_expired_before_it_is_closed() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_millis(1_000);
+        let state = |uses, expires_ms, is_open| {
+            let report = InviteReport {
+                key: [1; 32],
+                role: Role::Editor,
+                scopes: Scopes::whole(),
+                by: DeviceId::new([1; 32]),
+                expires_ms,
+                max_uses: 2,
+                uses,
+                is_open,
+            };
+            invite(&report, &[], now).state()
+        };
+        assert_eq!(state(1, Some(1_001), true), v1::InviteState::Open);
+        assert_eq!(state(1, None, false), v1::InviteState::Closed);
+        assert_eq!(state(1, Some(1_000), false), v1::InviteState::Expired);
+        assert_eq!(state(2, Some(1_000), true), v1::InviteState::UsedUp);
+    }
+}
