@@ -199,6 +199,39 @@ fn a_cut_below_a_removal_says_that_removal_again() {
 }
 
 #[test]
+fn who_was_let_in_by_an_admin_beyond_his_cut_hears_that_he_is_out() {
+    let mut desk = Desk::new(3, false);
+    let ticket = desk.invite(0, Role::Admin);
+    desk.connect(0, 1);
+    desk.command(1, Command::Join { ticket });
+    desk.pass(10_000);
+    let before = desk.seats[1].engine.own_seq();
+    let ticket = desk.invite(1, Role::Editor);
+    desk.connect(1, 2);
+    desk.command(2, Command::Join { ticket });
+    desk.pass(10_000);
+    desk.connect(0, 2);
+    desk.report(2, &[(path("a"), file(1))]);
+    desk.pass(10_000);
+    assert_eq!(desk.winner(0, "a"), content(1));
+    desk.remove(0, 1, Some(before)).expect("removed");
+    desk.report(2, &[(path("b"), file(2))]);
+    desk.pass(120_000);
+    assert!(desk.state(1) == FolderState::Removed && desk.state(2) == FolderState::Removed);
+    assert_eq!((desk.winner(0, "a"), desk.winner(0, "b")), (None, None));
+    // Admitted rightly, it brings its files along.
+    desk.seats[2].next_scan = vec![(path("a"), file(1)), (path("b"), file(2))];
+    let ticket = desk.invite(0, Role::Editor);
+    desk.command(2, Command::Join { ticket });
+    desk.pass(120_000);
+    assert_eq!(
+        (desk.winner(0, "a"), desk.winner(0, "b")),
+        (content(1), content(2))
+    );
+    assert!(desk.state(0) == FolderState::InSync && desk.state(2) == FolderState::InSync);
+}
+
+#[test]
 fn two_admins_cannot_remove_each_other_and_nobody_an_owner() {
     let mut desk = Desk::three(Role::Admin, Role::Admin);
     for (by, whom) in [(1, 2), (2, 1), (1, 0), (2, 0)] {

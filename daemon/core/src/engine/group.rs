@@ -63,6 +63,8 @@ pub(super) struct Group {
     /// The items that decide about roles.
     items: BTreeMap<Dot, KnownItem>,
     invites: BTreeMap<[u8; 32], KnownInvite>,
+    /// The devices that grants name, valid or not.
+    granted: BTreeSet<DeviceId>,
     /// The items that the logs of a device are watched for: the first event that has them in its past counts.
     watched: BTreeMap<DeviceId, Vec<Dot>>,
     /// Those of them that were met, by log, with the number of the event.
@@ -79,6 +81,7 @@ impl Group {
             names: BTreeMap::new(),
             items: BTreeMap::new(),
             invites: BTreeMap::new(),
+            granted: BTreeSet::new(),
             watched: BTreeMap::new(),
             met: BTreeMap::new(),
         }
@@ -119,7 +122,9 @@ impl Group {
     /// he goes on writing is nobody's business.
     pub(super) fn log_limit(&self, log: ShortId) -> u64 {
         let Some(device) = self.device(log) else {
-            return u64::MAX;
+            // Who was granted something once, by somebody who turned out to have no right to, has no log here.
+            let named = self.granted.iter().any(|device| device.short() == log);
+            return if named { 0 } else { u64::MAX };
         };
         if self.is_member(&device) || self.recovery() == Some(device) {
             return u64::MAX;
@@ -129,6 +134,11 @@ impl Group {
             .iter()
             .filter_map(|grant| grant.spans.get(&log));
         spans.map(|span| span.to.0).max().unwrap_or(0)
+    }
+
+    /// Says whether anybody ever granted a device anything, rightly or not.
+    pub(super) fn was_granted(&self, device: &DeviceId) -> bool {
+        self.granted.contains(device) || self.has_log_of(device)
     }
 
     /// Says whether a device is or was a member: its log is part of the group's ledger.
@@ -166,6 +176,15 @@ impl Group {
     /// Returns all invites, in order of their keys.
     pub(super) fn invites(&self) -> impl Iterator<Item = &KnownInvite> {
         self.invites.values()
+    }
+
+    /// Returns the Revokes that end anybody's grants.
+    pub(super) fn effective_revokes(&self) -> BTreeSet<Dot> {
+        let all = self
+            .rights
+            .devices()
+            .flat_map(|device| self.rights.grants(device));
+        all.flat_map(|grant| grant.ended_by.iter().copied()).collect()
     }
 
     /// Returns the item that a place names, if it decides about roles.
@@ -314,6 +333,9 @@ impl Group {
         for (place, known) in items {
             self.take_words(place, &log.author, hlc, &known.item);
             if let Some(deed) = known.deed(&self.id) {
+                if let Deed::Grant(grant) = &deed {
+                    self.granted.insert(grant.device);
+                }
                 self.watch(place, &deed);
                 deeds.push((place.item, deed));
                 self.items.insert(place, known);

@@ -221,7 +221,7 @@ impl SyncEngine {
             return;
         }
         let shown = read_chain(group.id, Some(group), events).is_some_and(|shown| shown.is_member(&from));
-        if !shown && group.has_log_of(&from) {
+        if !shown && group.was_granted(&from) {
             let events = self.removal_of(&from, view);
             self.respond(id, Response::Removed { events });
             return;

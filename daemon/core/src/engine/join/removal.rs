@@ -1,11 +1,11 @@
 //! How a device hears that it is a member no more, and what it does then: it leaves its folder as it is, says so, and waits
 //! to be admitted again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::admit::read_chain;
 use crate::engine::{MAX_PRESENT_BYTES, Phase, StateView, StoredEvent, SyncEngine};
-use crate::ids::{DeviceId, EventId};
+use crate::ids::{DeviceId, Dot, EventId};
 use crate::ledger::SignedEvent;
 use crate::time::Now;
 
@@ -16,7 +16,7 @@ impl SyncEngine {
     /// Says whether this device is a member no more, as far as it knows.
     pub(super) fn is_removed(&self) -> bool {
         let ended = |group: &crate::engine::group::Group| {
-            group.has_log_of(&self.me) && !group.is_member(&self.me) && !self.joining.must_compare
+            group.was_granted(&self.me) && !group.is_member(&self.me) && !self.joining.must_compare
         };
         self.joining.removed || self.group.as_ref().is_some_and(ended)
     }
@@ -27,7 +27,15 @@ impl SyncEngine {
             return Vec::new();
         };
         let mut events: BTreeMap<(u64, EventId), StoredEvent> = BTreeMap::new();
-        let ends = group.grants(device).iter().flat_map(|grant| &grant.ended_by);
+        let mut ends: BTreeSet<Dot> = group
+            .grants(device)
+            .iter()
+            .flat_map(|grant| grant.ended_by.iter().copied())
+            .collect();
+        if ends.is_empty() {
+            // Its grant went with those of whoever gave it.
+            ends = group.effective_revokes();
+        }
         for end in ends {
             let Some(stored) = self.pending.event(view, end.device, end.seq) else {
                 continue;
@@ -61,7 +69,7 @@ impl SyncEngine {
         }
         let Some(group) = &self.group else { return };
         let shown = read_chain(group.id, Some(group), events);
-        let removed = shown.is_some_and(|shown| shown.has_log_of(&self.me) && !shown.is_member(&self.me));
+        let removed = shown.is_some_and(|shown| !shown.is_member(&self.me));
         if removed && group.is_member(&self.me) && !self.joining.must_compare {
             self.joining.removed = true;
             self.pending.set_setting(REMOVED, Some(Vec::new()));

@@ -23,7 +23,7 @@ impl SyncEngine {
         };
         let header = Header::from_bytes(&event.header).map_err(|_| Refused::Bad("a malformed header"))?;
         let founding = header.kind == EventKind::Genesis && event.id().as_group() == group.id;
-        if !founding && !group.has_log_of(&header.author) {
+        if !founding && !group.was_granted(&header.author) {
             return Err(Refused::Gap);
         }
         let short = header.author.short();
