@@ -1,6 +1,6 @@
 //! Roles (roles.md): who may do what, from the admin events of a group.
 //!
-//! Power sits in grants. [`evaluate`] takes all admin events, [`History`], and finds which grants are valid and for which
+//! Power sits in grants. [`evaluate()`] takes all admin events, [`History`], and finds which grants are valid and for which
 //! events each is live, [`Rights`]. The outcome depends on the set of events only, not on their order of arrival.
 
 mod evaluate;

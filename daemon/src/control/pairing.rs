@@ -25,7 +25,7 @@ pub enum PairingCommand {
         name: String,
         /// What to do with differing files; `None`: hold them if there are many.
         choice: Option<JoinChoice>,
-        /// How far it is; with [`STREAM_QUEUE`] places. A closed receiver gives the join up, once
+        /// How far it is; with `STREAM_QUEUE` places. A closed receiver gives the join up, once
         /// [`PairingCommand::GivenUp`] says so.
         steps: mpsc::Sender<Result<JoinStep, ControlError>>,
     },
