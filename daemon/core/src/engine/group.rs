@@ -49,6 +49,9 @@ pub(super) struct Change {
     pub(super) judged: Vec<(ShortId, u64, u64)>,
 }
 
+/// The id of events that are only thought of, after all others in the order.
+const IMAGINED: EventId = EventId::new([0xff; 32]);
+
 /// The admin events of a group and what they amount to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Group {
@@ -210,7 +213,7 @@ impl Group {
             .map(|(i, item)| (place(i), KnownItem::new(item.clone(), &find)))
             .collect();
         imagined.note_met(log, log.size().saturating_sub(1));
-        imagined.add(EventId::new([0xff; 32]), Hlc::from_bits(u64::MAX), log, known);
+        imagined.add(IMAGINED, Hlc::from_bits(u64::MAX), log, known);
         if let Some(history) = &imagined.history {
             imagined.rights = evaluate(history);
         }
@@ -219,7 +222,7 @@ impl Group {
 
     /// Says whether the author of a log, who has heard of everything, could let somebody in with an invite.
     pub(super) fn could_admit(&self, log: &LogState, key: &[u8; 32]) -> bool {
-        let (Some(history), Some(known)) = (&self.history, self.invites.get(key)) else {
+        let Some(known) = self.invites.get(key) else {
             return false;
         };
         // No device has this name: it is no point of the curve.
@@ -233,17 +236,12 @@ impl Group {
         };
         let mut imagined = self.clone();
         imagined.note_met(log, log.size().saturating_sub(1));
-        let mut history = imagined.history.take().unwrap_or_else(|| history.clone());
-        history.add(AdminEvent {
-            id: EventId::new([0xff; 32]),
-            hlc: Hlc::from_bits(u64::MAX),
-            author: log.author,
-            log: log.author.short(),
-            seq: log.size().saturating_sub(1),
-            seen: log.seen.clone(),
-            deeds: vec![(0, Deed::Grant(grant))],
-        });
-        evaluate(&history).role(&stranger).is_some()
+        let Some(history) = &mut imagined.history else {
+            return false;
+        };
+        let deeds = vec![(0, Deed::Grant(grant))];
+        history.add(last_event(IMAGINED, Hlc::from_bits(u64::MAX), log, deeds));
+        evaluate(history).role(&stranger).is_some()
     }
 
     /// Returns the devices that ever had a valid grant.
@@ -328,7 +326,6 @@ impl Group {
 
     /// Adds an admin event.
     fn add(&mut self, id: EventId, hlc: Hlc, log: &LogState, items: Vec<(Dot, KnownItem)>) {
-        let seq = log.size().saturating_sub(1);
         let mut deeds = Vec::new();
         for (place, known) in items {
             self.take_words(place, &log.author, hlc, &known.item);
@@ -341,17 +338,8 @@ impl Group {
                 self.items.insert(place, known);
             }
         }
-        let event = AdminEvent {
-            id,
-            hlc,
-            author: log.author,
-            log: log.author.short(),
-            seq,
-            seen: log.seen.clone(),
-            deeds,
-        };
         if let Some(history) = &mut self.history {
-            history.add(event);
+            history.add(last_event(id, hlc, log, deeds));
         }
     }
 
@@ -458,6 +446,19 @@ impl Group {
             }
         }
         change
+    }
+}
+
+/// Returns the last event of a log, as far as it decides about roles.
+fn last_event(id: EventId, hlc: Hlc, log: &LogState, deeds: Vec<(u32, Deed)>) -> AdminEvent {
+    AdminEvent {
+        id,
+        hlc,
+        author: log.author,
+        log: log.author.short(),
+        seq: log.size().saturating_sub(1),
+        seen: log.seen.clone(),
+        deeds,
     }
 }
 
