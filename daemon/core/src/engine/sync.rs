@@ -509,10 +509,7 @@ impl SyncEngine {
             .map(|(device, _)| *device)
             .collect();
         for device in due {
-            if self.is_member(&device) && self.peers.is_busy(&device) {
-                self.peers.map.entry(device).and_modify(|peer| peer.ask_at = None);
-                self.peers.ask_at(&device, now.boot.after(ASK_AGAIN));
-            } else if self.is_member(&device) {
+            if self.is_member(&device) {
                 self.ask_heads(device);
             } else if let Some(peer) = self.peers.map.get_mut(&device) {
                 peer.ask_at = None;

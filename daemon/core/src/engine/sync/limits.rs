@@ -13,7 +13,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::{Asked, Notification, Peers, SyncEngine};
+use super::{Notification, SyncEngine};
 use crate::ids::DeviceId;
 use crate::ledger::SignedEvent;
 use crate::time::{BootInstant, Now};
@@ -32,9 +32,6 @@ const ANNOUNCEMENTS: Rate = Rate {
 };
 /// After a peer was limited, until heads are compared with it and it may push again.
 const PAUSE: Duration = Duration::from_secs(2);
-/// Questions for heads that one peer has not answered yet. It can make us ask as often as it says that it lacks or has
-/// something, and may leave each unanswered until it times out.
-const MAX_ASKED: usize = 4;
 /// Between two notices that a peer is limited: it may go on for days.
 const NOTICE: Duration = Duration::from_secs(60);
 
@@ -173,19 +170,9 @@ impl SyncEngine {
     }
 }
 
-impl Peers {
-    /// Says whether to ask a peer for its heads now would bring nothing, or be one question too many.
-    pub(super) fn is_busy(&self, device: &DeviceId) -> bool {
-        let of_it = |(asked_of, asked): &&(DeviceId, Asked)| asked_of == device && *asked == Asked::Heads;
-        let asked = self.requests.values().filter(of_it).count();
-        asked >= MAX_ASKED || self.map.get(device).is_some_and(|peer| peer.pulling)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::RequestId;
 
     fn at(ms: u64) -> BootInstant {
         BootInstant::from_millis(ms)
@@ -226,17 +213,5 @@ mod tests {
         assert_eq!(limits.map.len(), 2);
         limits.of(device(9), at(1_060_000));
         assert_eq!(limits.map.len(), 1);
-    }
-
-    #[test]
-    fn a_peer_that_leaves_questions_unanswered_is_not_asked_without_end() {
-        let mut peers = Peers::default();
-        for n in 0..MAX_ASKED as u64 {
-            assert!(!peers.is_busy(&device(1)));
-            let id = RequestId(n);
-            peers.requests.insert(id, (device(1), Asked::Heads));
-        }
-        assert!(peers.is_busy(&device(1)));
-        assert!(!peers.is_busy(&device(2)));
     }
 }
