@@ -144,7 +144,7 @@ impl Tables {
     fn write(&mut self, write: Write) {
         match write {
             Write::Event(event) => {
-                let key = (event.author.short(), event.seq);
+                let key = (event.log, event.seq);
                 if self.events.insert(key, event).is_none() {
                     self.arrival.push(key);
                 }
@@ -184,9 +184,29 @@ impl Tables {
     /// Says whether this event, with these bytes, is durable.
     #[must_use]
     pub fn holds(&self, device: ShortId, seq: u64, id: &EventId) -> bool {
-        self.events
-            .get(&(device, seq))
-            .is_some_and(|event| event.id == *id)
+        let mut events = self
+            .logs_of(device)
+            .filter_map(|log| self.events.get(&(log, seq)));
+        events.any(|event| event.id == *id)
+    }
+
+    /// Returns the names of a device's logs: its own, and those of further branches.
+    pub fn logs_of(&self, device: ShortId) -> impl Iterator<Item = ShortId> {
+        let further = self.logs.values();
+        let further = further.filter(move |log| log.left.is_some() && log.author.short() == device);
+        std::iter::once(device).chain(further.map(|log| log.name))
+    }
+
+    /// Returns the log to which event `seq` on the way to the end of `log` belongs.
+    #[must_use]
+    pub fn holder(&self, log: ShortId, seq: u64) -> ShortId {
+        let mut at = log;
+        while let Some(left) = self.logs.get(&at).and_then(|log| log.left)
+            && seq < left.size
+        {
+            at = left.log;
+        }
+        at
     }
 }
 

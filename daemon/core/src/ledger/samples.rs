@@ -111,7 +111,9 @@ impl World {
         let body = Body { seed: [7; 16], items };
         let (signed, _) = SignedEvent::sign(&key(n), &self.group, header, &body);
         let read = signed.read_stored().unwrap();
-        self.logs[n].push(&read);
+        let seen = read.header.seen.iter().map(|seen| (seen.device, seen.next_seq));
+        let seen: Vec<_> = seen.collect();
+        self.logs[n].push(read.id, &read.header, &seen);
         self.arrived.push((device(n).short(), read.header, signed));
         own.size()
     }
