@@ -67,7 +67,12 @@ fn assert_equal(desk: &Desk, among: &[usize]) {
     for index in among {
         assert_eq!(events(desk, *index), first, "device {index} has other events");
         let status = desk.seats[*index].engine.status();
-        assert_eq!(status.state, FolderState::InSync, "device {index}: {:?}", status.stuck);
+        assert_eq!(
+            status.state,
+            FolderState::InSync,
+            "device {index}: {:?}",
+            status.stuck
+        );
     }
     for index in among {
         let tables = desk.seats[*index].store.durable();
@@ -128,7 +133,11 @@ fn what_both_branches_say_of_a_path_is_one_winner_and_one_copy_with_one_name_eve
     desk.swap(1, &mut twin);
     desk.connect(0, 1);
     desk.pass(70_000);
-    assert_eq!(state(&desk, 1, "shared"), told, "the twin, which has its own branch first");
+    assert_eq!(
+        state(&desk, 1, "shared"),
+        told,
+        "the twin, which has its own branch first"
+    );
 }
 
 #[test]
@@ -145,7 +154,11 @@ fn a_change_after_a_fork_takes_the_place_of_what_both_branches_made() {
         assert_equal(&desk, &[0, 1, 2]);
         for index in 0..3 {
             let (winner, copies) = state(&desk, index, "shared");
-            assert_eq!((winner, copies.len()), (content(9), 0), "device {index}, machine {machine}");
+            assert_eq!(
+                (winner, copies.len()),
+                (content(9), 0),
+                "device {index}, machine {machine}"
+            );
         }
         desk.swap(1, &mut twin);
         desk.connect(0, 1);

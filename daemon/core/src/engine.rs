@@ -310,6 +310,7 @@ impl SyncEngine {
             own_events_missing: self.own_events_missing(),
             join_requests: self.joining.requests.shown(),
             rejected: self.rejected,
+            forked: self.forked_members(),
             recovery_unread: self.joining.recovery.is_some(),
         }
     }

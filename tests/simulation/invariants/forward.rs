@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use p2p_sync_core::ids::{DeviceId, ShortId};
-use p2p_sync_core::ledger::{Header, LogState};
+use p2p_sync_core::ledger::{Header, LogState, Seen};
 use p2p_sync_core::time::Hlc;
 use p2p_sync_tests::sim::store::Tables;
 use p2p_sync_tests::sim::world::World;
@@ -31,7 +31,7 @@ fn replay(tables: &Tables, gaps: bool) -> Result<(), String> {
         log.check_next(&event.header, &seen)
             .map_err(|error| format!("{key:?}: {error}"))?;
         passed.insert((key.0, key.1), log.clone());
-        log.push(event.id, &event.header, &seen);
+        log.push(event.id, &event.header, &with_shared(tables, seen.clone()));
         for (of, next) in seen {
             let at = (tables.holder(of, next - 1), next - 1);
             let clock = clocks.get(&at);
@@ -66,27 +66,28 @@ fn begin(
     known.or_else(branch).unwrap_or_else(|| LogState::empty(author))
 }
 
-/// Returns what an event has seen with the names of the logs here, what they share with others too.
+/// Returns what an event has seen with the names of the logs here.
 fn local_seen(tables: &Tables, header: &Header) -> Vec<(ShortId, u64)> {
-    let mut all: BTreeMap<ShortId, u64> = BTreeMap::new();
-    for seen in &header.seen {
-        let mut at = (seen.device, seen.next_seq);
-        let holders = tables
-            .logs_of(seen.device)
-            .map(|log| tables.holder(log, at.1 - 1));
-        let named = |log: &ShortId| {
-            let event = tables.events.get(&(*log, seen.next_seq - 1));
+    let local = |seen: &Seen| {
+        let last = seen.next_seq - 1;
+        let is_it = |log: &ShortId| {
+            let event = tables.events.get(&(*log, last));
             event.is_some_and(|event| event.id.id16() == seen.id16)
         };
-        at.0 = holders.into_iter().find(named).unwrap_or(at.0);
-        loop {
-            let known = all.entry(at.0).or_default();
-            *known = at.1.max(*known);
-            let Some(left) = tables.logs.get(&at.0).and_then(|log| log.left) else {
-                break;
-            };
-            at = (left.log, left.size.min(at.1));
+        let mut holders = tables.logs_of(seen.device).map(|log| tables.holder(log, last));
+        (holders.find(is_it).unwrap_or(seen.device), seen.next_seq)
+    };
+    header.seen.iter().map(local).collect()
+}
+
+/// Adds what is shared with the logs that these left.
+fn with_shared(tables: &Tables, mut seen: Vec<(ShortId, u64)>) -> Vec<(ShortId, u64)> {
+    for at in 0..seen.len() {
+        let (mut log, mut size) = seen[at];
+        while let Some(left) = tables.logs.get(&log).and_then(|log| log.left) {
+            (log, size) = (left.log, left.size.min(size));
+            seen.push((log, size));
         }
     }
-    all.into_iter().collect()
+    seen
 }

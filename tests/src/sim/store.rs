@@ -6,7 +6,8 @@ use std::ops::Bound;
 use p2p_sync_core::engine::{Batch, BatchNo, COMPARE, COMPARE_NOW, Recovered, StateView, StoredEvent, Write};
 use p2p_sync_core::fold::{PathState, Version, WriteOrder};
 use p2p_sync_core::ids::{ContentHash, Dot, EventId, ShortId};
-use p2p_sync_core::ledger::LogState;
+use p2p_sync_core::ledger::{Header, LogState};
+use p2p_sync_core::merkle::Hash;
 use p2p_sync_core::rel_path::RelPath;
 use p2p_sync_core::time::Hlc;
 use p2p_sync_core::tree::{Installed, Node};
@@ -195,6 +196,17 @@ impl Tables {
         let further = self.logs.values();
         let further = further.filter(move |log| log.left.is_some() && log.author.short() == device);
         std::iter::once(device).chain(further.map(|log| log.name))
+    }
+
+    /// Returns the tree head over the first `size` events of a log.
+    #[must_use]
+    pub fn root_at(&self, log: ShortId, size: u64) -> Option<Hash> {
+        let state = self.logs.get(&log)?;
+        if state.size() == size {
+            return Some(state.peaks.root());
+        }
+        let next = self.events.get(&(self.holder(log, size), size))?;
+        Some(Header::from_bytes(&next.event.header).ok()?.prev_root)
     }
 
     /// Returns the log to which event `seq` on the way to the end of `log` belongs.

@@ -347,6 +347,16 @@ impl SyncEngine {
         item
     }
 
+    /// Returns the members whose logs forked.
+    pub(super) fn forked_members(&self) -> Vec<DeviceId> {
+        let logs = self
+            .branches
+            .devices()
+            .filter_map(|device| self.logs.get(&device));
+        let authors = logs.map(|log| log.author);
+        authors.filter(|author| self.is_member(author)).collect()
+    }
+
     /// Says whether a log is one of this device's own.
     pub(super) fn is_own(&self, log: ShortId) -> bool {
         log == self.me.short() || self.logs.get(&log).is_some_and(|log| log.author == self.me)

@@ -824,6 +824,8 @@ pub struct Status {
     pub join_requests: Vec<JoinRequest>,
     /// Changes of this run that this device's role did not let it make.
     pub rejected: u64,
+    /// Members whose logs forked: two machines have one key, or an old copy of a state was put back.
+    pub forked: Vec<DeviceId>,
     /// Whether the recovery key's secret still lies here, because nobody has written down its words.
     pub recovery_unread: bool,
 }

@@ -294,40 +294,50 @@ impl Audit {
         if state.size() == size {
             return Some((state.last_id, state.hlc));
         }
+        stored(self.holder(log, size), size - 1)
+    }
+
+    /// Returns what an event's author had of each log, with the names of the logs in the store.
+    fn local_seen(
+        &self,
+        header: &Header,
+        stored: &mut impl FnMut(ShortId, u64) -> Option<(EventId, Hlc)>,
+    ) -> Vec<(ShortId, u64)> {
+        let mut local = |seen: &Seen| {
+            let is_it = |name: &ShortId| {
+                let last = self.known_at(*name, seen.next_seq, stored);
+                last.is_some_and(|(id, _)| id.id16() == seen.id16)
+            };
+            let log = self.logs_of(seen.device).find(is_it);
+            (
+                self.holder(log.unwrap_or(seen.device), seen.next_seq),
+                seen.next_seq,
+            )
+        };
+        header.seen.iter().map(&mut local).collect()
+    }
+
+    /// Adds what is shared with the logs that these left.
+    fn with_shared(&self, mut seen: Vec<(ShortId, u64)>) -> Vec<(ShortId, u64)> {
+        for at in 0..seen.len() {
+            let (mut log, mut size) = seen[at];
+            while let Some((_, left)) = self.branches.get(&log) {
+                (log, size) = (left.log, left.size.min(size));
+                seen.push((log, size));
+            }
+        }
+        seen
+    }
+
+    /// Returns the log whose own the last of the first `size` events of a log is.
+    fn holder(&self, log: ShortId, size: u64) -> ShortId {
         let mut holder = log;
         while let Some((_, left)) = self.branches.get(&holder)
             && size <= left.size
         {
             holder = left.log;
         }
-        stored(holder, size - 1)
-    }
-
-    /// Returns what an event's author had of each log, with the names of the logs in the store, shared events too.
-    fn local_seen(
-        &self,
-        header: &Header,
-        stored: &mut impl FnMut(ShortId, u64) -> Option<(EventId, Hlc)>,
-    ) -> Vec<(ShortId, u64)> {
-        let mut all: BTreeMap<ShortId, u64> = BTreeMap::new();
-        for seen in &header.seen {
-            let mut is_it = |name: &ShortId| {
-                let last = self.known_at(*name, seen.next_seq, stored);
-                last.is_some_and(|(id, _)| id.id16() == seen.id16)
-            };
-            let mut at = (
-                self.logs_of(seen.device).find(&mut is_it).unwrap_or(seen.device),
-                seen.next_seq,
-            );
-            while let Some((_, left)) = self.branches.get(&at.0) {
-                let known = all.entry(at.0).or_default();
-                *known = at.1.max(*known);
-                at = (left.log, left.size.min(at.1));
-            }
-            let known = all.entry(at.0).or_default();
-            *known = at.1.max(*known);
-        }
-        all.into_iter().collect()
+        holder
     }
 
     /// Returns the name of the log in which an event stands: the store's column if a branch of its author is called so.
@@ -429,6 +439,7 @@ impl Audit {
             .header
             .as_ref()
             .map(|header| self.local_seen(header, stored));
+        let shared = self.with_shared(seen.clone().unwrap_or_default());
         let begun = self.begun.remove(&believed.short);
         let is_branch = self.branches.contains_key(&believed.short);
         let log = self.logs.entry(believed.short).or_insert_with(|| Followed {
@@ -460,9 +471,9 @@ impl Audit {
         }
         log.state.peaks.push(*believed.id.as_bytes());
         log.state.last_id = believed.id;
-        if let (Some(header), Some(seen)) = (&believed.header, seen) {
+        if let Some(header) = &believed.header {
             log.state.hlc = header.hlc;
-            log.state.seen.extend(seen);
+            log.state.note_seen(&shared);
         } else {
             log.broken = true;
         }

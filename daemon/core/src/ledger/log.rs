@@ -90,7 +90,8 @@ impl LogState {
         self.peaks.size()
     }
 
-    /// Checks that a header continues this log; `seen` are the entries of its `seen`, with the names of the logs here.
+    /// Checks that a header continues this log; `seen` are the entries of its `seen`, with the names of the logs
+    /// here, without what they share with others.
     ///
     /// # Errors
     /// [`LogError`].
@@ -114,12 +115,20 @@ impl LogState {
         Ok(())
     }
 
-    /// Takes up an event that [`check_next`](Self::check_next) passed, with the same `seen`.
+    /// Takes up an event that [`check_next`](Self::check_next) passed; `seen` with what is shared with other logs.
     pub fn push(&mut self, id: EventId, header: &Header, seen: &[(ShortId, u64)]) {
         self.peaks.push(*id.as_bytes());
         self.last_id = id;
         self.hlc = header.hlc;
-        self.seen.extend(seen.iter().copied());
+        self.note_seen(seen);
+    }
+
+    /// Notes that the author had this much of these logs.
+    pub fn note_seen(&mut self, seen: &[(ShortId, u64)]) {
+        for (log, next) in seen {
+            let known = self.seen.entry(*log).or_default();
+            *known = next.max(known).to_owned();
+        }
     }
 
     /// Says whether the author had event `seq` of `log` when it made its last event.

@@ -34,7 +34,7 @@ impl SyncEngine {
             .seen
             .iter()
             .map(|seen| self.check_seen(seen, header.hlc, view));
-        let seen = self.with_shared(seen.collect::<Result<_, _>>()?);
+        let seen = seen.collect::<Result<Vec<_>, _>>()?;
         if log.check_next(&header, &seen).is_err() {
             return Err(Refused::Bad("an event that does not continue its log"));
         }
@@ -44,6 +44,7 @@ impl SyncEngine {
         if log.size() == log.left.map_or(u64::MAX, |left| left.size) {
             self.add_branch(&log);
         }
+        let seen = self.with_shared(seen);
         self.apply(&verified, log, &seen, view);
         Ok(())
     }
