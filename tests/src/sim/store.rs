@@ -198,6 +198,43 @@ impl Tables {
         std::iter::once(device).chain(further.map(|log| log.name))
     }
 
+    /// Returns a path's state with its dots as all devices call them: once a device's log has forked, by the beginning of the
+    /// event's id.
+    #[must_use]
+    pub fn told(&self, state: &PathState) -> PathState {
+        let mut told = state.clone();
+        for head in &mut told.heads {
+            let dots = head
+                .base
+                .iter_mut()
+                .chain(head.origins.iter_mut().map(|origin| &mut origin.dot));
+            for dot in dots.chain([&mut head.dot]) {
+                *dot = self.told_dot(*dot);
+            }
+            head.base.sort();
+            head.origins.sort();
+        }
+        told.heads.sort_by_key(|head| head.dot);
+        told.shown
+            .iter_mut()
+            .for_each(|(_, dot)| *dot = self.told_dot(*dot));
+        told
+    }
+
+    fn told_dot(&self, dot: Dot) -> Dot {
+        let Some(log) = self.logs.get(&dot.device) else {
+            return dot;
+        };
+        let device = log.author.short();
+        let forked = self.logs_of(device).nth(1).is_some();
+        let event = self.events.get(&(dot.device, dot.seq)).filter(|_| forked);
+        let id = event.and_then(|event| ShortId::from_slice(&event.id.as_bytes()[..ShortId::LEN]).ok());
+        Dot {
+            device: id.unwrap_or(device),
+            ..dot
+        }
+    }
+
     /// Returns the tree head over the first `size` events of a log.
     #[must_use]
     pub fn root_at(&self, log: ShortId, size: u64) -> Option<Hash> {
