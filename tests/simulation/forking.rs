@@ -223,3 +223,34 @@ fn a_group_knows_which_device_has_a_twin() {
         assert_eq!(desk.seats[index].engine.status().forked, forked, "device {index}");
     }
 }
+
+#[test]
+fn copies_of_events_with_one_number_have_two_names() {
+    // The third's version wins over both: it comes last.
+    let (mut desk, mut twin) = with_twin();
+    desk.disconnect(0, 1);
+    desk.report(1, &[(path("shared"), file(2))]);
+    desk.pass(1_000);
+    desk.swap(1, &mut twin);
+    desk.report(1, &[(path("shared"), file(3))]);
+    desk.pass(1_000);
+    desk.report(2, &[(path("shared"), file(4))]);
+    desk.pass(1_000);
+    for _ in 0..2 {
+        desk.connect(0, 1);
+        desk.connect(0, 2);
+        desk.pass(70_000);
+        desk.disconnect(0, 1);
+        desk.swap(1, &mut twin);
+    }
+    desk.connect(0, 1);
+    desk.pass(70_000);
+    assert_equal(&desk, &[0, 1, 2]);
+    let told = state(&desk, 0, "shared");
+    assert_eq!((told.0, told.1.len()), (content(4), 2), "{:?}", told.1);
+    let names: BTreeSet<&RelPath> = told.1.iter().map(|copy| &copy.0).collect();
+    assert_eq!(names.len(), 2, "{names:?}");
+    for index in 1..3 {
+        assert_eq!(state(&desk, index, "shared"), told, "device {index}");
+    }
+}

@@ -7,7 +7,7 @@ use ed25519_dalek::SigningKey;
 use p2p_sync_core::engine::{
     BatchNo, EngineConfig, FoundBy, Input, LocalChange, OwnLogNotes, ScanNo, Status, StoredEvent, SyncEngine,
 };
-use p2p_sync_core::ids::{DeviceId, GroupId};
+use p2p_sync_core::ids::{ContentHash, DeviceId, GroupId};
 use p2p_sync_core::ignore::{IgnoreNothing, IgnoreRules};
 use p2p_sync_core::rel_path::RelPath;
 use p2p_sync_core::time::{BootInstant, Now};
@@ -361,6 +361,12 @@ impl Device {
             self.journal = other.journal;
             self.guarded = other.guarded;
         }
+    }
+
+    /// Says whether the other machine with this key has a content anywhere.
+    #[must_use]
+    pub fn twin_keeps(&self, content: &ContentHash) -> bool {
+        self.twin.as_ref().is_some_and(|twin| twin.disk.keeps(content))
     }
 
     /// Says whether the other machine with this key has an event.

@@ -174,10 +174,10 @@ impl SyncEngine {
                 .iter()
                 .map(|version| (version.dot, version.event.to_hex()))
                 .collect();
-            let shown: Vec<(RelPath, Dot)> = copies
-                .into_iter()
-                .map(|(dot, event)| (self.name_copy(path, dot, &event, view), dot))
-                .collect();
+            let mut shown: Vec<(RelPath, Dot)> = Vec::new();
+            for (dot, event) in copies {
+                shown.push((self.name_copy(path, dot, &event, &shown, view), dot));
+            }
             if shown != state.shown {
                 self.rename_copies(path, &state.shown, &shown, &mut affected);
                 state.shown = shown;
@@ -195,14 +195,23 @@ impl SyncEngine {
         !dir && self.pending.has_live_below(view, path)
     }
 
-    /// Returns the first name of a copy that is no path of its own, nor another's copy.
-    fn name_copy(&self, path: &RelPath, dot: Dot, event: &str, view: &impl StateView) -> RelPath {
+    /// Returns the first name of a copy that is no path of its own, nor another's copy; `named` are those that copies of this
+    /// path have already: branches of a log have events with one number.
+    fn name_copy(
+        &self,
+        path: &RelPath,
+        dot: Dot,
+        event: &str,
+        named: &[(RelPath, Dot)],
+        view: &impl StateView,
+    ) -> RelPath {
         let is_live = |state: PathState| state.is_live();
         let is_free = |name: &RelPath| {
             let real = self.pending.path_state(view, name).is_some_and(is_live)
                 || self.pending.has_live_below(view, name);
             let origin = self.pending.copy_origin(view, name);
-            !real && origin.is_none_or(|origin| origin == *path)
+            let taken = named.iter().any(|(other, _)| other == name);
+            !real && !taken && origin.is_none_or(|origin| origin == *path)
         };
         let [plain, short, long] = names::copy_names(path, dot, event);
         [plain, short].into_iter().find(is_free).unwrap_or(long)
