@@ -2,6 +2,7 @@
 //! trees, nothing temporary left, and no conflict copy that it did not expect.
 
 mod changes;
+mod cloned;
 mod command_line;
 mod crash;
 mod disks;

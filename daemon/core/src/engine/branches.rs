@@ -56,7 +56,8 @@ impl Branches {
         self.suspected.len()
     }
 
-    fn forked(&self, device: ShortId) -> bool {
+    /// Says whether a device's log forked.
+    pub(super) fn forked(&self, device: ShortId) -> bool {
         self.of.contains_key(&device)
     }
 
@@ -347,13 +348,25 @@ impl SyncEngine {
         item
     }
 
-    /// Returns the members whose logs forked.
+    /// Returns the members whose logs forked, unless one branch has taken up all others and none of them has gone on since: a
+    /// device that was put back from an old copy does so with its next event.
     pub(super) fn forked_members(&self) -> Vec<DeviceId> {
-        let logs = self
-            .branches
-            .devices()
-            .filter_map(|device| self.logs.get(&device));
-        let authors = logs.map(|log| log.author);
+        let is_open = |device: &ShortId| {
+            let logs: Vec<&LogState> = self.logs_of(*device).collect();
+            let own = |log: &LogState| log.left.map_or(0, |left| left.size);
+            let has_all = |log: &&LogState| {
+                logs.iter()
+                    .all(|other| log.has_seen(other.name, other.size() - 1))
+            };
+            let knows = |log: &LogState, other: &LogState| log.has_seen(other.name, own(other).max(own(log)));
+            let both_live = |log: &&LogState| {
+                let mut others = logs.iter().filter(|other| other.name != log.name);
+                others.any(|other| knows(log, other) && knows(other, log))
+            };
+            !logs.iter().any(has_all) || logs.iter().any(both_live)
+        };
+        let forked = self.branches.devices().filter(is_open);
+        let authors = forked.filter_map(|device| Some(self.logs.get(&device)?.author));
         authors.filter(|author| self.is_member(author)).collect()
     }
 

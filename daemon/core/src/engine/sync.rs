@@ -361,6 +361,9 @@ impl SyncEngine {
             Ok(Response::Same) => self.caught_up(from, view),
             Ok(Response::Heads(heads)) => {
                 let lacking = heads.iter().filter(|head| self.lacks(head, view)).count();
+                if self.push_own_branches(from, &heads, view) {
+                    self.peers.ask_at(&from, now.boot.after(ASK_AGAIN));
+                }
                 if lacking > 0 {
                     self.pull(from, view);
                 } else {
@@ -400,6 +403,10 @@ impl SyncEngine {
                     self.pull(from, view);
                 } else if good && !more {
                     self.caught_up(from, view);
+                    if self.branches.forked(self.me.short()) {
+                        // What it lacks of this device's it may ask of another machine with this key.
+                        self.peers.ask_at(&from, now.boot.after(ASK_AGAIN));
+                    }
                 } else {
                     self.peers.ask_at(&from, now.boot.after(PENALTY));
                 }

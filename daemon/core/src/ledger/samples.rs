@@ -1,5 +1,7 @@
 //! A small ledger for tests, and the keys of those who write it.
 
+use std::collections::BTreeMap;
+
 use ed25519_dalek::SigningKey;
 
 use super::event::{Body, EventKind, Header, Seen, SignedEvent};
@@ -17,6 +19,8 @@ pub(super) struct World {
     pub(super) group: GroupId,
     pub(super) logs: Vec<LogState>,
     pub(super) arrived: Vec<(ShortId, Header, SignedEvent)>,
+    /// How many events the branches of a log share, for a source of proofs to say.
+    pub(super) forked: BTreeMap<ShortId, u64>,
 }
 
 pub(super) fn key(n: usize) -> SigningKey {
@@ -70,6 +74,7 @@ impl World {
             group: GroupId::new([0; 32]),
             logs: (0..8).map(|n| LogState::empty(device(n))).collect(),
             arrived: Vec::new(),
+            forked: BTreeMap::new(),
         };
         let genesis = Item::Genesis(Genesis {
             name: "home".into(),

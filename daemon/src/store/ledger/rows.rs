@@ -116,7 +116,7 @@ impl LedgerReader {
     /// # Errors
     /// [`StoreError::Read`].
     pub fn logs(&self) -> Result<BTreeMap<ShortId, Option<LogState>>, StoreError> {
-        self.read("the ledger's logs", |c| all_logs(c))
+        self.read("the ledger's logs", all_logs)
     }
 
     /// Returns the end of the ledger, if nothing arrived after a moment; else `None`.
@@ -140,7 +140,7 @@ impl LedgerReader {
     }
 }
 
-fn all_logs(c: &Connection) -> Result<BTreeMap<ShortId, Option<LogState>>, RowError> {
+pub(super) fn all_logs(c: &Connection) -> Result<BTreeMap<ShortId, Option<LogState>>, RowError> {
     let mut statement = c.prepare_cached("SELECT short, state FROM logs")?;
     let mut rows = statement.query([])?;
     let mut logs = BTreeMap::new();

@@ -8,9 +8,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use sha2::{Digest, Sha256};
 
+use super::{Asked, MAX_PUSHES};
 use crate::access::LogPoint;
-use crate::engine::{Head, StateView, SyncEngine};
-use crate::ids::ShortId;
+use crate::engine::{Head, MAX_PUSH_BYTES, Request, StateView, SyncEngine};
+use crate::ids::{DeviceId, ShortId};
 use crate::ledger::LogState;
 
 /// The size of a head of a log of which nothing more is wanted.
@@ -162,6 +163,36 @@ impl SyncEngine {
             }
         }
         (held, unclear)
+    }
+}
+
+impl SyncEngine {
+    /// If this device's log forked, sends a peer what it lacks of it, for what the peer asks may reach another machine with
+    /// this device's key; `true` if there was anything.
+    pub(super) fn push_own_branches(&mut self, to: DeviceId, heads: &[Head], view: &impl StateView) -> bool {
+        let own = self.me.short();
+        let busy = self.peers.get(&to).is_none_or(|peer| peer.pushes >= MAX_PUSHES);
+        if !self.branches.forked(own) || busy {
+            return false;
+        }
+        let heads: Vec<Head> = heads.iter().filter(|head| head.device == own).copied().collect();
+        let (mut held, _) = self.held_by(&heads, view);
+        for log in self.logs.values() {
+            // Of a head that is not here the peer is told when that is.
+            let unknown = if log.author == self.me { 0 } else { COMPLETE };
+            held.entry(log.name).or_insert(unknown);
+        }
+        let (events, _) = view.events_beyond(&held, MAX_PUSH_BYTES);
+        let fit = events.len() > 1 || events.iter().all(|event| event.event.len() <= MAX_PUSH_BYTES);
+        if events.is_empty() || !fit {
+            return false;
+        }
+        if let Some(peer) = self.peers.map.get_mut(&to) {
+            peer.pushes += 1;
+        }
+        let events = events.into_iter().map(|stored| stored.event).collect();
+        self.ask(to, Asked::Push, Request::Push { events });
+        true
     }
 }
 
