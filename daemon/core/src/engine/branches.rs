@@ -66,6 +66,11 @@ impl Branches {
         self.forked(device) || self.suspected.contains(&device)
     }
 
+    /// Says whether no log forked.
+    pub(super) fn is_empty(&self) -> bool {
+        self.of.is_empty()
+    }
+
     /// Returns the devices whose logs forked.
     pub(super) fn devices(&self) -> impl Iterator<Item = ShortId> {
         self.of.keys().copied()
@@ -310,7 +315,7 @@ impl SyncEngine {
     /// if any has forked.
     pub(super) fn past_of(&self, log: ShortId, seq: u64, view: &impl StateView) -> Option<LogState> {
         let mut state = self.logs.get(&log)?.clone();
-        if self.branches.of.is_empty() {
+        if self.branches.is_empty() {
             return Some(state);
         }
         let mut seen = Vec::new();

@@ -15,11 +15,14 @@ use super::{
     RequestFailed, RequestId, Response, StateView, SyncEngine,
 };
 use crate::ids::{DeviceId, ShortId};
-use crate::ledger::{LogState, SignedEvent};
+use crate::ledger::{Header, LogState, SignedEvent};
 use crate::time::{BootInstant, Now};
 
 /// Between two exchanges of heads with some neighbour, when nothing happens.
 const ROUND: Duration = Duration::from_secs(60);
+/// As [`ROUND`], of a device whose log forked, and after which all are asked who may lack a branch: what is asked of such a
+/// device, or pushed to it, reaches one of its machines only.
+const FORKED_ROUND: Duration = Duration::from_secs(5);
 /// Spread of [`ROUND`], so that devices do not ask in step.
 const ROUND_JITTER_MS: u64 = 10_000;
 /// After the last change, until heads are compared with a neighbour.
@@ -429,7 +432,10 @@ impl SyncEngine {
     ) -> bool {
         for event in events {
             match self.accept(&event, view) {
-                Ok(()) => self.peers.quiet = Some(now.boot.after(QUIET)),
+                Ok(()) => {
+                    self.peers.quiet = Some(now.boot.after(QUIET));
+                    self.ask_all_of_branches(&event, now);
+                }
                 Err(Refused::Known) => {}
                 Err(Refused::Gap) => {
                     self.pull(from, view);
@@ -451,6 +457,25 @@ impl SyncEngine {
             }
         }
         true
+    }
+
+    /// After an event of a device whose log forked, compares heads with everybody.
+    fn ask_all_of_branches(&mut self, event: &SignedEvent, now: Now) {
+        if self.branches.is_empty() {
+            return;
+        }
+        let author = Header::from_bytes(&event.header).map(|header| header.author.short());
+        if !author.is_ok_and(|author| self.branches.forked(author)) {
+            return;
+        }
+        if self.branches.forked(self.me.short()) {
+            let soon = now.boot.after(FORKED_ROUND);
+            self.peers.round = self.peers.round.map(|round| round.min(soon));
+        }
+        let devices: Vec<DeviceId> = self.peers.map.keys().copied().collect();
+        for device in devices {
+            self.peers.ask_at(&device, now.boot.after(GOSSIP_GRACE));
+        }
     }
 
     fn misbehaved(&mut self, device: DeviceId, reason: &'static str, now: Now) {
@@ -500,7 +525,8 @@ impl SyncEngine {
         if self.peers.round.is_some_and(|at| at <= now.boot) {
             let jitter = Duration::from_millis(self.random.below(2 * ROUND_JITTER_MS));
             let next = ROUND - Duration::from_millis(ROUND_JITTER_MS) + jitter;
-            self.peers.round = Some(now.boot.after(next));
+            let forked = self.branches.forked(self.me.short());
+            self.peers.round = Some(now.boot.after(if forked { FORKED_ROUND } else { next }));
             self.ask_some_neighbour();
         }
     }
