@@ -23,6 +23,10 @@ impl SyncEngine {
         };
         let header = Header::from_bytes(&event.header).map_err(|_| Refused::Bad("a malformed header"))?;
         let founding = header.kind == EventKind::Genesis && event.id().as_group() == group.id;
+        // It is signed for no group, so that anybody who has it could show it for the device's first event in any.
+        if !founding && header.kind == EventKind::Genesis {
+            return Err(Refused::Bad("the first event of another group"));
+        }
         if !founding && !group.was_granted(&header.author) {
             return Err(Refused::Gap);
         }
