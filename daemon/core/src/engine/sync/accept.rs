@@ -48,9 +48,7 @@ impl SyncEngine {
         let verified = event
             .verify(&group.id)
             .map_err(|_| Refused::Bad("an event that does not verify"))?;
-        for seen in &header.seen {
-            self.check_seen(seen, header.hlc, view)?;
-        }
+        self.check_clock(&header, log.hlc, view)?;
         self.apply(&verified, log, view);
         Ok(())
     }
@@ -68,11 +66,39 @@ impl SyncEngine {
         Err(Refused::Bad("a second event for one place in a log"))
     }
 
-    /// Checks one entry of `seen`: the event is here, is the named one, and is older by the hybrid clock.
-    pub(super) fn check_seen(&self, seen: &Seen, hlc: Hlc, view: &impl StateView) -> Result<(), Refused> {
+    /// Checks what an event has seen, and that its clock does not use up what others need for theirs; `newest` is the
+    /// clock of the event before it.
+    fn check_clock(&self, header: &Header, mut newest: Hlc, view: &impl StateView) -> Result<(), Refused> {
+        let mut all_known = true;
+        for seen in &header.seen {
+            match self.check_seen(seen, header.hlc, view)? {
+                Some(clock) => newest = newest.max(clock),
+                None => all_known = false,
+            }
+        }
+        let fits = if all_known {
+            header.hlc.may_follow(newest)
+        } else {
+            header.hlc.may_follow_unknown(newest)
+        };
+        if fits {
+            Ok(())
+        } else {
+            Err(Refused::Bad("an event whose clock is ahead of all dates"))
+        }
+    }
+
+    /// Checks one entry of `seen`: the event is here, is the named one, and is older by the hybrid clock, which is returned;
+    /// `None` if it is none that is taken.
+    pub(super) fn check_seen(
+        &self,
+        seen: &Seen,
+        hlc: Hlc,
+        view: &impl StateView,
+    ) -> Result<Option<Hlc>, Refused> {
         // What is not taken cannot be asked for: its author's peers say what they had of it.
         if seen.next_seq > self.log_limit(seen.device) {
-            return Ok(());
+            return Ok(None);
         }
         let log = self.logs.get(&seen.device).ok_or(Refused::Gap)?;
         if log.size() < seen.next_seq {
@@ -94,7 +120,7 @@ impl SyncEngine {
         if clock >= hlc {
             return Err(Refused::Bad("an event older than what it has seen"));
         }
-        Ok(())
+        Ok(Some(clock))
     }
 
     /// Applies a checked event to log, group and paths.
