@@ -28,7 +28,7 @@ impl SyncEngine {
         self.peers.heads_moved();
         let regains = change.current.contains(&self.me);
         self.membership_changed(&change);
-        if change.void_grants && event.header.author != self.me {
+        if change.denied && event.header.author != self.me {
             self.notify(Notification::Denied {
                 device: event.header.author,
                 path: None,
