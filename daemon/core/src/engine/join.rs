@@ -404,6 +404,7 @@ impl SyncEngine {
         asked: Asked,
         result: Result<Response, RequestFailed>,
         now: Now,
+        view: &impl StateView,
     ) {
         match (asked, result) {
             (Asked::Hello, Ok(Response::Challenge { nonce })) => self.redeem(from, &nonce),
@@ -415,7 +416,9 @@ impl SyncEngine {
             (Asked::Redeem, Ok(Response::Refused(reason))) => self.join_refused(reason, now),
             (Asked::TrustLan, result) => self.lan_answered(from, result, now),
             (Asked::Present, Ok(Response::Refused(RefuseReason::NotMember))) => self.not_wanted_by(from, now),
-            (Asked::Present, Ok(Response::Removed { events })) => self.shown_removal(from, &events, now),
+            (Asked::Present, Ok(Response::Removed { events })) => {
+                self.shown_removal(from, &events, now, view);
+            }
             (Asked::Present, Ok(Response::Accepted { .. })) => {
                 if self.phase == Phase::Removed {
                     self.admitted_again();

@@ -10,7 +10,7 @@ use crate::engine::{
     InboundId, MAX_PRESENT_BYTES, Redeem, RefuseReason, Request, Response, StateView, StoredEvent, SyncEngine,
 };
 use crate::ids::{DeviceId, Dot, EventId, GroupId, ShortId};
-use crate::ledger::{EventKind, Grant, GrantVia, Item, LogState, SignedEvent};
+use crate::ledger::{EventKind, Grant, GrantVia, Header, Item, LogState, SignedEvent};
 use crate::merkle::Peaks;
 use crate::signature;
 use crate::time::Now;
@@ -220,7 +220,8 @@ impl SyncEngine {
             self.respond(id, Response::Accepted { events: Vec::new() });
             return;
         }
-        let shown = read_chain(group.id, Some(group), events).is_some_and(|shown| shown.is_member(&from));
+        let shown = self.contradicts_nothing(events, view)
+            && read_chain(group.id, Some(group), events).is_some_and(|shown| shown.is_member(&from));
         if !shown && group.was_granted(&from) {
             let events = self.removal_of(&from, view);
             self.respond(id, Response::Removed { events });
@@ -236,6 +237,18 @@ impl SyncEngine {
         self.joining.presented.insert(from);
         self.respond(id, Response::Accepted { events: Vec::new() });
         self.enter_group();
+    }
+
+    /// Says whether none of these events has the place of another that is known here. Whoever lost his rights could sign
+    /// one for a time when he had them.
+    pub(super) fn contradicts_nothing(&self, events: &[SignedEvent], view: &impl StateView) -> bool {
+        events.iter().all(|event| {
+            let Ok(header) = Header::from_bytes(&event.header) else {
+                return false;
+            };
+            let known = self.pending.event(view, header.author.short(), header.seq);
+            known.is_none_or(|known| known.id == event.id())
+        })
     }
 }
 

@@ -62,9 +62,15 @@ impl SyncEngine {
     }
 
     /// A member shows that this device is one no more.
-    pub(super) fn shown_removal(&mut self, from: DeviceId, events: &[SignedEvent], now: Now) {
+    pub(super) fn shown_removal(
+        &mut self,
+        from: DeviceId,
+        events: &[SignedEvent],
+        now: Now,
+        view: &impl StateView,
+    ) {
         self.peers.leave_alone(&from, now);
-        if self.phase == Phase::Removed {
+        if self.phase == Phase::Removed || !self.contradicts_nothing(events, view) {
             return;
         }
         let Some(group) = &self.group else { return };
