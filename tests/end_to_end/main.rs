@@ -5,6 +5,7 @@ mod changes;
 mod command_line;
 mod crash;
 mod disks;
+mod forged;
 mod guards;
 mod history;
 mod ignoring;

@@ -7,6 +7,7 @@
 mod desk;
 mod explaining;
 mod floor;
+mod forging;
 mod guarding;
 mod ignoring;
 mod installing;
