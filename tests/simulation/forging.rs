@@ -305,3 +305,38 @@ fn a_removed_admin_lets_nobody_in_by_an_event_in_the_place_of_another() {
         );
     }
 }
+
+#[test]
+fn who_was_let_in_by_an_admin_that_is_removed_at_the_same_time_gets_nothing_any_more() {
+    let mut desk = Desk::three(Role::Admin, Role::Editor);
+    let event = desk.sign(1, EventKind::Admin, vec![grant(Role::Editor)], None);
+    let way = desk.seats[2].store.recover().admin_events.into_iter();
+    let events: Vec<SignedEvent> = way.map(|stored| stored.event).chain([event]).collect();
+    let (from, id) = (stranger(), InboundId(1_000_000));
+    desk.tell(
+        2,
+        Input::Request {
+            from,
+            id,
+            request: Request::Present { events },
+        },
+    );
+    assert!(matches!(
+        desk.answers.remove(&id),
+        Some(Response::Accepted { .. })
+    ));
+    // Nobody has the event itself when its author is removed, and so it counts no more.
+    desk.remove(0, 1, None).expect("removed");
+    desk.pass(10_000);
+    let digest = [0; 32];
+    desk.tell(
+        2,
+        Input::Request {
+            from,
+            id,
+            request: Request::Heads { digest },
+        },
+    );
+    let answer = desk.answers.remove(&id);
+    assert!(matches!(answer, Some(Response::Refused(_))), "{answer:?}");
+}

@@ -9,6 +9,7 @@ mod explaining;
 mod floor;
 mod forging;
 mod guarding;
+mod hearing;
 mod ignoring;
 mod installing;
 mod invariants;

@@ -96,8 +96,8 @@ pub(super) struct Joining {
     asking: Option<Asking>,
     /// Devices that ask to be let in.
     pub(super) requests: Requests,
-    /// Others showed that this device is a member no more; the own ledger does not say so.
-    pub(super) removed: bool,
+    /// Others showed by these events that this device is a member no more; the own ledger does not say so.
+    pub(super) removed: Option<Vec<SignedEvent>>,
     /// The secret of the recovery key, until its words have been shown.
     pub(super) recovery: Option<RecoverySecret>,
 }
@@ -121,7 +121,7 @@ impl Joining {
             dial: dial.unwrap_or_default(),
             must_compare: settings.contains_key(COMPARE),
             compare_now: settings.get(COMPARE).is_some_and(|value| value == COMPARE_NOW),
-            removed: removal::was_removed(settings),
+            removed: removal::shown_before(settings),
             recovery: settings
                 .get(RECOVERY)
                 .and_then(|bytes| RecoverySecret::from_slice(bytes)),

@@ -3,7 +3,7 @@
 use super::GROUP;
 use crate::access::LogPoint;
 use crate::engine::group::{Change, Group};
-use crate::engine::{Notification, StateView, SyncEngine};
+use crate::engine::{Notification, Phase, StateView, SyncEngine};
 use crate::ids::{DeviceId, ShortId};
 use crate::ledger::{EventKind, Header, LogHead, LogState, VerifiedEvent};
 
@@ -108,6 +108,11 @@ impl SyncEngine {
         let moved = change.added.iter().any(unknown) || !change.removed.is_empty();
         for device in change.added.iter().chain(&change.removed) {
             self.joining.presented.remove(device);
+        }
+        // With who went their grants may have gone, by which others showed that they came in: these can show it again. But
+        // who catches up knows the group by what it was shown only.
+        if !change.removed.is_empty() && self.phase != Phase::CatchingUp {
+            self.joining.presented.clear();
         }
         if moved {
             self.enter_group();
