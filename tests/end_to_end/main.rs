@@ -6,6 +6,7 @@ mod cloned;
 mod command_line;
 mod crash;
 mod disks;
+mod forged;
 mod guards;
 mod history;
 mod ignoring;

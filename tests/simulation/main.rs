@@ -7,8 +7,10 @@
 mod desk;
 mod explaining;
 mod floor;
+mod forging;
 mod forking;
 mod guarding;
+mod hearing;
 mod ignoring;
 mod installing;
 mod invariants;

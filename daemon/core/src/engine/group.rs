@@ -6,6 +6,7 @@
 
 mod codec;
 mod deeds;
+mod void;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -43,8 +44,8 @@ pub(super) struct Change {
     pub(super) removed: Vec<DeviceId>,
     /// Devices that may write other paths than before.
     pub(super) current: Vec<DeviceId>,
-    /// Whether the event gives what its author may not give.
-    pub(super) void_grants: bool,
+    /// Whether the event says what its author may not say.
+    pub(super) denied: bool,
     /// Stretches of logs, as numbers from and up to, without, in which other paths may be written than before.
     pub(super) judged: Vec<(ShortId, u64, u64)>,
 }
@@ -335,7 +336,7 @@ impl Group {
         let rights = evaluate(self.history.as_ref()?);
         let before = std::mem::replace(&mut self.rights, rights);
         let mut change = self.change_since(&before);
-        change.void_grants = is_admin && self.has_void_grant(event, log.name);
+        change.denied = is_admin && self.is_denied(event, log.name);
         Some(change)
     }
 
@@ -356,22 +357,6 @@ impl Group {
         if let Some(history) = &mut self.history {
             history.add(last_event(id, hlc, log, deeds));
         }
-    }
-
-    /// Says whether a grant of an event that was taken up has no effect.
-    fn has_void_grant(&self, event: &VerifiedEvent, log: ShortId) -> bool {
-        let place = |item| Dot {
-            device: log,
-            seq: event.header.seq,
-            item,
-        };
-        (0..).zip(&event.body.items).any(|(i, item)| match item {
-            Item::Grant(grant) => {
-                let mut valid = self.rights.grants(&grant.device).iter();
-                !valid.any(|valid| valid.place == Some(place(i)))
-            }
-            _ => false,
-        })
     }
 
     /// Takes up the Genesis; `false` if it is another group's, or known.

@@ -347,7 +347,7 @@ impl SyncEngine {
                 }
             }
             Asked::Hello | Asked::Redeem | Asked::TrustLan | Asked::Present => {
-                self.join_answered(from, asked, result, now);
+                self.join_answered(from, asked, result, now, view);
             }
             Asked::Who | Asked::PairAsk | Asked::PairReveal => self.pair_answered(from, asked, result, now),
         }

@@ -3,7 +3,7 @@
 use super::GROUP;
 use crate::access::LogPoint;
 use crate::engine::group::{Change, Group};
-use crate::engine::{Notification, StateView, SyncEngine};
+use crate::engine::{Notification, Phase, StateView, SyncEngine};
 use crate::ids::{DeviceId, ShortId};
 use crate::ledger::{EventKind, Header, LogHead, LogState, VerifiedEvent};
 
@@ -28,7 +28,7 @@ impl SyncEngine {
         self.peers.heads_moved();
         let regains = change.current.contains(&self.me);
         self.membership_changed(&change);
-        if change.void_grants && event.header.author != self.me {
+        if change.denied && event.header.author != self.me {
             self.notify(Notification::Denied {
                 device: event.header.author,
                 path: None,
@@ -114,6 +114,11 @@ impl SyncEngine {
         let moved = change.added.iter().any(unknown) || !change.removed.is_empty();
         for device in change.added.iter().chain(&change.removed) {
             self.joining.presented.remove(device);
+        }
+        // With who went their grants may have gone, by which others showed that they came in: these can show it again. But
+        // who catches up knows the group by what it was shown only.
+        if !change.removed.is_empty() && self.phase != Phase::CatchingUp {
+            self.joining.presented.clear();
         }
         if moved {
             self.enter_group();

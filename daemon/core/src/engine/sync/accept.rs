@@ -23,6 +23,10 @@ impl SyncEngine {
         };
         let header = Header::from_bytes(&event.header).map_err(|_| Refused::Bad("a malformed header"))?;
         let founding = header.kind == EventKind::Genesis && event.id().as_group() == group.id;
+        // It is signed for no group, so that anybody who has it could show it for the device's first event in any.
+        if !founding && header.kind == EventKind::Genesis {
+            return Err(Refused::Bad("the first event of another group"));
+        }
         if !founding && !group.was_granted(&header.author) {
             return Err(Refused::Gap);
         }
@@ -30,11 +34,7 @@ impl SyncEngine {
             return Err(Refused::Known);
         }
         let log = self.find_log(&header, event, view)?;
-        let seen = header
-            .seen
-            .iter()
-            .map(|seen| self.check_seen(seen, header.hlc, view));
-        let seen = seen.collect::<Result<Vec<_>, _>>()?;
+        let seen = self.check_past(&header, log.hlc, view)?;
         if log.check_next(&header, &seen).is_err() {
             return Err(Refused::Bad("an event that does not continue its log"));
         }
@@ -94,16 +94,47 @@ impl SyncEngine {
         branch.ok_or(Refused::Known)
     }
 
-    /// Checks one entry of `seen`: the event is here, and is older by the hybrid clock. Returns it with the name of the log.
+    /// Checks what an event has seen, and that its clock does not use up what others need for theirs; `newest` is the
+    /// clock of the event before it. Returns what it has seen with the names of the logs here.
+    fn check_past(
+        &self,
+        header: &Header,
+        mut newest: Hlc,
+        view: &impl StateView,
+    ) -> Result<Vec<(ShortId, u64)>, Refused> {
+        let mut all_known = true;
+        let mut past = Vec::with_capacity(header.seen.len());
+        for seen in &header.seen {
+            let (here, clock) = self.check_seen(seen, header.hlc, view)?;
+            past.push(here);
+            match clock {
+                Some(clock) => newest = newest.max(clock),
+                None => all_known = false,
+            }
+        }
+        let fits = if all_known {
+            header.hlc.may_follow(newest)
+        } else {
+            header.hlc.may_follow_unknown(newest)
+        };
+        if fits {
+            Ok(past)
+        } else {
+            Err(Refused::Bad("an event whose clock is ahead of all dates"))
+        }
+    }
+
+    /// Checks one entry of `seen`: the event is here, and is older by the hybrid clock. Returns it with the name of the log,
+    /// and its clock; no clock if it is none that is taken.
     pub(super) fn check_seen(
         &self,
         seen: &Seen,
         hlc: Hlc,
         view: &impl StateView,
-    ) -> Result<(ShortId, u64), Refused> {
+    ) -> Result<((ShortId, u64), Option<Hlc>), Refused> {
         // What is not taken cannot be asked for: its author's peers say what they had of it.
         if seen.next_seq > self.log_limit(seen.device) {
-            return Ok((seen.device, seen.next_seq));
+            return Ok(((seen.device, seen.next_seq), None));
         }
         let longest = self.logs_of(seen.device).map(LogState::size).max().unwrap_or(0);
         if longest < seen.next_seq {
@@ -124,7 +155,7 @@ impl SyncEngine {
         if clock >= hlc {
             return Err(Refused::Bad("an event older than what it has seen"));
         }
-        Ok((log, seen.next_seq))
+        Ok(((log, seen.next_seq), Some(clock)))
     }
 
     /// Applies a checked event to log, group and paths.
