@@ -19,6 +19,7 @@ mod offline;
 mod pairing;
 mod pairing_by_name;
 mod programs;
+mod quarantine;
 mod random;
 mod rebinding;
 mod restart;
