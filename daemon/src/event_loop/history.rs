@@ -59,7 +59,7 @@ impl EventLoop {
                 None => history.accept(path, version, reply),
             },
             QuarantineCommand::Drop { path, version, reply } => {
-                history.drop_quarantined(path, version, reply)
+                history.drop_quarantined(path, version, reply);
             }
         }
     }
