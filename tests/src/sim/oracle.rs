@@ -85,9 +85,15 @@ fn extend(past: &mut Past, tables: &Tables, log: ShortId, size: u64) {
     }
 }
 
-/// Returns a dot with the name that the log has here, if it names one event in a past.
-fn named(tables: &Tables, past: &Past, dot: &Dot) -> Option<Dot> {
-    let is_device = tables.logs.get(&dot.device).is_some_and(|log| log.left.is_none());
+/// Returns a dot with the name that the log has here; nothing if it names an event that is not here, since its author was
+/// removed. `None`: it names no event in a past.
+fn named(tables: &Tables, past: &Past, dot: &Dot) -> Option<Option<Dot>> {
+    let in_past = |log: &ShortId| past.get(log).is_some_and(|next| dot.seq < *next);
+    let of_device: Vec<ShortId> = tables.logs_of(dot.device).collect();
+    if of_device.len() == 1 && (in_past(&dot.device) || tables.logs.contains_key(&dot.device)) {
+        return in_past(&dot.device).then_some(Some(*dot));
+    }
+    let is_device = of_device.len() > 1;
     let is_meant = |log: &ShortId| {
         let event = tables.events.get(&(*log, dot.seq));
         event.is_some_and(|event| {
@@ -99,16 +105,17 @@ fn named(tables: &Tables, past: &Past, dot: &Dot) -> Option<Dot> {
             }
         })
     };
-    let in_past = |log: &ShortId| past.get(log).is_some_and(|next| dot.seq < *next);
-    let meant: Vec<ShortId> = tables
-        .logs
-        .keys()
-        .copied()
-        .filter(is_meant)
-        .filter(in_past)
-        .collect();
-    let [device] = meant[..] else { return None };
-    Some(Dot { device, ..*dot })
+    // Of a removed device's log the author may have had more than was taken here: not even the branch can be told then.
+    let had = |log: &ShortId| {
+        let author = tables.logs.get(log).map(|log| log.author.short());
+        in_past(log) || (!is_device && author.is_some_and(|author| in_past(&author)))
+    };
+    let meant = tables.logs.keys().copied().filter(is_meant).filter(had);
+    match meant.collect::<Vec<_>>()[..] {
+        [device] => Some(Some(Dot { device, ..*dot })),
+        [] if !is_device => Some(None),
+        _ => None,
+    }
 }
 
 /// Evaluates the roles from all events at once.
@@ -270,8 +277,8 @@ impl Oracle {
             };
             let history = self.paths.entry(path.clone()).or_default();
             let known = |dot: &Dot| history.versions.iter().find(|version| version.dot == *dot);
-            let named: Option<Vec<Dot>> = dots.iter().map(|dot| named(tables, past, dot)).collect();
-            let Some(named) = named else {
+            let named: Option<Vec<Option<Dot>>> = dots.iter().map(|dot| named(tables, past, dot)).collect();
+            let Some(named) = named.map(|named| named.into_iter().flatten().collect::<Vec<Dot>>()) else {
                 return Err(format!(
                     "{dot} at {path} names versions that its author did not know: {dots:?}"
                 ));

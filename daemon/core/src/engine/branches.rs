@@ -270,13 +270,26 @@ impl SyncEngine {
         view: &impl StateView,
     ) -> Option<Item> {
         let mut item = item.clone();
-        for dot in dots_of(&mut item) {
-            dot.device = self.log_of_dot(*dot, log, seq, view)?;
+        if let Some(dots) = dots_of(&mut item) {
+            let mut here = Vec::with_capacity(dots.len());
+            for dot in dots.iter() {
+                let device = self.log_of_dot(*dot, log, seq, view).ok()?;
+                here.extend(device.map(|device| Dot { device, ..*dot }));
+            }
+            *dots = here;
         }
         Some(item)
     }
 
-    fn log_of_dot(&self, dot: Dot, log: &LogState, seq: u64, view: &impl StateView) -> Option<ShortId> {
+    /// Returns the log that a dot names; `None`: one that is not here, since nothing of it counts. Numbers decide where there
+    /// is no fork, also for logs of which not every device has all.
+    fn log_of_dot(
+        &self,
+        dot: Dot,
+        log: &LogState,
+        seq: u64,
+        view: &impl StateView,
+    ) -> Result<Option<ShortId>, NotInPast> {
         let had = |other: ShortId| {
             if other == log.name {
                 dot.seq < seq
@@ -284,31 +297,38 @@ impl SyncEngine {
                 log.has_seen(other, dot.seq)
             }
         };
-        let is_device = self.logs.get(&dot.device).is_some_and(|log| log.left.is_none());
-        if is_device && !self.branches.forked(dot.device) {
-            return had(dot.device).then_some(dot.device);
+        if self.branches.forked(dot.device) {
+            let logs = self.branches.logs(dot.device);
+            let logs: BTreeSet<ShortId> = logs.map(|log| self.holder(log, dot.seq)).collect();
+            let mut meant = logs.into_iter().filter(|log| had(*log));
+            let first = meant.next().ok_or(NotInPast)?;
+            return if meant.next().is_none() {
+                Ok(Some(first))
+            } else {
+                Err(NotInPast)
+            };
+        }
+        if had(dot.device) {
+            return Ok(Some(dot.device));
+        }
+        if self.branches.is_empty() || self.logs.contains_key(&dot.device) {
+            return Err(NotInPast);
         }
         let is_named = |log: &ShortId| {
             let event = self.pending.event(view, *log, dot.seq);
             event.is_some_and(|event| event.id.as_bytes().starts_with(dot.device.as_bytes()))
         };
-        let mut logs: BTreeSet<ShortId> = BTreeSet::new();
-        if is_device {
-            logs.extend(
-                self.branches
-                    .logs(dot.device)
-                    .map(|log| self.holder(log, dot.seq)),
-            );
-        } else {
-            let all = self
-                .branches
-                .devices()
-                .flat_map(|device| self.branches.logs(device));
-            logs.extend(all.map(|log| self.holder(log, dot.seq)).filter(is_named));
-        }
-        let mut meant = logs.into_iter().filter(|log| had(*log));
-        let first = meant.next()?;
-        meant.next().is_none().then_some(first)
+        let all = self
+            .branches
+            .devices()
+            .flat_map(|device| self.branches.logs(device));
+        let mut logs = all.map(|log| self.holder(log, dot.seq));
+        // Of a removed device's log its author may have had more than is taken: then not even the branch can be told.
+        let had_more = |log: ShortId| {
+            let author = self.logs.get(&log).map(|log| log.author);
+            author.is_some_and(|author| !self.is_member(&author) && had(author.short()))
+        };
+        Ok(logs.find(|log| is_named(log) && (had(*log) || had_more(*log))))
     }
 
     /// Returns a log as it was when its event `seq` was its last, as far as the past of that event goes. Reads the whole log
@@ -332,7 +352,7 @@ impl SyncEngine {
 
     /// Returns an item with its dots as all devices call them.
     pub(super) fn to_wire(&self, mut item: Item, view: &impl StateView) -> Item {
-        for dot in dots_of(&mut item) {
+        for dot in dots_of(&mut item).into_iter().flatten() {
             let Some(log) = self.logs.get(&dot.device) else {
                 continue;
             };
@@ -381,12 +401,15 @@ impl SyncEngine {
     }
 }
 
-fn dots_of(item: &mut Item) -> impl Iterator<Item = &mut Dot> {
-    let dots: &mut [Dot] = match item {
-        Item::Put(put) => &mut put.base,
-        Item::Del { base, .. } => base,
-        Item::Discard { drop, .. } => drop,
-        _ => &mut [],
-    };
-    dots.iter_mut()
+/// A dot names an event that its author had not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct NotInPast;
+
+fn dots_of(item: &mut Item) -> Option<&mut Vec<Dot>> {
+    match item {
+        Item::Put(put) => Some(&mut put.base),
+        Item::Del { base, .. } => Some(base),
+        Item::Discard { drop, .. } => Some(drop),
+        _ => None,
+    }
 }
