@@ -16,7 +16,7 @@ use p2p_sync_core::ids::{ContentHash, DeviceId, GroupId};
 use p2p_sync_core::rel_path::RelPath;
 use p2p_sync_core::time::{BootInstant, Now};
 use p2p_sync_core::tree::{Entry, Fingerprint, Node};
-use p2p_sync_tests::sim::store::{MemoryStore, Tables};
+use p2p_sync_tests::sim::store::MemoryStore;
 use p2p_sync_tests::sim::ticket;
 
 use crate::floor::Floor;
@@ -67,12 +67,6 @@ impl Seat {
     pub(crate) fn secret(&self) -> [u8; 32] {
         self.config.secret
     }
-}
-
-/// A machine that is switched off.
-pub(crate) struct Twin {
-    tables: Tables,
-    floor: Floor,
 }
 
 /// See the module.
@@ -157,29 +151,6 @@ impl Desk {
     /// What a device is called.
     pub(crate) fn name(&self, index: usize) -> String {
         self.seats[index].config.name.clone()
-    }
-
-    /// Another machine with the key of a device, and with what is durable there, takes its place: all there is of it, which
-    /// then stands as it did. The other is given back, switched off.
-    pub(crate) fn twin(&mut self, index: usize) -> Twin {
-        let seat = &mut self.seats[index];
-        let twin = Twin {
-            tables: seat.store.durable().clone(),
-            floor: Floor(seat.floor.0.clone()),
-        };
-        let is_settled = seat.store.is_settled();
-        assert!(is_settled, "a desk's store has nothing on its way");
-        self.restart(index);
-        twin
-    }
-
-    /// Puts one machine with a device's key in the place of another.
-    pub(crate) fn swap(&mut self, index: usize, twin: &mut Twin) {
-        let seat = &mut self.seats[index];
-        let tables = std::mem::replace(&mut twin.tables, seat.store.durable().clone());
-        seat.store.restore(tables);
-        std::mem::swap(&mut seat.floor, &mut twin.floor);
-        self.restart(index);
     }
 
     /// As [`Desk::restart`], with installs that recovery found.

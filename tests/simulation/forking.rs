@@ -8,8 +8,41 @@ use p2p_sync_core::fold::{PathState, Version};
 use p2p_sync_core::ids::{ContentHash, DeviceId, EventId};
 use p2p_sync_core::rel_path::RelPath;
 use p2p_sync_tests::sim::oracle::Oracle;
+use p2p_sync_tests::sim::store::Tables;
 
-use crate::desk::{Desk, File, Twin};
+use crate::desk::{Desk, File};
+use crate::floor::Floor;
+
+/// A machine that is switched off.
+struct Twin {
+    tables: Tables,
+    floor: Floor,
+}
+
+impl Desk {
+    /// Another machine with the key of a device, and with what is durable there, takes its place: all there is of it, which
+    /// then stands as it did. The other is given back, switched off.
+    fn twin(&mut self, index: usize) -> Twin {
+        let seat = &mut self.seats[index];
+        let twin = Twin {
+            tables: seat.store.durable().clone(),
+            floor: Floor(seat.floor.0.clone()),
+        };
+        let is_settled = seat.store.is_settled();
+        assert!(is_settled, "a desk's store has nothing on its way");
+        self.restart(index);
+        twin
+    }
+
+    /// Puts one machine with a device's key in the place of another.
+    fn swap(&mut self, index: usize, twin: &mut Twin) {
+        let seat = &mut self.seats[index];
+        let tables = std::mem::replace(&mut twin.tables, seat.store.durable().clone());
+        seat.store.restore(tables);
+        std::mem::swap(&mut seat.floor, &mut twin.floor);
+        self.restart(index);
+    }
+}
 
 fn path(text: &str) -> RelPath {
     RelPath::parse(text).expect("well-formed")

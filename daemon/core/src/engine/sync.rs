@@ -15,7 +15,7 @@ use super::{
     RequestFailed, RequestId, Response, StateView, SyncEngine,
 };
 use crate::ids::{DeviceId, ShortId};
-use crate::ledger::{Header, LogState, SignedEvent};
+use crate::ledger::{LogState, SignedEvent};
 use crate::time::{BootInstant, Now};
 
 /// Between two exchanges of heads with some neighbour, when nothing happens.
@@ -457,25 +457,6 @@ impl SyncEngine {
             }
         }
         true
-    }
-
-    /// After an event of a device whose log forked, compares heads with everybody.
-    fn ask_all_of_branches(&mut self, event: &SignedEvent, now: Now) {
-        if self.branches.is_empty() {
-            return;
-        }
-        let author = Header::from_bytes(&event.header).map(|header| header.author.short());
-        if !author.is_ok_and(|author| self.branches.forked(author)) {
-            return;
-        }
-        if self.branches.forked(self.me.short()) {
-            let soon = now.boot.after(FORKED_ROUND);
-            self.peers.round = self.peers.round.map(|round| round.min(soon));
-        }
-        let devices: Vec<DeviceId> = self.peers.map.keys().copied().collect();
-        for device in devices {
-            self.peers.ask_at(&device, now.boot.after(GOSSIP_GRACE));
-        }
     }
 
     fn misbehaved(&mut self, device: DeviceId, reason: &'static str, now: Now) {

@@ -8,11 +8,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use sha2::{Digest, Sha256};
 
-use super::{Asked, MAX_PUSHES};
+use super::{Asked, FORKED_ROUND, GOSSIP_GRACE, MAX_PUSHES};
 use crate::access::LogPoint;
 use crate::engine::{Head, MAX_PUSH_BYTES, Request, StateView, SyncEngine};
 use crate::ids::{DeviceId, ShortId};
-use crate::ledger::LogState;
+use crate::ledger::{Header, LogState, SignedEvent};
+use crate::time::Now;
 
 /// The size of a head of a log of which nothing more is wanted.
 const COMPLETE: u64 = u64::MAX;
@@ -193,6 +194,25 @@ impl SyncEngine {
         let events = events.into_iter().map(|stored| stored.event).collect();
         self.ask(to, Asked::Push, Request::Push { events });
         true
+    }
+
+    /// After an event of a device whose log forked, compares heads with everybody.
+    pub(super) fn ask_all_of_branches(&mut self, event: &SignedEvent, now: Now) {
+        if self.branches.is_empty() {
+            return;
+        }
+        let author = Header::from_bytes(&event.header).map(|header| header.author.short());
+        if !author.is_ok_and(|author| self.branches.forked(author)) {
+            return;
+        }
+        if self.branches.forked(self.me.short()) {
+            let soon = now.boot.after(FORKED_ROUND);
+            self.peers.round = self.peers.round.map(|round| round.min(soon));
+        }
+        let devices: Vec<DeviceId> = self.peers.map.keys().copied().collect();
+        for device in devices {
+            self.peers.ask_at(&device, now.boot.after(GOSSIP_GRACE));
+        }
     }
 }
 
