@@ -6,6 +6,7 @@
 
 mod desk;
 mod explaining;
+mod flooding;
 mod floor;
 mod forging;
 mod forking;

@@ -2,11 +2,13 @@
 
 pub mod audit;
 mod event;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod grant;
 mod item;
 mod log;
 pub mod proof;
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 mod samples;
 
 pub use event::{

@@ -1,7 +1,10 @@
 //! Between wire messages and the engine's types, by hand. What does not fit exactly is refused: a missing or unknown
 //! kind, a name of the wrong length, a field over its bound, a list out of order.
 
+#[cfg(any(test, fuzzing))]
+pub(super) mod fuzzing;
 mod pairing;
+mod parts;
 
 use std::sync::Arc;
 
@@ -13,6 +16,8 @@ use p2p_sync_core::ids::{DeviceId, EventId, GroupId, IdError, ShortId};
 use p2p_sync_core::ledger::{MAX_BODY, MAX_HEADER, SignedEvent};
 use p2p_sync_core::merkle;
 use p2p_sync_proto::peer::v1 as wire;
+
+pub(super) use self::parts::decode;
 
 /// Bytes a device's name may have; for people, so more would only be abuse.
 const MAX_NAME_BYTES: usize = 256;
@@ -61,6 +66,9 @@ pub enum ConvertError {
     /// The id of an announced event is not the hash of its header.
     #[error("The announced id is not the hash of the header")]
     WrongEventId,
+    /// The bytes are not protobuf, or not of this message.
+    #[error("The message is malformed")]
+    Malformed(#[from] prost::DecodeError),
     /// This message does not travel on this protocol.
     #[error("This {message} does not belong to this protocol")]
     WrongProtocol {
@@ -583,6 +591,24 @@ mod tests {
         assert!(matches!(pull(unsorted), Err(ConvertError::Id(_))));
         let reason = wire::Refused { reason: 99 };
         assert!(refused_from_wire(reason).is_err());
+    }
+
+    #[test]
+    fn lists_of_logs_and_events_over_their_bounds_are_refused() {
+        let logs = |count: usize| (0..count as u64).map(|n| ShortId::new(n.to_be_bytes()));
+        let heads = |count| logs(count).map(|device| head_to_wire(Head { device, ..head(0) }));
+        assert!(heads_from_wire("heads", heads(MAX_LOGS).collect()).is_ok());
+        assert!(heads_from_wire("heads", heads(MAX_LOGS + 1).collect()).is_err());
+        let forked = |count| {
+            logs(count)
+                .map(|device| device.as_bytes().to_vec())
+                .collect::<Vec<_>>()
+        };
+        assert!(devices_from_wire("forked", &forked(MAX_LOGS)).is_ok());
+        assert!(devices_from_wire("forked", &forked(MAX_LOGS + 1)).is_err());
+        let events = vec![event(1); MAX_EVENTS + 1];
+        assert!(events_from_wire(events_to_wire(&events), usize::MAX).is_err());
+        assert!(events_from_wire(events_to_wire(&events[1..]), usize::MAX).is_ok());
     }
 
     #[test]

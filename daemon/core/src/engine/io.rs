@@ -685,6 +685,11 @@ pub enum Notification {
         /// Why.
         reason: String,
     },
+    /// A peer tells of events faster than they are taken unasked; the rest is asked for. At most once a minute.
+    PeerLimited {
+        /// Who.
+        device: DeviceId,
+    },
     /// A peer sent something that no honest daemon sends.
     PeerMisbehaved {
         /// Who.

@@ -6,6 +6,7 @@
 
 mod accept;
 mod heads;
+mod limits;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -88,6 +89,7 @@ pub(super) struct Peers {
     digest: Option<[u8; 32]>,
     round: Option<BootInstant>,
     quiet: Option<BootInstant>,
+    limits: limits::Limits,
 }
 
 /// Why an event was not taken.
@@ -290,8 +292,9 @@ impl SyncEngine {
                 let events = events.into_iter().map(|stored| stored.event).collect();
                 self.respond(id, Response::Events { events, more, forked });
             }
-            Request::Push { events } => {
+            Request::Push { mut events } => {
                 self.respond(id, Response::Ack);
+                self.limit_pushed(from, &mut events, now);
                 self.take_events(from, events, false, now, view);
             }
             Request::InSync { digest } => {
@@ -477,6 +480,9 @@ impl SyncEngine {
     /// Takes a broadcast: a hint that somebody has something new.
     pub(super) fn gossip(&mut self, from: DeviceId, message: &GossipMessage, now: Now) {
         let GossipMessage::EventAnnounced { author, seq, .. } = message;
+        if !self.may_announce(from, now) {
+            return;
+        }
         let known = self.logs.get(&author.short()).map_or(0, LogState::size);
         if *seq >= known {
             self.peers.ask_at(&from, now.boot.after(GOSSIP_GRACE));
@@ -493,7 +499,10 @@ impl SyncEngine {
             .map(|(device, _)| *device)
             .collect();
         for device in due {
-            if self.is_member(&device) {
+            if self.is_member(&device) && self.peers.is_busy(&device) {
+                self.peers.map.entry(device).and_modify(|peer| peer.ask_at = None);
+                self.peers.ask_at(&device, now.boot.after(ASK_AGAIN));
+            } else if self.is_member(&device) {
                 self.ask_heads(device);
             } else if let Some(peer) = self.peers.map.get_mut(&device) {
                 peer.ask_at = None;
