@@ -20,6 +20,8 @@ mod pairing_by_name;
 mod programs;
 mod random;
 mod rebinding;
+mod recovering_key;
+mod removing;
 mod restart;
 mod restored;
 mod roles;
