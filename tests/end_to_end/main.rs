@@ -22,6 +22,8 @@ mod programs;
 mod quarantine;
 mod random;
 mod rebinding;
+mod recovering_key;
+mod removing;
 mod restart;
 mod restored;
 mod roles;

@@ -105,6 +105,38 @@ fn who_was_removed_by_an_owner_whose_removal_was_void_is_a_member_again() {
 }
 
 #[test]
+fn who_took_his_remover_for_removed_hears_that_he_is_out() {
+    let mut desk = Desk::new(4, false);
+    for (index, role) in [(1, Role::Admin), (2, Role::Admin), (3, Role::Editor)] {
+        let ticket = desk.invite(0, role);
+        desk.connect(0, index);
+        desk.command(index, Command::Join { ticket });
+        desk.pass(10_000);
+    }
+    for index in [1, 2] {
+        desk.change_role(0, index, Role::Owner, false).expect("an owner");
+        desk.pass(10_000);
+    }
+    for index in 1..4 {
+        desk.disconnect(0, index);
+    }
+    // 2, the junior, removes 3; 1 removes 2, which 3 hears of; the founder, who had heard of neither, removes 1.
+    desk.remove(2, 3, None).expect("removed");
+    desk.remove(1, 2, None).expect("removed");
+    desk.connect(1, 3);
+    desk.pass(10_000);
+    desk.disconnect(1, 3);
+    assert_eq!(desk.role(3), Some(Role::Editor));
+    desk.remove(0, 1, None).expect("removed");
+    desk.connect(0, 2);
+    desk.pass(10_000);
+    desk.connect(0, 3);
+    desk.pass(10_000);
+    assert!(desk.state(3) == FolderState::Removed, "{:?}", desk.role(3));
+    assert!(desk.state(2) == FolderState::InSync);
+}
+
+#[test]
 fn an_old_copy_of_a_removed_devices_store_hears_that_it_is_out() {
     let mut desk = Desk::three(Role::Editor, Role::Editor);
     desk.report(2, &[(path("a"), file(1))]);

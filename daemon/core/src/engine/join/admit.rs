@@ -3,14 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{MAX_NONCES, MAX_PRESENTED};
-use crate::access::{GrantFlags, Role};
+use crate::access::{GrantFlags, LogPoint, Role};
 use crate::engine::group::{Group, grant_message, nonce_message};
 use crate::engine::sync::Asked;
 use crate::engine::{
     InboundId, MAX_PRESENT_BYTES, Redeem, RefuseReason, Request, Response, StateView, StoredEvent, SyncEngine,
 };
 use crate::ids::{DeviceId, Dot, EventId, GroupId, ShortId};
-use crate::ledger::{EventKind, Grant, GrantVia, Header, Item, LogState, SignedEvent};
+use crate::ledger::{EventKind, Grant, GrantVia, Header, Item, Keep, LogHead, LogState, Revoke, SignedEvent};
 use crate::merkle::Peaks;
 use crate::signature;
 use crate::time::Now;
@@ -272,6 +272,9 @@ pub(super) fn read_chain(group: GroupId, known: Option<&Group>, events: &[Signed
         for other in &header.seen {
             raise(own, other.device, other.next_seq);
         }
+        for (device, head) in kept_heads(&verified.body.items) {
+            raise(own, device.short(), head.size);
+        }
         let mut seen = before.clone();
         for (device, next) in own {
             raise(&mut seen, *device, *next);
@@ -282,7 +285,12 @@ pub(super) fn read_chain(group: GroupId, known: Option<&Group>, events: &[Signed
             ..LogState::empty(header.author)
         };
         if !shown.has_event(&verified) {
-            shown.apply(&verified, &log, |_, _| None);
+            // Whoever keeps the events up to a head had them.
+            let point = |device: &DeviceId, head: &LogHead| LogPoint {
+                log: device.short(),
+                size: head.size,
+            };
+            shown.apply(&verified, &log, |device, head| Some(point(device, head)));
         }
         let (author, next) = (header.author.short(), header.seq + 1);
         if !verified.body.items.iter().any(takes_rights) {
@@ -300,6 +308,19 @@ pub(super) fn read_chain(group: GroupId, known: Option<&Group>, events: &[Signed
 fn raise(seen: &mut BTreeMap<ShortId, u64>, device: ShortId, next_seq: u64) {
     let known = seen.entry(device).or_default();
     *known = next_seq.max(*known);
+}
+
+/// Returns up to where Revokes keep the logs of their devices.
+fn kept_heads(items: &[Item]) -> impl Iterator<Item = (DeviceId, LogHead)> + '_ {
+    let revokes = items.iter().filter_map(|item| match item {
+        Item::Revoke(Revoke {
+            device,
+            keep: Keep::Heads(heads),
+            ..
+        }) => Some((*device, heads)),
+        _ => None,
+    });
+    revokes.flat_map(|(device, heads)| heads.iter().map(move |head| (device, *head)))
 }
 
 fn takes_rights(item: &Item) -> bool {

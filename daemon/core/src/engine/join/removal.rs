@@ -1,18 +1,22 @@
 //! How a device hears that it is a member no more, and what it does then: it leaves its folder as it is, says so, and waits
 //! to be admitted again.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::admit::read_chain;
+use crate::access::LiveGrant;
 use crate::encoding::{self, Decoder, ShapeError, array_len, array_of, bytes_of, infallible};
 use crate::engine::{MAX_PRESENT_BYTES, Phase, StateView, StoredEvent, SyncEngine};
 use crate::ids::{DeviceId, Dot, EventId};
-use crate::ledger::SignedEvent;
-use crate::time::Now;
+use crate::ledger::{Header, SignedEvent};
+use crate::time::{Hlc, Now};
 
 /// Setting: present while others say that this device is a member no more, though its own ledger does not; the events that
 /// say so, as an array of [header, signature, body].
 const REMOVED: &str = "removed";
+/// Removals of others that are shown at most: each takes a look at how its author came in.
+const MAX_OTHERS: usize = 64;
 /// Events that one setting has at most: more than fit into what shows them.
 const MAX_SHOWN: u64 = MAX_PRESENT_BYTES as u64;
 
@@ -25,44 +29,49 @@ impl SyncEngine {
         self.joining.removed.is_some() || self.group.as_ref().is_some_and(ended)
     }
 
-    /// Returns the events that ended a device's grants, with the way of their authors into the group.
+    /// Returns the events that ended a device's grants, with the way of their authors into the group; then, as far as there
+    /// is room, the newest others that ended anybody's: the device may have heard of one that they make void.
     pub(super) fn removal_of(&self, device: &DeviceId, view: &impl StateView) -> Vec<SignedEvent> {
         let Some(group) = &self.group else {
             return Vec::new();
         };
-        let mut events: BTreeMap<(u64, EventId), StoredEvent> = BTreeMap::new();
-        let mut ends: BTreeSet<Dot> = group
-            .grants(device)
-            .iter()
-            .flat_map(|grant| grant.ended_by.iter().copied())
-            .collect();
-        if ends.is_empty() {
-            // Its grant went with those of whoever gave it.
-            ends = group.effective_revokes();
-        }
-        for end in ends {
-            let Some(stored) = self.pending.event(view, end.device, end.seq) else {
-                continue;
-            };
-            let way = self.chain_events(&stored.author, view);
-            for stored in way.into_iter().chain([stored]) {
-                if let Ok(read) = stored.event.read_stored() {
-                    events.insert((read.header.hlc.bits(), stored.id), stored);
-                }
+        let ended = |grant: &LiveGrant| grant.ended_by.clone();
+        let own: BTreeSet<Dot> = group.grants(device).iter().flat_map(ended).collect();
+        let all = group.effective_revokes();
+        let newest = |end: &Dot| {
+            let stored = self.pending.event(view, end.device, end.seq)?;
+            Some((header_of(&stored)?.hlc, *end))
+        };
+        let mut others: Vec<(Hlc, Dot)> = all.difference(&own).filter_map(newest).collect();
+        others.sort_unstable_by_key(|other| Reverse(*other));
+        let others = others.into_iter().take(MAX_OTHERS).map(|(_, end)| end);
+        let ends = own.iter().copied().chain(others);
+        let mut events: BTreeMap<(u64, EventId), SignedEvent> = BTreeMap::new();
+        let mut room = MAX_PRESENT_BYTES;
+        for mut shown in ends.filter_map(|end| self.event_with_way(end, view)) {
+            shown.retain(|at, _| !events.contains_key(at));
+            let size: usize = shown.values().map(SignedEvent::len).sum();
+            if size <= room {
+                room -= size;
+                events.append(&mut shown);
             }
         }
-        let mut room = MAX_PRESENT_BYTES;
-        let fits = |stored: &StoredEvent| {
-            let size = stored.event.len();
-            let fits = size <= room;
-            room = room.saturating_sub(size);
-            fits
+        events.into_values().collect()
+    }
+
+    /// Returns an event and those that lead from genesis to its author's grants, in the order of their hybrid clocks.
+    fn event_with_way(
+        &self,
+        at: Dot,
+        view: &impl StateView,
+    ) -> Option<BTreeMap<(u64, EventId), SignedEvent>> {
+        let stored = self.pending.event(view, at.device, at.seq)?;
+        let way = self.chain_events(&stored.author, view);
+        let clocked = |stored: StoredEvent| {
+            let hlc = header_of(&stored)?.hlc;
+            Some(((hlc.bits(), stored.id), stored.event))
         };
-        events
-            .into_values()
-            .take_while(fits)
-            .map(|stored| stored.event)
-            .collect()
+        Some(way.into_iter().chain([stored]).filter_map(clocked).collect())
     }
 
     /// A member shows that this device is one no more.
@@ -115,6 +124,10 @@ impl SyncEngine {
         self.phase = Phase::CatchingUp;
         self.keep_join_settings();
     }
+}
+
+fn header_of(stored: &StoredEvent) -> Option<Header> {
+    Header::from_bytes(&stored.event.header).ok()
 }
 
 /// Returns the events of a removal that the settings tell of and the ledger does not know.
