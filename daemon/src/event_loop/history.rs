@@ -31,6 +31,11 @@ impl EventLoop {
             }
             Ask::Restore { jobs, reply } => self.to_disk(DiskCommand::Restore { jobs, reply }),
             Ask::Rescan(paths) => self.rescan(paths),
+            Ask::Roles { events, reply } => {
+                let role = |(log, seq)| self.engine.role_at(log, seq);
+                // A task that went away wants no answer.
+                let _ = reply.send(events.into_iter().map(role).collect());
+            }
         }
     }
 
@@ -59,7 +64,7 @@ impl EventLoop {
                 None => history.accept(path, version, reply),
             },
             QuarantineCommand::Drop { path, version, reply } => {
-                history.drop_quarantined(path, version, reply)
+                history.drop_quarantined(path, version, reply);
             }
         }
     }
