@@ -552,7 +552,7 @@ fn bind(options: &Options) -> Result<Option<ControlSocket>, DaemonError> {
         if let Some(group) = access.read_only_group.filter(|group| !passed.admits(group)) {
             warn!(
                 group,
-                "The socket that systemd made lets the read-only group not connect; see [control] in config.toml"
+                "The socket of systemd lets this group not connect; see [control] in config.toml"
             );
         }
         return Ok(Some(passed));
@@ -561,10 +561,8 @@ fn bind(options: &Options) -> Result<Option<ControlSocket>, DaemonError> {
 }
 
 fn access(options: &Options) -> Access {
-    Access::current(
-        options.control_group.clone(),
-        options.control_read_only_group.clone(),
-    )
+    let (all, readers) = (&options.control_group, &options.control_read_only_group);
+    Access::current(all.clone(), readers.clone())
 }
 
 fn serve(
