@@ -2,9 +2,11 @@
 //! trees, nothing temporary left, and no conflict copy that it did not expect.
 
 mod changes;
+mod cloned;
 mod command_line;
 mod crash;
 mod disks;
+mod forged;
 mod guards;
 mod history;
 mod ignoring;

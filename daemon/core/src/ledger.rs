@@ -2,11 +2,13 @@
 
 pub mod audit;
 mod event;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod grant;
 mod item;
 mod log;
 pub mod proof;
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 mod samples;
 
 pub use event::{
@@ -16,4 +18,4 @@ pub use event::{
 pub(crate) use grant::grant_message;
 pub use item::{Genesis, Grant, GrantVia, Invite, Item, Keep, LogHead, Pin, Put, PutFlags, Revoke};
 pub(crate) use item::{MAX_DOTS, MAX_NAME, MAX_REASON};
-pub use log::{LogError, LogState};
+pub use log::{Left, LogError, LogState};

@@ -27,7 +27,7 @@ pub(crate) fn holds(key: &[u8; 32], sig: &[u8; 64], message: &[u8]) -> bool {
         .is_ok_and(|key| key.verify_strict(message, &Signature::from_bytes(sig)).is_ok())
 }
 
-fn forge(key: &[u8; 32], message: &[u8]) -> [u8; 64] {
+pub(crate) fn forge(key: &[u8; 32], message: &[u8]) -> [u8; 64] {
     let mut sig = [0; 64];
     blake3::Hasher::new_keyed(key)
         .update(message)

@@ -10,6 +10,9 @@
 //! bytes of the SHA-256 of all before it: it catches a mistyped or cut ticket, nothing else. Whoever has the ticket
 //! can join, so its `Debug` form leaves the secret out.
 
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
+
 use std::fmt;
 
 use data_encoding::BASE32_NOPAD;

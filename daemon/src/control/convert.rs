@@ -251,6 +251,10 @@ pub(super) fn change(event: Notification, names: &StatusSnapshot) -> v1::watch_r
             device: named(device),
             reason: "an event that needs a newer version of p2p-sync".to_owned(),
         }),
+        Notification::PeerLimited { device } => Change::PeerMisbehaved(v1::PeerMisbehaved {
+            device: named(device),
+            reason: "events faster than they are taken; they are fetched later".to_owned(),
+        }),
         Notification::PeerMisbehaved { device, reason } => Change::PeerMisbehaved(v1::PeerMisbehaved {
             device: named(device),
             reason: reason.to_owned(),

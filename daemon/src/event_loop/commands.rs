@@ -209,6 +209,9 @@ impl EventLoop {
                 warn!(device = %device.short(), reason, "A device sent what no honest daemon sends");
                 self.send(NetworkCommand::Disconnect(*device));
             }
+            Notification::PeerLimited { device } => {
+                warn!(device = %device.short(), "A device tells of events faster than they are taken; they are fetched later");
+            }
             Notification::UpgradeNeeded { device } => {
                 warn!(device = %device.short(), "An event needs a newer version of this daemon");
             }

@@ -50,16 +50,16 @@ impl Codec for LedgerCodec {
     where
         T: AsyncRead + Unpin + Send,
     {
-        let message = read_frame(io, MAX_LEDGER_REQUEST).await?;
-        convert::ledger_request_from_wire(message).map_err(invalid_data)
+        let bytes = read_frame(io, MAX_LEDGER_REQUEST).await?;
+        (convert::decode(&bytes).and_then(convert::ledger_request_from_wire)).map_err(invalid_data)
     }
 
     async fn read_response<T>(&mut self, _: &StreamProtocol, io: &mut T) -> io::Result<Response>
     where
         T: AsyncRead + Unpin + Send,
     {
-        let message = read_frame(io, MAX_LEDGER_RESPONSE).await?;
-        convert::ledger_response_from_wire(message).map_err(invalid_data)
+        let bytes = read_frame(io, MAX_LEDGER_RESPONSE).await?;
+        (convert::decode(&bytes).and_then(convert::ledger_response_from_wire)).map_err(invalid_data)
     }
 
     async fn write_request<T>(&mut self, _: &StreamProtocol, io: &mut T, request: Request) -> io::Result<()>
@@ -93,16 +93,16 @@ impl Codec for JoinCodec {
     where
         T: AsyncRead + Unpin + Send,
     {
-        let message = read_frame(io, MAX_JOIN_REQUEST).await?;
-        convert::join_request_from_wire(message).map_err(invalid_data)
+        let bytes = read_frame(io, MAX_JOIN_REQUEST).await?;
+        (convert::decode(&bytes).and_then(convert::join_request_from_wire)).map_err(invalid_data)
     }
 
     async fn read_response<T>(&mut self, _: &StreamProtocol, io: &mut T) -> io::Result<Response>
     where
         T: AsyncRead + Unpin + Send,
     {
-        let message = read_frame(io, MAX_JOIN_RESPONSE).await?;
-        convert::join_response_from_wire(message).map_err(invalid_data)
+        let bytes = read_frame(io, MAX_JOIN_RESPONSE).await?;
+        (convert::decode(&bytes).and_then(convert::join_response_from_wire)).map_err(invalid_data)
     }
 
     async fn write_request<T>(&mut self, _: &StreamProtocol, io: &mut T, request: Request) -> io::Result<()>
@@ -136,7 +136,8 @@ impl Codec for LanCodec {
     where
         T: AsyncRead + Unpin + Send,
     {
-        let wire::LanRequest {} = read_frame(io, MAX_LAN_MESSAGE).await?;
+        let bytes = read_frame(io, MAX_LAN_MESSAGE).await?;
+        let wire::LanRequest {} = convert::decode(&bytes).map_err(invalid_data)?;
         Ok(LanQuestion)
     }
 
@@ -144,8 +145,8 @@ impl Codec for LanCodec {
     where
         T: AsyncRead + Unpin + Send,
     {
-        let message = read_frame(io, MAX_LAN_MESSAGE).await?;
-        convert::lan_from_wire(message).map_err(invalid_data)
+        let bytes = read_frame(io, MAX_LAN_MESSAGE).await?;
+        (convert::decode(&bytes).and_then(convert::lan_from_wire)).map_err(invalid_data)
     }
 
     async fn write_request<T>(&mut self, _: &StreamProtocol, io: &mut T, _: LanQuestion) -> io::Result<()>
@@ -168,9 +169,8 @@ impl Codec for LanCodec {
     }
 }
 
-async fn read_frame<M, T>(io: &mut T, max: usize) -> io::Result<M>
+async fn read_frame<T>(io: &mut T, max: usize) -> io::Result<Vec<u8>>
 where
-    M: Message + Default,
     T: AsyncRead + Unpin + Send,
 {
     let mut prefix = [0; 4];
@@ -187,7 +187,7 @@ where
     if read as u64 != u64::from(len) {
         return Err(io::ErrorKind::UnexpectedEof.into());
     }
-    M::decode(bytes.as_slice()).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+    Ok(bytes)
 }
 
 async fn write_frame<M, T>(io: &mut T, message: &M, max: usize) -> io::Result<()>

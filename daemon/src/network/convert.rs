@@ -1,7 +1,10 @@
 //! Between wire messages and the engine's types, by hand. What does not fit exactly is refused: a missing or unknown
 //! kind, a name of the wrong length, a field over its bound, a list out of order.
 
+#[cfg(any(test, fuzzing))]
+pub(super) mod fuzzing;
 mod pairing;
+mod parts;
 
 use std::sync::Arc;
 
@@ -13,6 +16,8 @@ use p2p_sync_core::ids::{DeviceId, EventId, GroupId, IdError, ShortId};
 use p2p_sync_core::ledger::{MAX_BODY, MAX_HEADER, SignedEvent};
 use p2p_sync_core::merkle;
 use p2p_sync_proto::peer::v1 as wire;
+
+pub(super) use self::parts::decode;
 
 /// Bytes a device's name may have; for people, so more would only be abuse.
 const MAX_NAME_BYTES: usize = 256;
@@ -61,6 +66,9 @@ pub enum ConvertError {
     /// The id of an announced event is not the hash of its header.
     #[error("The announced id is not the hash of the header")]
     WrongEventId,
+    /// The bytes are not protobuf, or not of this message.
+    #[error("The message is malformed")]
+    Malformed(#[from] prost::DecodeError),
     /// This message does not travel on this protocol.
     #[error("This {message} does not belong to this protocol")]
     WrongProtocol {
@@ -77,7 +85,7 @@ pub(super) fn ledger_request_to_wire(request: Request) -> Result<wire::LedgerReq
             digest: digest.to_vec(),
         }),
         Request::Pull { have, max_bytes } => Kind::Pull(wire::PullRequest {
-            have: have.into_iter().map(log_size_to_wire).collect(),
+            have: have.into_iter().map(head_to_wire).collect(),
             max_bytes,
         }),
         Request::Push { events } => Kind::Push(wire::PushRequest {
@@ -110,7 +118,7 @@ pub(super) fn ledger_request_from_wire(message: wire::LedgerRequest) -> Result<R
             digest: exact("digest", &heads.digest)?,
         },
         Kind::Pull(pull) => Request::Pull {
-            have: have_from_wire(pull.have)?,
+            have: heads_from_wire("have", pull.have)?,
             max_bytes: pull.max_bytes,
         },
         Kind::Push(push) => Request::Push {
@@ -130,9 +138,10 @@ pub(super) fn ledger_response_to_wire(response: Response) -> Result<wire::Ledger
         Response::Heads(heads) => Kind::Heads(wire::HeadsResponse {
             heads: heads.into_iter().map(head_to_wire).collect(),
         }),
-        Response::Events { events, more } => Kind::Events(wire::EventsResponse {
+        Response::Events { events, more, forked } => Kind::Events(wire::EventsResponse {
             events: events_to_wire(&events),
             more,
+            forked: forked.iter().map(|device| device.as_bytes().to_vec()).collect(),
         }),
         Response::Ack => Kind::Ack(wire::Ack {}),
         Response::Refused(reason) => Kind::Refused(refused_to_wire(reason)),
@@ -154,10 +163,11 @@ pub(super) fn ledger_response_from_wire(message: wire::LedgerResponse) -> Result
     })?;
     Ok(match kind {
         Kind::Same(wire::Same {}) => Response::Same,
-        Kind::Heads(heads) => Response::Heads(heads_from_wire(heads.heads)?),
+        Kind::Heads(heads) => Response::Heads(heads_from_wire("heads", heads.heads)?),
         Kind::Events(page) => Response::Events {
             events: events_from_wire(page.events, MAX_PAGE_BYTES + MAX_EVENT_BYTES)?,
             more: page.more,
+            forked: devices_from_wire("forked", &page.forked)?,
         },
         Kind::Ack(wire::Ack {}) => Response::Ack,
         Kind::Refused(refused) => Response::Refused(refused_from_wire(refused)?),
@@ -382,26 +392,6 @@ fn event_from_wire(event: wire::SignedEvent) -> Result<SignedEvent, ConvertError
     })
 }
 
-fn log_size_to_wire((device, size): (ShortId, u64)) -> wire::LogSize {
-    wire::LogSize {
-        device: device.as_bytes().to_vec(),
-        size,
-    }
-}
-
-fn have_from_wire(have: Vec<wire::LogSize>) -> Result<Vec<(ShortId, u64)>, ConvertError> {
-    at_most("have", have.len(), MAX_LOGS)?;
-    let read = |log: wire::LogSize| Ok((ShortId::from_slice(&log.device)?, log.size));
-    let have = have
-        .into_iter()
-        .map(read)
-        .collect::<Result<Vec<_>, ConvertError>>()?;
-    if !have.is_sorted_by(|a, b| a.0 < b.0) {
-        return Err(ConvertError::Unsorted { field: "have" });
-    }
-    Ok(have)
-}
-
 fn head_to_wire(head: Head) -> wire::Head {
     wire::Head {
         device: head.device.as_bytes().to_vec(),
@@ -410,8 +400,8 @@ fn head_to_wire(head: Head) -> wire::Head {
     }
 }
 
-fn heads_from_wire(heads: Vec<wire::Head>) -> Result<Vec<Head>, ConvertError> {
-    at_most("heads", heads.len(), MAX_LOGS)?;
+fn heads_from_wire(field: &'static str, heads: Vec<wire::Head>) -> Result<Vec<Head>, ConvertError> {
+    at_most(field, heads.len(), MAX_LOGS)?;
     let read = |head: wire::Head| {
         Ok(Head {
             device: ShortId::from_slice(&head.device)?,
@@ -423,10 +413,20 @@ fn heads_from_wire(heads: Vec<wire::Head>) -> Result<Vec<Head>, ConvertError> {
         .into_iter()
         .map(read)
         .collect::<Result<Vec<_>, ConvertError>>()?;
-    if !heads.is_sorted_by(|a, b| a.device < b.device) {
-        return Err(ConvertError::Unsorted { field: "heads" });
+    if !heads.is_sorted_by(|a, b| a < b) {
+        return Err(ConvertError::Unsorted { field });
     }
     Ok(heads)
+}
+
+fn devices_from_wire(field: &'static str, devices: &[Vec<u8>]) -> Result<Vec<ShortId>, ConvertError> {
+    at_most(field, devices.len(), MAX_LOGS)?;
+    let devices = devices.iter().map(|device| ShortId::from_slice(device));
+    let devices = devices.collect::<Result<Vec<_>, _>>()?;
+    if !devices.is_sorted_by(|a, b| a < b) {
+        return Err(ConvertError::Unsorted { field });
+    }
+    Ok(devices)
 }
 
 fn refused_to_wire(reason: RefuseReason) -> wire::Refused {
@@ -469,7 +469,7 @@ mod tests {
         let requests = [
             Request::Heads { digest: [1; 32] },
             Request::Pull {
-                have: vec![(short(1), 4), (short(2), 0)],
+                have: vec![head(1), head(2)],
                 max_bytes: 77,
             },
             Request::Push {
@@ -488,7 +488,11 @@ mod tests {
         let responses = [
             Response::Same,
             Response::Heads(heads),
-            Response::Events { events, more: true },
+            Response::Events {
+                events,
+                more: true,
+                forked: vec![short(1), short(2)],
+            },
             Response::Ack,
             Response::Refused(RefuseReason::NotMember),
         ];
@@ -571,22 +575,40 @@ mod tests {
             Err(ConvertError::UnknownKind { .. })
         ));
         let mut unsorted = wire::PullRequest {
-            have: vec![log_size_to_wire((short(2), 1)), log_size_to_wire((short(1), 1))],
+            have: vec![head_to_wire(head(2)), head_to_wire(head(1))],
             max_bytes: 1,
         };
         assert_eq!(
             pull(unsorted.clone()),
             Err(ConvertError::Unsorted { field: "have" })
         );
-        unsorted.have = vec![log_size_to_wire((short(1), 1)); 2];
+        unsorted.have = vec![head_to_wire(head(1)); 2];
         assert!(pull(unsorted.clone()).is_err(), "a log named twice");
-        unsorted.have = vec![wire::LogSize {
+        unsorted.have = vec![wire::Head {
             device: vec![0; 7],
-            size: 1,
+            ..head_to_wire(head(1))
         }];
         assert!(matches!(pull(unsorted), Err(ConvertError::Id(_))));
         let reason = wire::Refused { reason: 99 };
         assert!(refused_from_wire(reason).is_err());
+    }
+
+    #[test]
+    fn lists_of_logs_and_events_over_their_bounds_are_refused() {
+        let logs = |count: usize| (0..count as u64).map(|n| ShortId::new(n.to_be_bytes()));
+        let heads = |count| logs(count).map(|device| head_to_wire(Head { device, ..head(0) }));
+        assert!(heads_from_wire("heads", heads(MAX_LOGS).collect()).is_ok());
+        assert!(heads_from_wire("heads", heads(MAX_LOGS + 1).collect()).is_err());
+        let forked = |count| {
+            logs(count)
+                .map(|device| device.as_bytes().to_vec())
+                .collect::<Vec<_>>()
+        };
+        assert!(devices_from_wire("forked", &forked(MAX_LOGS)).is_ok());
+        assert!(devices_from_wire("forked", &forked(MAX_LOGS + 1)).is_err());
+        let events = vec![event(1); MAX_EVENTS + 1];
+        assert!(events_from_wire(events_to_wire(&events), usize::MAX).is_err());
+        assert!(events_from_wire(events_to_wire(&events[1..]), usize::MAX).is_ok());
     }
 
     #[test]

@@ -8,8 +8,14 @@ use p2p_sync_core::engine::{InboundId, RequestId, Response};
 
 /// Joins that wait for the engine at a time. Whoever comes beyond is told to come back.
 pub(super) const MAX_JOINS: usize = 8;
+/// Joins of one device, until their answers are written: as many as may be under way on one connection, however many
+/// connections it has.
+const MAX_JOINS_OF_ONE: usize = 4;
 /// Ledger requests that wait for the engine at a time: a few of each of many members.
 const MAX_LEDGER: usize = 256;
+/// Ledger requests of one member, until their answers are written, which may be a page of events each: as many as may be
+/// under way on one connection, however many connections it has.
+const MAX_LEDGER_OF_ONE: usize = 32;
 
 /// Which request-response protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -44,11 +50,10 @@ impl Pending {
         wire_id: InboundRequestId,
         channel: ResponseChannel<Response>,
     ) -> Result<InboundId, ResponseChannel<Response>> {
-        let max = match rpc {
-            Rpc::Ledger => MAX_LEDGER,
-            Rpc::Join => MAX_JOINS,
-        };
-        if self.waiting.values().filter(|waiting| waiting.rpc == rpc).count() >= max {
+        let waiting = self.waiting.values().filter(|waiting| waiting.rpc == rpc);
+        let unsettled = self.inbound.iter();
+        let of_one = unsettled.filter(|((other, _), (asker, _))| *other == rpc && *asker == peer);
+        if !has_room(rpc, waiting.count(), of_one.count()) {
             return Err(channel);
         }
         self.last_inbound += 1;
@@ -102,5 +107,36 @@ impl Pending {
                 .inbound
                 .iter()
                 .any(|((rpc, _), (asker, _))| *rpc == Rpc::Join && asker == peer)
+    }
+}
+
+/// Says whether one more request may wait beside so many, of which so many are of the same device or were a moment ago.
+const fn has_room(rpc: Rpc, waiting: usize, of_one: usize) -> bool {
+    let (max, max_of_one) = match rpc {
+        Rpc::Ledger => (MAX_LEDGER, MAX_LEDGER_OF_ONE),
+        Rpc::Join => (MAX_JOINS, MAX_JOINS_OF_ONE),
+    };
+    waiting < max && of_one < max_of_one
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_device_cannot_take_the_room_of_all() {
+        for (rpc, most) in [(Rpc::Ledger, MAX_LEDGER_OF_ONE), (Rpc::Join, MAX_JOINS_OF_ONE)] {
+            assert!(has_room(rpc, most - 1, most - 1));
+            assert!(!has_room(rpc, most, most));
+            assert!(has_room(rpc, most, 0));
+        }
+    }
+
+    #[test]
+    fn there_is_an_end_to_what_waits() {
+        for (rpc, most) in [(Rpc::Ledger, MAX_LEDGER), (Rpc::Join, MAX_JOINS)] {
+            assert!(has_room(rpc, most - 1, 0));
+            assert!(!has_room(rpc, most, 0));
+        }
     }
 }

@@ -87,7 +87,7 @@ fn apply_row(c: &Connection, write: &Write) -> rusqlite::Result<()> {
 
 /// Appends an event; one that is already there is left alone, a different one in its place is an error.
 fn append(c: &Connection, event: &StoredEvent) -> Result<(), StoreError> {
-    let short = event.author.short();
+    let short = event.log;
     let seq = seq_column(event.seq);
     let row = (
         short.as_bytes(),

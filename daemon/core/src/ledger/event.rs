@@ -80,8 +80,9 @@ impl EventKind {
     }
 }
 
-/// One entry of `seen`: the author had all events of `device` below `next_seq`, the last of which starts with `id16`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// One entry of `seen`: the author had all events of `device` below `next_seq`, the last of which starts with `id16`. Of a
+/// log that forked there is one for each branch; of the author's own those that it is not on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Seen {
     /// Whose log.
     pub device: ShortId,
@@ -104,7 +105,7 @@ pub struct Header {
     pub hlc: Hlc,
     /// The author's clock, for display only.
     pub wall_ms: u64,
-    /// What is newly seen of the others since the author's previous event, sorted by device.
+    /// What is newly seen of the others since the author's previous event, sorted.
     pub seen: Vec<Seen>,
     /// What sort.
     pub kind: EventKind,
@@ -276,14 +277,7 @@ impl SignedEvent {
     /// item or the stored body is damaged.
     #[must_use]
     pub fn item_proof(&self, index: u32) -> Option<ItemProof> {
-        encoding::check(&self.body).ok()?;
-        let mut d = Decoder::new(&self.body);
-        array_of(&mut d, 2).ok()?;
-        let seed = bytes_of(&mut d).ok()?;
-        let count = array_len(&mut d)
-            .ok()
-            .filter(|count| *count <= MAX_ITEMS as u64)?;
-        let raw = (0..count).map(|_| d.bytes().ok()).collect::<Option<Vec<_>>>()?;
+        let RawBody { seed, items: raw } = RawBody::read(&self.body).ok()?;
         let salts = (0..).map(|i| salt(&seed, i));
         let leaves: Vec<merkle::Hash> = (raw.iter().zip(salts))
             .map(|(item, salt)| item_leaf(&salt, item))
@@ -303,26 +297,70 @@ impl SignedEvent {
         if self.body.len() as u64 != u64::from(header.body_len) {
             return Err(BodyError::Mismatch.into());
         }
-        encoding::check(&self.body)?;
-        let mut d = Decoder::new(&self.body);
+        let raw = RawBody::read(&self.body)?;
+        if raw.items.len() as u64 != u64::from(header.n_items) || raw.root() != header.body_root {
+            return Err(BodyError::Mismatch.into());
+        }
+        raw.parse()
+    }
+}
+
+/// A body taken apart, its items still bytes.
+struct RawBody<'a> {
+    seed: [u8; 16],
+    items: Vec<&'a [u8]>,
+}
+
+impl<'a> RawBody<'a> {
+    fn read(bytes: &'a [u8]) -> Result<Self, EventError> {
+        if bytes.len() > MAX_BODY {
+            return Err(EventError::TooLarge);
+        }
+        encoding::check(bytes)?;
+        let mut d = Decoder::new(bytes);
         array_of(&mut d, 2)?;
         let seed = bytes_of(&mut d)?;
         let count = array_len(&mut d)?;
-        if count != u64::from(header.n_items) || count > MAX_ITEMS as u64 {
-            return Err(BodyError::Mismatch.into());
+        if count > MAX_ITEMS as u64 {
+            return Err(EventError::TooLarge);
         }
-        let raw = (0..count)
+        let items = (0..count)
             .map(|_| Ok(d.bytes()?))
-            .collect::<Result<Vec<_>, ShapeError>>()?;
-        if body_root(&seed, raw.iter().copied()) != header.body_root {
-            return Err(BodyError::Mismatch.into());
-        }
-        let mut items = Vec::with_capacity(raw.len());
-        for bytes in raw {
+            .collect::<Result<_, ShapeError>>()?;
+        Ok(Self { seed, items })
+    }
+
+    fn root(&self) -> merkle::Hash {
+        body_root(&self.seed, self.items.iter().copied())
+    }
+
+    fn parse(&self) -> Result<Body, EventError> {
+        let mut items = Vec::with_capacity(self.items.len());
+        for bytes in &self.items {
             encoding::check(bytes)?;
             items.push(Item::from_bytes(bytes)?);
         }
-        Ok(Body { seed, items })
+        Ok(Body {
+            seed: self.seed,
+            items,
+        })
+    }
+}
+
+impl Body {
+    /// Returns the deterministic bytes.
+    #[must_use]
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let items: Vec<Vec<u8>> = self.items.iter().map(Item::to_bytes).collect();
+        write_body(&self.seed, &items)
+    }
+
+    /// Reads a body, whatever header it may belong to.
+    ///
+    /// # Errors
+    /// [`EventError`]: size, encoding or shape.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, EventError> {
+        RawBody::read(bytes)?.parse()
     }
 }
 
@@ -341,6 +379,12 @@ impl Header {
     pub(super) fn is_signed(&self, bytes: &[u8], signature: &[u8; 64], group: &GroupId) -> bool {
         let message = signed_bytes(group, self, bytes);
         signature::holds(self.author.as_bytes(), signature, &message)
+    }
+
+    /// Returns the signature that holds where signatures prove nothing.
+    #[cfg(any(test, fuzzing))]
+    pub(super) fn forged(&self, bytes: &[u8], group: &GroupId) -> [u8; 64] {
+        signature::forge(self.author.as_bytes(), &signed_bytes(group, self, bytes))
     }
 
     /// Returns the deterministic bytes.
@@ -398,8 +442,8 @@ impl Header {
         let seen = (0..array_len(d)?)
             .map(|_| Seen::read(d))
             .collect::<Result<Vec<_>, _>>()?;
-        let sorted = seen.windows(2).all(|pair| pair[0].device < pair[1].device);
-        let in_range = seen.iter().all(|s| s.next_seq > 0 && s.device != author.short());
+        let sorted = seen.windows(2).all(|pair| pair[0] < pair[1]);
+        let in_range = seen.iter().all(|s| s.next_seq > 0);
         if !sorted || !in_range {
             return Err(ShapeError::new());
         }
@@ -460,6 +504,12 @@ fn body_root<'a>(seed: &[u8; 16], items: impl Iterator<Item = &'a [u8]>) -> merk
 
 fn item_leaf(salt: &[u8; 16], item: &[u8]) -> merkle::Hash {
     merkle::leaf_hash(&[&salt[..], item].concat())
+}
+
+/// Returns the tree head that an event with this body names.
+#[cfg(any(test, fuzzing))]
+pub(super) fn root_of_body(bytes: &[u8]) -> Option<merkle::Hash> {
+    RawBody::read(bytes).ok().map(|raw| raw.root())
 }
 
 fn salt(seed: &[u8; 16], index: u32) -> [u8; 16] {

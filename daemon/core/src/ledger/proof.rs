@@ -28,6 +28,8 @@
 //! for other readers.
 
 mod check;
+#[cfg(any(test, fuzzing))]
+pub(super) mod fuzzing;
 mod make;
 mod wire;
 

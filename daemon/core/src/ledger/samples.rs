@@ -1,12 +1,16 @@
 //! A small ledger for tests, and the keys of those who write it.
 
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+
 use ed25519_dalek::SigningKey;
 
 use super::event::{Body, EventKind, Header, Seen, SignedEvent};
 use super::item::{Genesis, Grant, GrantVia, Invite, Item, Put, PutFlags};
+use super::proof::Source;
 use super::{LogState, grant_message};
 use crate::access::{GrantFlags, Role, Scopes};
-use crate::ids::{ContentHash, DeviceId, GroupId, ShortId};
+use crate::ids::{ContentHash, DeviceId, EventId, GroupId, ShortId};
 use crate::rel_path::RelPath;
 use crate::signature;
 use crate::tree::{Entry, Node};
@@ -17,10 +21,12 @@ pub(super) struct World {
     pub(super) group: GroupId,
     pub(super) logs: Vec<LogState>,
     pub(super) arrived: Vec<(ShortId, Header, SignedEvent)>,
+    /// How many events the branches of a log share, for a source of proofs to say.
+    pub(super) forked: BTreeMap<ShortId, u64>,
 }
 
 pub(super) fn key(n: usize) -> SigningKey {
-    SigningKey::from_bytes(&[u8::try_from(n).unwrap() + 1; 32])
+    SigningKey::from_bytes(&[u8::try_from(n).expect("few devices") + 1; 32])
 }
 
 pub(super) fn device(n: usize) -> DeviceId {
@@ -37,7 +43,7 @@ pub(super) fn put(path: &str) -> Item {
         mtime_ns: 1_700_000_000_123_456_789,
     };
     Item::Put(Put {
-        path: RelPath::parse(path).unwrap(),
+        path: RelPath::parse(path).expect("a path of our making"),
         entry,
         base: Vec::new(),
         flags: PutFlags::default(),
@@ -70,6 +76,7 @@ impl World {
             group: GroupId::new([0; 32]),
             logs: (0..8).map(|n| LogState::empty(device(n))).collect(),
             arrived: Vec::new(),
+            forked: BTreeMap::new(),
         };
         let genesis = Item::Genesis(Genesis {
             name: "home".into(),
@@ -95,7 +102,7 @@ impl World {
             })
             .collect();
         seen.sort_by_key(|seen| seen.device);
-        let newest = self.logs.iter().map(|log| log.hlc).max().unwrap();
+        let newest = self.logs.iter().map(|log| log.hlc).max().expect("there are logs");
         let header = Header {
             author: device(n),
             seq: own.size(),
@@ -110,8 +117,10 @@ impl World {
         };
         let body = Body { seed: [7; 16], items };
         let (signed, _) = SignedEvent::sign(&key(n), &self.group, header, &body);
-        let read = signed.read_stored().unwrap();
-        self.logs[n].push(&read);
+        let read = signed.read_stored().expect("an event of our making");
+        let seen = read.header.seen.iter().map(|seen| (seen.device, seen.next_seq));
+        let seen: Vec<_> = seen.collect();
+        self.logs[n].push(read.id, &read.header, &seen);
         self.arrived.push((device(n).short(), read.header, signed));
         own.size()
     }
@@ -138,6 +147,65 @@ impl World {
             flags: GrantFlags::default(),
         });
         self.publish(by, EventKind::Admin, vec![redeemed]);
+    }
+}
+
+impl Source for World {
+    type Error = Infallible;
+
+    fn event(&self, author: ShortId, seq: u64) -> Result<Option<SignedEvent>, Infallible> {
+        let mut all = self.arrived.iter();
+        let found = all.find(|(short, header, _)| (*short, header.seq) == (author, seq));
+        Ok(found.map(|(.., event)| event.clone()))
+    }
+
+    fn shared(&self, author: ShortId) -> Result<Option<u64>, Infallible> {
+        Ok(self.forked.get(&author).copied())
+    }
+
+    fn newest(&self, author: ShortId) -> Result<Option<SignedEvent>, Infallible> {
+        let last = self.arrived.iter().rev().find(|(short, ..)| *short == author);
+        Ok(last.map(|(.., event)| event.clone()))
+    }
+
+    fn ids(&self, author: ShortId, size: u64, each: &mut dyn FnMut(EventId)) -> Result<(), Infallible> {
+        let own = self
+            .arrived
+            .iter()
+            .filter(|(short, h, _)| *short == author && h.seq < size);
+        own.for_each(|(.., event)| each(event.id()));
+        Ok(())
+    }
+
+    fn admin_events(&self) -> Result<Vec<SignedEvent>, Infallible> {
+        let admin = self
+            .arrived
+            .iter()
+            .filter(|(_, header, _)| header.kind.code() <= 1);
+        Ok(admin.map(|(.., event)| event.clone()).collect())
+    }
+
+    fn first_sight(
+        &self,
+        by: ShortId,
+        of: ShortId,
+        seq: u64,
+        below: u64,
+    ) -> Result<Option<SignedEvent>, Infallible> {
+        let saw = |header: &Header| header.seen.iter().any(|s| s.device == of && s.next_seq > seq);
+        let mut own = self.arrived.iter().filter(|(short, ..)| *short == by);
+        let first = own.find(|(_, header, _)| header.seq < below && saw(header));
+        Ok(first.map(|(.., event)| event.clone()))
+    }
+
+    fn sights(&self, of: ShortId, seq: u64) -> Result<Vec<SignedEvent>, Infallible> {
+        let mut first = BTreeMap::new();
+        for (short, header, event) in &self.arrived {
+            if header.seen.iter().any(|s| s.device == of && s.next_seq > seq) {
+                first.entry(*short).or_insert_with(|| event.clone());
+            }
+        }
+        Ok(first.into_values().collect())
     }
 }
 

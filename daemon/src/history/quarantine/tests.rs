@@ -122,6 +122,7 @@ impl Rig {
         let (event, id) = SignedEvent::sign(&self.key, &GroupId::new([9; 32]), header, &body);
         writes.push(Write::Event(StoredEvent {
             author: self.author(),
+            log: self.author().short(),
             seq,
             id,
             kind: EventKind::Work.code(),

@@ -4,13 +4,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::admit::read_chain;
+use crate::encoding::{self, Decoder, ShapeError, array_len, array_of, bytes_of, infallible};
 use crate::engine::{MAX_PRESENT_BYTES, Phase, StateView, StoredEvent, SyncEngine};
 use crate::ids::{DeviceId, Dot, EventId};
 use crate::ledger::SignedEvent;
 use crate::time::Now;
 
-/// Setting: present while others say that this device is a member no more, though its own ledger does not.
+/// Setting: present while others say that this device is a member no more, though its own ledger does not; the events that
+/// say so, as an array of [header, signature, body].
 const REMOVED: &str = "removed";
+/// Events that one setting has at most: more than fit into what shows them.
+const MAX_SHOWN: u64 = MAX_PRESENT_BYTES as u64;
 
 impl SyncEngine {
     /// Says whether this device is a member no more, as far as it knows.
@@ -18,7 +22,7 @@ impl SyncEngine {
         let ended = |group: &crate::engine::group::Group| {
             group.was_granted(&self.me) && !group.is_member(&self.me) && !self.joining.must_compare
         };
-        self.joining.removed || self.group.as_ref().is_some_and(ended)
+        self.joining.removed.is_some() || self.group.as_ref().is_some_and(ended)
     }
 
     /// Returns the events that ended a device's grants, with the way of their authors into the group.
@@ -62,23 +66,40 @@ impl SyncEngine {
     }
 
     /// A member shows that this device is one no more.
-    pub(super) fn shown_removal(&mut self, from: DeviceId, events: &[SignedEvent], now: Now) {
+    pub(super) fn shown_removal(
+        &mut self,
+        from: DeviceId,
+        events: &[SignedEvent],
+        now: Now,
+        view: &impl StateView,
+    ) {
         self.peers.leave_alone(&from, now);
-        if self.phase == Phase::Removed {
+        if self.phase == Phase::Removed || !self.contradicts_nothing(events, view) {
             return;
         }
         let Some(group) = &self.group else { return };
-        let shown = read_chain(group.id, Some(group), events);
-        let removed = shown.is_some_and(|shown| !shown.is_member(&self.me));
-        if removed && group.is_member(&self.me) && !self.joining.must_compare {
-            self.joining.removed = true;
-            self.pending.set_setting(REMOVED, Some(Vec::new()));
+        // Who was admitted again hears of its removal from those who have not heard of that; but not whose state is an old
+        // copy, from before it was removed.
+        let is_settled = !self.joining.must_compare || self.own_events_missing() > 0;
+        if group.is_member(&self.me) && is_settled && self.ends_membership(events) {
+            self.joining.removed = Some(events.to_vec());
+            self.pending.set_setting(REMOVED, Some(write(events)));
             self.phase = Phase::Removed;
         }
     }
 
+    /// Says whether these events, on top of what is known here, make this device a member no more.
+    fn ends_membership(&self, events: &[SignedEvent]) -> bool {
+        let group = self.group.as_ref();
+        let shown = group.and_then(|group| read_chain(group.id, Some(group), events));
+        shown.is_some_and(|shown| !shown.is_member(&self.me))
+    }
+
     /// The ledger says that this device is a member no more, or one again.
     pub(super) fn own_membership_changed(&mut self) {
+        // What others showed can turn out to be void.
+        let shown = self.joining.removed.take();
+        self.joining.removed = shown.filter(|events| self.ends_membership(events));
         if self.phase != Phase::Removed && self.is_removed() {
             self.phase = Phase::Removed;
         } else if self.phase == Phase::Removed && !self.is_removed() {
@@ -88,7 +109,7 @@ impl SyncEngine {
 
     /// Others take this device for a member again: it takes the group's ledger, and compares its folder as a joiner does.
     pub(in crate::engine) fn admitted_again(&mut self) {
-        self.joining.removed = false;
+        self.joining.removed = None;
         self.joining.must_compare = true;
         self.pending.set_setting(REMOVED, None);
         self.phase = Phase::CatchingUp;
@@ -96,7 +117,38 @@ impl SyncEngine {
     }
 }
 
-/// Says whether the settings tell of a removal that the ledger does not know of.
-pub(super) fn was_removed(settings: &BTreeMap<String, Vec<u8>>) -> bool {
-    settings.contains_key(REMOVED)
+/// Returns the events of a removal that the settings tell of and the ledger does not know.
+pub(super) fn shown_before(settings: &BTreeMap<String, Vec<u8>>) -> Option<Vec<SignedEvent>> {
+    let bytes = settings.get(REMOVED)?;
+    Some(read(bytes).unwrap_or_default())
+}
+
+fn write(events: &[SignedEvent]) -> Vec<u8> {
+    encoding::to_vec(|e| {
+        infallible(e.array(events.len() as u64));
+        for event in events {
+            infallible(e.array(3));
+            infallible(e.bytes(&event.header));
+            infallible(e.bytes(&event.signature));
+            infallible(e.bytes(&event.body));
+        }
+    })
+}
+
+fn read(bytes: &[u8]) -> Result<Vec<SignedEvent>, ShapeError> {
+    encoding::check(bytes).map_err(|_| ShapeError::new())?;
+    let mut d = Decoder::new(bytes);
+    let len = array_len(&mut d)?;
+    if len > MAX_SHOWN {
+        return Err(ShapeError::new());
+    }
+    let event = |d: &mut Decoder<'_>| {
+        array_of(d, 3)?;
+        Ok(SignedEvent {
+            header: d.bytes()?.into(),
+            signature: bytes_of(d)?,
+            body: d.bytes()?.into(),
+        })
+    };
+    (0..len).map(|_| event(&mut d)).collect()
 }

@@ -1,74 +1,17 @@
-use std::collections::BTreeMap;
 use std::convert::Infallible;
 
 use proptest::prelude::*;
 
 use super::wire::{Newest, Proof};
 use super::*;
-use crate::ids::ShortId;
 use crate::ledger::LogState;
-use crate::ledger::event::{EventKind, Header, SignedEvent};
+use crate::ledger::event::EventKind;
 use crate::ledger::item::Grant;
 use crate::ledger::samples::{World, device, grant, grown, put};
 use crate::rel_path::RelPath;
 
 fn made(world: &World, n: usize, seq: u64, index: u32) -> Result<Vec<u8>, MakeError<Infallible>> {
     make(world, world.group, device(n).short(), seq, index)
-}
-
-impl Source for World {
-    type Error = Infallible;
-
-    fn event(&self, author: ShortId, seq: u64) -> Result<Option<SignedEvent>, Infallible> {
-        let mut all = self.arrived.iter();
-        let found = all.find(|(short, header, _)| (*short, header.seq) == (author, seq));
-        Ok(found.map(|(.., event)| event.clone()))
-    }
-
-    fn newest(&self, author: ShortId) -> Result<Option<SignedEvent>, Infallible> {
-        let last = self.arrived.iter().rev().find(|(short, ..)| *short == author);
-        Ok(last.map(|(.., event)| event.clone()))
-    }
-
-    fn ids(&self, author: ShortId, size: u64, each: &mut dyn FnMut(EventId)) -> Result<(), Infallible> {
-        let own = self
-            .arrived
-            .iter()
-            .filter(|(short, h, _)| *short == author && h.seq < size);
-        own.for_each(|(.., event)| each(event.id()));
-        Ok(())
-    }
-
-    fn admin_events(&self) -> Result<Vec<SignedEvent>, Infallible> {
-        let admin = self
-            .arrived
-            .iter()
-            .filter(|(_, header, _)| header.kind.code() <= 1);
-        Ok(admin.map(|(.., event)| event.clone()).collect())
-    }
-
-    fn first_sight(
-        &self,
-        by: ShortId,
-        of: ShortId,
-        seq: u64,
-        below: u64,
-    ) -> Result<Option<SignedEvent>, Infallible> {
-        let saw = |header: &Header| header.seen.iter().any(|s| s.device == of && s.next_seq > seq);
-        let mut own = self.arrived.iter().filter(|(short, ..)| *short == by);
-        let first = own.find(|(_, header, _)| header.seq < below && saw(header));
-        Ok(first.map(|(.., event)| event.clone()))
-    }
-
-    fn sights(&self, of: ShortId, seq: u64) -> Result<Vec<SignedEvent>, Infallible> {
-        let mut first = BTreeMap::new();
-        for (short, header, event) in &self.arrived {
-            if header.seen.iter().any(|s| s.device == of && s.next_seq > seq) {
-                first.entry(*short).or_insert_with(|| event.clone());
-            }
-        }
-        Ok(first.into_values().collect())
-    }
 }
 
 #[test]
@@ -311,4 +254,17 @@ proptest! {
         proof[at..end].copy_from_slice(&bytes[..end - at]);
         prop_assert!(proof == before || check(&proof, world.group).is_err());
     }
+}
+
+#[test]
+fn nothing_is_proven_that_comes_after_a_fork() {
+    let (mut world, seq) = grown();
+    world.forked.insert(device(2).short(), seq + 1);
+    assert!(made(&world, 2, seq, 1).is_ok(), "both branches have it");
+    world.forked.insert(device(2).short(), seq);
+    assert!(matches!(made(&world, 2, seq, 1), Err(MakeError::Forked(by)) if by == device(2)));
+    // Nor what rests on such a grant.
+    world.forked.clear();
+    world.forked.insert(device(0).short(), 0);
+    assert!(matches!(made(&world, 2, seq, 1), Err(MakeError::Forked(by)) if by == device(0)));
 }

@@ -1,0 +1,5 @@
+//! An event's header.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| p2p_sync_core::ledger::fuzzing::check_header(bytes));

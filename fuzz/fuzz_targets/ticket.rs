@@ -1,0 +1,5 @@
+//! A ticket.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| p2p_sync_core::ticket::fuzzing::check(bytes));
