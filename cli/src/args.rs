@@ -201,7 +201,8 @@ Examples:
     },
     /// List the versions of a path
     #[command(
-        after_help = "BYTES says where this device has a version's bytes. Kept are the bytes of what p2p-sync replaced or
+        after_help = "ROLE is the author's role when the version was written; none: it counts nowhere (syncctl quarantine).
+BYTES says where this device has a version's bytes. Kept are the bytes of what p2p-sync replaced or
 removed here; what a program on this device overwrote is gone here, but other devices may have it.
 
 Examples:

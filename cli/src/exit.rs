@@ -170,6 +170,10 @@ fn judge(reason: &str, code: Code) -> (Exit, Option<&'static str>) {
             Exit::NoPerm,
             Some("sudo usermod -aG p2p-sync $USER, then log in again; or use sudo"),
         ),
+        reason::CALLER_READS_ONLY => (
+            Exit::NoPerm,
+            Some("ask somebody in [control] group of the daemon's configuration, or use sudo"),
+        ),
         reason::BAD_ADDRESS => (
             Exit::Usage,
             Some("an address looks like /ip4/192.0.2.7/tcp/22010/p2p/12D3Koo…; there: syncctl status"),
@@ -238,6 +242,7 @@ mod tests {
         check(Code::InvalidArgument, "BAD_TICKET", Exit::Data);
         check(Code::FailedPrecondition, "INVITE_EXPIRED", Exit::Data);
         check(Code::PermissionDenied, "ROLE_TOO_LOW", Exit::NoPerm);
+        check(Code::PermissionDenied, "CALLER_READS_ONLY", Exit::NoPerm);
         check(Code::PermissionDenied, "CALLER_NOT_PERMITTED", Exit::NoPerm);
         check(Code::DeadlineExceeded, "INVITER_UNREACHABLE", Exit::TempFail);
         check(Code::Aborted, "BUSY", Exit::TempFail);

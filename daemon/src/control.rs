@@ -5,10 +5,11 @@
 //! journal; what happens is passed from the [`Notification`] channel to the watchers. A crash loses nothing but the
 //! calls under way.
 //!
-//! Who may call is decided once per connection, from the kernel's word about the peer ([`Access`]); every rpc, health
-//! and reflection included, is refused to others with `PERMISSION_DENIED`. Errors become statuses in one place
+//! Who may call what is decided once per connection, from the kernel's word about the peer ([`Access`]); every rpc, health
+//! and reflection included, is refused to others with `PERMISSION_DENIED` (`control/caller.rs`). Errors become statuses in one place
 //! (`control/status.rs`).
 
+mod acl;
 mod authority;
 mod caller;
 mod convert;
@@ -39,7 +40,7 @@ use p2p_sync_core::rel_path::RelPath;
 use p2p_sync_core::ticket::Ticket;
 use tokio::sync::{broadcast, mpsc, oneshot, watch as latest};
 
-pub use caller::Access;
+pub use caller::{Access, Reach};
 pub use history::{AtHand, HistoryPage, PathVersion, Pick, RestoreProblem, RestoreStep, VersionPart};
 pub use ledger::{EventRef, FollowPart, LedgerCommand, ProveTarget, Proven, VerifyStep};
 pub use pairing::{Approved, JoinStep, PairingCommand};

@@ -18,8 +18,9 @@ use std::fs::File;
 use std::io::Read;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use p2p_sync_core::access::Role;
 use p2p_sync_core::engine::FetchFailure;
-use p2p_sync_core::ids::ContentHash;
+use p2p_sync_core::ids::{ContentHash, ShortId};
 use p2p_sync_core::rel_path::RelPath;
 use p2p_sync_core::tree::Node;
 use tokio::sync::{Semaphore, mpsc, oneshot};
@@ -53,6 +54,11 @@ pub(crate) enum Ask {
     },
     /// Have these paths looked at.
     Rescan(Vec<RelPath>),
+    /// Say in which roles events were made, each named by its log and its number in it.
+    Roles {
+        events: Vec<(ShortId, u64)>,
+        reply: oneshot::Sender<Vec<Option<Role>>>,
+    },
 }
 
 /// See the module.
@@ -95,11 +101,44 @@ impl History {
     ) {
         let this = Arc::clone(self);
         tokio::spawn(async move {
-            let page = this
-                .blocking(move |this| this.read(|view| facts::page(view, &this.kept, &path, skip, limit)))
-                .await;
+            let page = this.page(path, skip, limit).await;
             let _ = reply.send(page);
         });
+    }
+
+    async fn page(
+        self: &Arc<Self>,
+        path: RelPath,
+        skip: usize,
+        limit: usize,
+    ) -> Result<HistoryPage, ControlError> {
+        let mut page = self
+            .blocking(move |this| this.read(|view| facts::page(view, &this.kept, &path, skip, limit)))
+            .await?;
+        self.add_roles(page.versions.iter_mut()).await?;
+        Ok(page)
+    }
+
+    /// Fills in the roles in which versions that count were written.
+    async fn add_roles<'v>(
+        &self,
+        versions: impl Iterator<Item = &'v mut PathVersion> + Send,
+    ) -> Result<(), ControlError> {
+        let counting: Vec<&mut PathVersion> = versions.filter(|version| !version.void).collect();
+        let (mut events, mut authored) = (Vec::new(), Vec::new());
+        for version in counting {
+            if let (Some(author), Some(seq)) = (version.author, version.seq) {
+                events.push((author, seq));
+                authored.push(version);
+            }
+        }
+        let (reply, answer) = oneshot::channel();
+        self.ask(Ask::Roles { events, reply })?;
+        let roles = answer.await.map_err(|_| ControlError::Stopping)?;
+        for (version, role) in authored.into_iter().zip(roles) {
+            version.role_then = role;
+        }
+        Ok(())
     }
 
     /// Hands over a version, first what it is, then its bytes.
@@ -174,8 +213,11 @@ impl History {
     }
 
     async fn picked(self: &Arc<Self>, path: RelPath, pick: Pick) -> Result<PathVersion, ControlError> {
-        self.blocking(move |this| this.read(|view| facts::pick(view, &this.kept, &path, &pick)))
-            .await
+        let mut version = self
+            .blocking(move |this| this.read(|view| facts::pick(view, &this.kept, &path, &pick)))
+            .await?;
+        self.add_roles(std::iter::once(&mut version)).await?;
+        Ok(version)
     }
 
     /// Has a content brought to the temporary directory.

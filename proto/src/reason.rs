@@ -7,6 +7,8 @@ pub const DOMAIN: &str = "p2psync";
 
 /// The caller is neither root, nor the daemon's user, nor in its group.
 pub const CALLER_NOT_PERMITTED: &str = "CALLER_NOT_PERMITTED";
+/// The caller is in the read-only group, and the call does more than read.
+pub const CALLER_READS_ONLY: &str = "CALLER_READS_ONLY";
 /// The device is in no group yet.
 pub const NO_GROUP: &str = "NO_GROUP";
 /// The device's role does not allow it.

@@ -73,6 +73,24 @@ fn kept(device: &Device) -> Result<Vec<String>> {
     Ok(names)
 }
 
+/// Ben's first version counts, his second does not, and anna published it again.
+fn roles_are_those_of_then(anna: &Device) -> Result<()> {
+    let answer = anna.ctl_json(["history", "shared", "--json"])?;
+    let versions = answer["versions"].as_array().context("A history has versions")?;
+    let shown: Vec<_> = versions
+        .iter()
+        .filter(|version| !version["author"].is_null())
+        .map(|version| (version["role_then"].as_str(), version["void"].as_bool()))
+        .collect();
+    let expected = [
+        (Some("owner"), Some(false)),
+        (None, Some(true)),
+        (Some("editor"), Some(false)),
+    ];
+    ensure!(shown == expected, "{answer}");
+    Ok(())
+}
+
 #[test]
 fn what_a_cut_took_away_is_listed_published_again_by_an_admin_or_forgotten() -> Result<()> {
     let [mut anna, ben, mut cleo] = group()?;
@@ -113,6 +131,8 @@ fn what_a_cut_took_away_is_listed_published_again_by_an_admin_or_forgotten() -> 
     anna.ctl_ok(["quarantine", "accept", "shared", "--version", id])?;
     wait_file(&mut cleo, "shared", Some("after"))?;
     wait_listed(&mut cleo, &["spam"])?;
+
+    roles_are_those_of_then(&anna)?;
 
     ensure!(kept(&cleo)?.iter().any(|name| name.ends_with("-spam")));
     let dropped = cleo.ctl_json(["quarantine", "drop", "spam", "--yes", "--json"])?;

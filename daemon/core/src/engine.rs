@@ -35,6 +35,7 @@ pub use members::{
 };
 pub use message::*;
 
+use crate::access::Role;
 use crate::ids::{ContentHash, DeviceId, ShortId};
 use crate::ledger::LogState;
 use crate::rel_path::RelPath;
@@ -207,6 +208,13 @@ impl SyncEngine {
     #[must_use]
     pub fn own_seq(&self) -> u64 {
         self.logs.get(&self.me.short()).map_or(0, LogState::size)
+    }
+
+    /// Returns the strongest role that the author of event `seq` of a log had in it, as is known here; `None`: none.
+    #[must_use]
+    pub fn role_at(&self, log: ShortId, seq: u64) -> Option<Role> {
+        let group = self.group.as_ref()?;
+        group.role_at(&group.device(log)?, log, seq)
     }
 
     /// Takes one input. It cannot fail: a bad message is an input too.

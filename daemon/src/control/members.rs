@@ -12,7 +12,6 @@ use p2p_sync_proto::v1::member_service_server::MemberService;
 use p2p_sync_proto::{reason, v1};
 use tonic::{Request, Response, Status};
 
-use super::caller::note;
 use super::service::Rpcs;
 use super::status::{from_error, invalid};
 use super::{ControlCommand, ControlError, Warning, convert, naming};
@@ -36,7 +35,6 @@ impl MemberService for Rpcs {
         &self,
         request: Request<v1::ChangeRoleRequest>,
     ) -> Result<Response<v1::ChangeRoleResponse>, Status> {
-        note(&request, "ChangeRole");
         let request = request.into_inner();
         let role = convert::role(request.role)?
             .ok_or_else(|| invalid(reason::INVALID_ARGUMENT, "There is no role"))?;
@@ -63,7 +61,6 @@ impl MemberService for Rpcs {
         &self,
         request: Request<v1::RemoveMemberRequest>,
     ) -> Result<Response<v1::RemoveMemberResponse>, Status> {
-        note(&request, "RemoveMember");
         let request = request.into_inner();
         let reports = self.members().await?;
         let devices = request
@@ -98,7 +95,6 @@ impl MemberService for Rpcs {
         &self,
         request: Request<v1::RenameDeviceRequest>,
     ) -> Result<Response<v1::RenameDeviceResponse>, Status> {
-        note(&request, "RenameDevice");
         let name = request.into_inner().name;
         self.manage(MembersCommand::Rename { name }).await?;
         Ok(Response::new(v1::RenameDeviceResponse {}))
@@ -122,7 +118,6 @@ impl InviteService for Rpcs {
         &self,
         request: Request<v1::RevokeInviteRequest>,
     ) -> Result<Response<v1::RevokeInviteResponse>, Status> {
-        note(&request, "RevokeInvite");
         let key = naming::invite(&request.into_inner().invite, &self.invites().await?)?;
         self.manage(MembersCommand::CancelInvite { key }).await?;
         let key = naming::hex(&key);

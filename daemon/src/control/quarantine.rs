@@ -7,7 +7,6 @@ use p2p_sync_proto::{reason, v1};
 use tokio::sync::oneshot;
 use tonic::{Request, Response, Status};
 
-use super::caller::note;
 use super::service::Rpcs;
 use super::status::{from_error, invalid};
 use super::{ControlCommand, ControlError, PathVersion, ReplyTo, StatusSnapshot, history};
@@ -126,7 +125,6 @@ impl QuarantineService for Rpcs {
         &self,
         request: Request<v1::AcceptQuarantinedRequest>,
     ) -> Result<Response<v1::AcceptQuarantinedResponse>, Status> {
-        note(&request, "AcceptQuarantined");
         let v1::AcceptQuarantinedRequest { path, version } = request.into_inner();
         let path = history::path(path)?;
         // Bytes that another device has may take longer than a command may.
@@ -146,7 +144,6 @@ impl QuarantineService for Rpcs {
         &self,
         request: Request<v1::DropQuarantinedRequest>,
     ) -> Result<Response<v1::DropQuarantinedResponse>, Status> {
-        note(&request, "DropQuarantined");
         let v1::DropQuarantinedRequest { path, version } = request.into_inner();
         let path = history::path(path)?;
         let command = |reply| ControlCommand::Quarantine(QuarantineCommand::Drop { path, version, reply });

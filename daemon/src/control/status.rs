@@ -32,8 +32,16 @@ pub(super) fn from_error(error: &ControlError) -> Status {
 
 /// Returns the status for a caller that may not call.
 pub(super) fn not_permitted() -> Status {
-    let message = "Only root, the daemon's own user and members of its group may use the control socket";
+    let message = "Only root, the daemon's own user and members of its groups may use the control socket";
     with_reason(Code::PermissionDenied, reason::CALLER_NOT_PERMITTED, message)
+}
+
+/// Returns the status for a caller that may only read, and asks for more.
+pub(super) fn reads_only(call: Option<&str>) -> Status {
+    let call = call.unwrap_or("This");
+    let message =
+        format!("{call} does more than read, and this user is in the read-only group of the control socket");
+    with_reason(Code::PermissionDenied, reason::CALLER_READS_ONLY, message)
 }
 
 /// Returns the status for an argument that cannot be read.

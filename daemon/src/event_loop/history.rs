@@ -31,6 +31,11 @@ impl EventLoop {
             }
             Ask::Restore { jobs, reply } => self.to_disk(DiskCommand::Restore { jobs, reply }),
             Ask::Rescan(paths) => self.rescan(paths),
+            Ask::Roles { events, reply } => {
+                let role = |(log, seq)| self.engine.role_at(log, seq);
+                // A task that went away wants no answer.
+                let _ = reply.send(events.into_iter().map(role).collect());
+            }
         }
     }
 

@@ -1,7 +1,8 @@
 //! What is known of a path's versions: the ledger's, and what was replaced here and never published.
 //!
 //! What stood at a path at a former time is the fold of the versions written before it. Discards, which only take
-//! losing copies of a conflict away, are left out of it.
+//! losing copies of a conflict away, are left out of it. What was written without the right to is listed and can be named;
+//! it is never meant otherwise.
 
 use std::collections::BTreeMap;
 use std::time::SystemTime;
@@ -13,6 +14,7 @@ use p2p_sync_core::ledger::{Item, Put};
 use p2p_sync_core::rel_path::RelPath;
 use p2p_sync_core::tree::{Entry, Node};
 
+use super::quarantine::Events;
 use crate::control::{AtHand, ControlError, HistoryPage, PathVersion, Pick};
 use crate::store::StoreView;
 use crate::worktree::{Kept, KeptFile};
@@ -86,7 +88,7 @@ fn newest(rows: Vec<Row>) -> Option<Row> {
     let current = current
         .and_then(|row| row.version.entry.as_ref())
         .map(|entry| entry.node.clone());
-    rows.into_iter().find(|row| {
+    rows.into_iter().filter(|row| !row.version.void).find(|row| {
         let node = row.version.entry.as_ref().map(|entry| &entry.node);
         node.is_some() && node != current.as_ref()
     })
@@ -110,7 +112,9 @@ pub(super) fn named<'a>(ids: impl Iterator<Item = &'a str> + Clone, id: &str) ->
 
 /// Returns a version that counts nowhere, as one of its path.
 pub(super) fn void_row(view: &StoreView, kept: &Kept, version: &Version) -> PathVersion {
-    complete(view, kept, row(version, &PathState::default()))
+    let mut row = row(version, &PathState::default());
+    row.version.void = true;
+    complete(view, kept, row)
 }
 
 /// Returns all versions of a path, newest first.
@@ -118,11 +122,16 @@ fn rows(view: &StoreView, kept: &Kept, path: &RelPath) -> Result<Vec<Row>, Contr
     let state = view.path_state(path).unwrap_or_default();
     let mut versions = view.versions_of(path);
     versions.sort_by_key(|version| std::cmp::Reverse((version.order(), version.dot)));
-    let mut known: Vec<Node> = versions
-        .iter()
-        .filter_map(|version| version.node().cloned())
-        .collect();
     let mut rows: Vec<Row> = versions.iter().map(|version| row(version, &state)).collect();
+    let mut events = Events::default();
+    let void = view.mentions(path).into_iter();
+    for version in void.filter_map(|dot| events.version(view, dot)) {
+        let mut row = row(&version, &PathState::default());
+        row.version.void = true;
+        rows.push(row);
+    }
+    let entries = rows.iter().filter_map(|row| row.version.entry.as_ref());
+    let mut known: Vec<Node> = entries.map(|entry| entry.node.clone()).collect();
     let files = kept.of_path(path).map_err(|source| ControlError::Io {
         path: kept.path().to_owned(),
         source,
@@ -153,6 +162,9 @@ fn row(version: &Version, state: &PathState) -> Row {
             conflict,
             moved: None,
             at_hand: AtHand::NotNeeded,
+            seq: Some(version.dot.seq),
+            role_then: None,
+            void: false,
         },
         dot: Some(version.dot),
     }
@@ -169,6 +181,9 @@ fn kept_row(file: &KeptFile, entry: Entry) -> Row {
             conflict: false,
             moved: None,
             at_hand: AtHand::NotNeeded,
+            seq: None,
+            role_then: None,
+            void: false,
         },
         dot: None,
     }

@@ -307,6 +307,11 @@ impl Group {
         self.rights.writable_at(author, log, seq)
     }
 
+    /// Returns the strongest role that the author of event `seq` of a log had in it.
+    pub(super) fn role_at(&self, author: &DeviceId, log: ShortId, seq: u64) -> Option<Role> {
+        self.rights.role_at(author, log, seq)
+    }
+
     /// Takes up an event of any kind; `log` is its author's log with it as the last event, `find` returns where a head
     /// of a device's log stands, if the author had it. `None`: nothing changed.
     pub(super) fn apply(

@@ -219,6 +219,9 @@ async fn event_loop(mut asks: mpsc::UnboundedReceiver<Ask>, worktree: Arc<Worktr
             Ask::Restore { jobs, reply } => {
                 let _ = reply.send(worktree.restore(&jobs).map_err(|e| e.to_string()));
             }
+            Ask::Roles { events, reply } => {
+                let _ = reply.send(vec![Some(p2p_sync_core::access::Role::Editor); events.len()]);
+            }
             Ask::Release(_) | Ask::Rescan(_) => {}
         }
     }
@@ -351,4 +354,34 @@ async fn what_somebody_published_again_is_in_quarantine_no_more() {
     assert_eq!(rig.ids().await.len(), 1);
     rig.count("a", "same", 7);
     assert_eq!(rig.ids().await, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_history_names_what_counts_nowhere_and_means_it_only_by_its_id() {
+    let mut rig = Rig::new();
+    rig.count("a", "first", 1);
+    rig.say(2, vec![put("a", "void", &[])]);
+    rig.count("a", "second", 3);
+    rig.keep("a", "void");
+    let (reply, answer) = oneshot::channel();
+    rig.history.list(rel("a"), 0, 9, reply);
+    let page = answer.await.unwrap().unwrap();
+    let shown = page.versions.iter().filter(|version| version.seq.is_some());
+    let shown: Vec<_> = shown
+        .map(|version| (version.seq.unwrap(), version.void, version.role_then))
+        .collect();
+    let editor = Some(p2p_sync_core::access::Role::Editor);
+    assert_eq!(shown, [(3, false, editor), (2, true, None), (1, false, editor)]);
+    let void = ContentHash::of(b"void");
+    let content = |version: &&PathVersion| version.entry.as_ref().and_then(|entry| entry.node.content());
+    let rows = page
+        .versions
+        .iter()
+        .filter(|version| content(version) == Some(void));
+    assert_eq!(rows.count(), 1, "its kept file is no version beside it");
+    let (view, kept) = (rig.store.view().unwrap(), rig.worktree.kept());
+    let newest = facts::pick(&view, &kept, &rel("a"), &crate::control::Pick::Newest).unwrap();
+    assert!(!newest.void);
+    let by_id = crate::control::Pick::Id(id(&rig, 2, 0));
+    assert!(facts::pick(&view, &kept, &rel("a"), &by_id).unwrap().void);
 }

@@ -9,7 +9,7 @@ use tonic::Code;
 use tonic_types::StatusExt as _;
 
 use super::super::super::{Accepted, ControlError, Dropped, QuarantineCommand, QuarantinePage, Quarantined};
-use super::{channel, start, version};
+use super::{Reach, channel, start, version};
 
 fn rel(text: &str) -> RelPath {
     RelPath::parse(text).unwrap()
@@ -67,7 +67,7 @@ pub(super) fn answer(command: QuarantineCommand) {
 
 #[tokio::test]
 async fn what_is_in_quarantine_is_listed_in_pages_accepted_and_dropped() {
-    let running = start(|_, _| true);
+    let running = start(|_, _| Reach::Everything);
     let mut client = QuarantineServiceClient::new(channel(&running.path).await);
     let mut page_token = String::new();
     for is_last in [false, true] {
