@@ -1,6 +1,7 @@
 //! The command line.
 
 mod members;
+mod quarantine;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -12,6 +13,7 @@ pub(crate) use self::members::{
     DeviceCommand, InviteCommand, InviteRole, InviteWanted, MemberCommand, RecoveryCommand, RemovalWanted,
     RoleName, RoleWanted,
 };
+pub(crate) use self::quarantine::QuarantineCommand;
 
 const AFTER_HELP: &str = "\
 If the folder was moved, replaced or restored from a backup, start the daemon once with
@@ -199,7 +201,8 @@ Examples:
     },
     /// List the versions of a path
     #[command(
-        after_help = "BYTES says where this device has a version's bytes. Kept are the bytes of what p2p-sync replaced or
+        after_help = "ROLE is the author's role when the version was written; none: it counts nowhere (syncctl quarantine).
+BYTES says where this device has a version's bytes. Kept are the bytes of what p2p-sync replaced or
 removed here; what a program on this device overwrote is gone here, but other devices may have it.
 
 Examples:
@@ -250,6 +253,19 @@ Examples:
         /// Write it to this new file and leave the folder alone
         #[arg(short, long, value_name = "FILE")]
         output: Option<PathBuf>,
+    },
+    /// List, accept or drop what was written without the right to
+    #[command(
+        after_help = "When a device was removed with --cut, or lowered with --now, what it wrote beyond that counts nowhere and is undone
+everywhere. What had arrived here by then lies in quarantine until you decide, or it is too old.
+
+Examples:
+  syncctl quarantine list
+  syncctl quarantine accept docs/plan.odt"
+    )]
+    Quarantine {
+        #[command(subcommand)]
+        command: QuarantineCommand,
     },
     /// Show the crash journal
     #[command(after_help = "Examples:

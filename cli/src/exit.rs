@@ -147,6 +147,10 @@ fn judge(reason: &str, code: Code) -> (Exit, Option<&'static str>) {
             Some("find what is damaged: syncctl ledger verify --full"),
         ),
         reason::NO_SUCH_VERSION => (Exit::No, Some("see what there is: syncctl history PATH")),
+        reason::PATH_IGNORED => (
+            Exit::No,
+            Some("do it on a device that does not ignore the path, or change the patterns"),
+        ),
         reason::BYTES_NOT_AT_HAND => (
             Exit::No,
             Some("connect a device that may have them and try again: syncctl peers"),
@@ -165,6 +169,10 @@ fn judge(reason: &str, code: Code) -> (Exit, Option<&'static str>) {
         reason::CALLER_NOT_PERMITTED => (
             Exit::NoPerm,
             Some("sudo usermod -aG p2p-sync $USER, then log in again; or use sudo"),
+        ),
+        reason::CALLER_READS_ONLY => (
+            Exit::NoPerm,
+            Some("ask somebody in [control] group of the daemon's configuration, or use sudo"),
         ),
         reason::BAD_ADDRESS => (
             Exit::Usage,
@@ -234,10 +242,12 @@ mod tests {
         check(Code::InvalidArgument, "BAD_TICKET", Exit::Data);
         check(Code::FailedPrecondition, "INVITE_EXPIRED", Exit::Data);
         check(Code::PermissionDenied, "ROLE_TOO_LOW", Exit::NoPerm);
+        check(Code::PermissionDenied, "CALLER_READS_ONLY", Exit::NoPerm);
         check(Code::PermissionDenied, "CALLER_NOT_PERMITTED", Exit::NoPerm);
         check(Code::DeadlineExceeded, "INVITER_UNREACHABLE", Exit::TempFail);
         check(Code::Aborted, "BUSY", Exit::TempFail);
         check(Code::NotFound, "NO_SUCH_VERSION", Exit::No);
+        check(Code::FailedPrecondition, "PATH_IGNORED", Exit::No);
         check(Code::FailedPrecondition, "BYTES_NOT_AT_HAND", Exit::No);
         check(Code::FailedPrecondition, "ALREADY_IN_GROUP", Exit::No);
         check(Code::NotFound, "NO_SUCH_EVENT", Exit::NoInput);

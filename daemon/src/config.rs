@@ -89,6 +89,8 @@ pub struct Settings {
     pub socket: SocketPlace,
     /// The group whose members may use the socket.
     pub group: Option<String>,
+    /// The group whose members may use the socket to read.
+    pub read_only_group: Option<String>,
     /// Multiaddresses to listen on. If the user named none and the port is taken, use [`Settings::any_port`].
     pub listen: Vec<String>,
     /// Whether the user named no address to listen on.
@@ -182,6 +184,7 @@ impl Settings {
             state_dir,
             socket,
             group: layer.control.group.filter(|g| !g.is_empty()),
+            read_only_group: layer.control.read_only_group.filter(|g| !g.is_empty()),
             listen: addresses("network.listen", listen)?,
             listen_is_default,
             mdns: layer.network.mdns.unwrap_or(true),
@@ -226,6 +229,10 @@ impl Settings {
             ("folder.delete_guard", self.delete_guard.to_string()),
             ("control.socket", socket),
             ("control.group", self.group.clone().unwrap_or_default()),
+            (
+                "control.read_only_group",
+                self.read_only_group.clone().unwrap_or_default(),
+            ),
             ("network.listen", self.listen.join(" ")),
             ("network.mdns", self.mdns.to_string()),
             ("network.peers", self.peers.join(" ")),

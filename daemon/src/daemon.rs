@@ -61,6 +61,8 @@ pub struct Options {
     pub socket: Option<SocketPlace>,
     /// The group whose members may use the control socket.
     pub control_group: Option<String>,
+    /// The group whose members may use the control socket to read.
+    pub control_read_only_group: Option<String>,
     /// Where to listen, multiaddresses.
     pub listen: Vec<libp2p::Multiaddr>,
     /// Whether to take a free port when the wanted one is taken.
@@ -423,7 +425,8 @@ impl Running {
             Arc::new(move || watcher.degraded())
         };
         let (ask_sender, asks) = mpsc::unbounded_channel();
-        let history = History::new(opened.store.view()?, opened.worktree.clone(), ask_sender);
+        let (view, worktree) = (opened.store.view()?, opened.worktree.clone());
+        let history = History::new(view, writer.clone(), worktree, ask_sender);
         let services = Services {
             view: opened.store.view()?,
             writer: writer.clone(),
@@ -544,13 +547,22 @@ fn bind(options: &Options) -> Result<Option<ControlSocket>, DaemonError> {
     let Some(place) = &options.socket else {
         return Ok(None);
     };
+    let access = access(options);
     if let Some(passed) = ControlSocket::from_systemd()? {
+        if let Some(group) = access.read_only_group.filter(|group| !passed.admits(group)) {
+            warn!(
+                group,
+                "The socket of systemd lets this group not connect; see [control] in config.toml"
+            );
+        }
         return Ok(Some(passed));
     }
-    Ok(Some(ControlSocket::bind(
-        place,
-        options.control_group.as_deref(),
-    )?))
+    Ok(Some(ControlSocket::bind(place, &access)?))
+}
+
+fn access(options: &Options) -> Access {
+    let (all, readers) = (&options.control_group, &options.control_read_only_group);
+    Access::current(all.clone(), readers.clone())
 }
 
 fn serve(
@@ -559,7 +571,7 @@ fn serve(
     options: &Options,
     mut stopping: watch::Receiver<bool>,
 ) -> JoinHandle<()> {
-    let access = Access::current(options.control_group.clone());
+    let access = access(options);
     tokio::spawn(async move {
         let shutdown = async move { drop(stopping.changed().await) };
         if let Err(error) = ControlService::new(backend, access).serve(socket, shutdown).await {

@@ -227,6 +227,7 @@ fn options(name: &str, folder: &Path, place: &Path) -> Options {
         state_dir: place.join(format!("{name}-state")),
         socket: None,
         control_group: None,
+        control_read_only_group: None,
         listen: vec![
             libp2p::Multiaddr::from(std::net::Ipv4Addr::LOCALHOST).with(libp2p::multiaddr::Protocol::Tcp(0)),
         ],

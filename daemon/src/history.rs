@@ -5,9 +5,12 @@
 //! as every content does, from this device's files, its kept versions, or other devices, and is held there until the
 //! task lets go of it. A restore is then put at its path by the worktree and found by the scanner, like an edit.
 //!
+//! What was written without the right to is in quarantine until the user decides about it ([`quarantine`]).
+//!
 //! A crash ends a restore between two files; what was restored by then stays, and what it replaced is kept.
 
 mod facts;
+mod quarantine;
 mod restore;
 
 use std::collections::BTreeMap;
@@ -15,14 +18,15 @@ use std::fs::File;
 use std::io::Read;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use p2p_sync_core::access::Role;
 use p2p_sync_core::engine::FetchFailure;
-use p2p_sync_core::ids::ContentHash;
+use p2p_sync_core::ids::{ContentHash, ShortId};
 use p2p_sync_core::rel_path::RelPath;
 use p2p_sync_core::tree::Node;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use crate::control::{ControlError, HistoryPage, PathVersion, Pick, ReplyTo, VersionPart};
-use crate::store::StoreView;
+use crate::store::{StoreView, StoreWriter};
 use crate::worktree::{Kept, RestoreJob, RestoreOutcome, Worktree};
 
 /// Versions that are read at once; more wait.
@@ -50,6 +54,11 @@ pub(crate) enum Ask {
     },
     /// Have these paths looked at.
     Rescan(Vec<RelPath>),
+    /// Say in which roles events were made, each named by its log and its number in it.
+    Roles {
+        events: Vec<(ShortId, u64)>,
+        reply: oneshot::Sender<Vec<Option<Role>>>,
+    },
 }
 
 /// See the module.
@@ -58,15 +67,22 @@ pub(crate) struct History {
     view: Mutex<StoreView>,
     worktree: Arc<Worktree>,
     kept: Arc<Kept>,
+    writer: Arc<StoreWriter>,
     asks: mpsc::UnboundedSender<Ask>,
     reading: Semaphore,
     restoring: Semaphore,
 }
 
 impl History {
-    pub(crate) fn new(view: StoreView, worktree: Arc<Worktree>, asks: mpsc::UnboundedSender<Ask>) -> Self {
+    pub(crate) fn new(
+        view: StoreView,
+        writer: Arc<StoreWriter>,
+        worktree: Arc<Worktree>,
+        asks: mpsc::UnboundedSender<Ask>,
+    ) -> Self {
         Self {
             view: Mutex::new(view),
+            writer,
             kept: worktree.kept(),
             worktree,
             asks,
@@ -85,11 +101,44 @@ impl History {
     ) {
         let this = Arc::clone(self);
         tokio::spawn(async move {
-            let page = this
-                .blocking(move |this| this.read(|view| facts::page(view, &this.kept, &path, skip, limit)))
-                .await;
+            let page = this.page(path, skip, limit).await;
             let _ = reply.send(page);
         });
+    }
+
+    async fn page(
+        self: &Arc<Self>,
+        path: RelPath,
+        skip: usize,
+        limit: usize,
+    ) -> Result<HistoryPage, ControlError> {
+        let mut page = self
+            .blocking(move |this| this.read(|view| facts::page(view, &this.kept, &path, skip, limit)))
+            .await?;
+        self.add_roles(page.versions.iter_mut()).await?;
+        Ok(page)
+    }
+
+    /// Fills in the roles in which versions that count were written.
+    async fn add_roles<'v>(
+        &self,
+        versions: impl Iterator<Item = &'v mut PathVersion> + Send,
+    ) -> Result<(), ControlError> {
+        let counting: Vec<&mut PathVersion> = versions.filter(|version| !version.void).collect();
+        let (mut events, mut authored) = (Vec::new(), Vec::new());
+        for version in counting {
+            if let (Some(author), Some(seq)) = (version.author, version.seq) {
+                events.push((author, seq));
+                authored.push(version);
+            }
+        }
+        let (reply, answer) = oneshot::channel();
+        self.ask(Ask::Roles { events, reply })?;
+        let roles = answer.await.map_err(|_| ControlError::Stopping)?;
+        for (version, role) in authored.into_iter().zip(roles) {
+            version.role_then = role;
+        }
+        Ok(())
     }
 
     /// Hands over a version, first what it is, then its bytes.
@@ -164,8 +213,11 @@ impl History {
     }
 
     async fn picked(self: &Arc<Self>, path: RelPath, pick: Pick) -> Result<PathVersion, ControlError> {
-        self.blocking(move |this| this.read(|view| facts::pick(view, &this.kept, &path, &pick)))
-            .await
+        let mut version = self
+            .blocking(move |this| this.read(|view| facts::pick(view, &this.kept, &path, &pick)))
+            .await?;
+        self.add_roles(std::iter::once(&mut version)).await?;
+        Ok(version)
     }
 
     /// Has a content brought to the temporary directory.

@@ -130,6 +130,7 @@ fn options(settings: &Settings, rebind: bool) -> Result<Options, libp2p::multiad
         state_dir: settings.state_dir.clone(),
         socket: Some(settings.socket.clone()),
         control_group: settings.group.clone(),
+        control_read_only_group: settings.read_only_group.clone(),
         listen,
         fallback_port: settings.listen_is_default,
         peers: settings.peers.clone(),

@@ -1,9 +1,12 @@
 //! Wire formats of p2p-sync: the control API ([`v1`]) and what daemons say to each other ([`peer`]), with what client and
 //! server must agree on beside it.
 //!
+//! Which methods only read stands in the `.proto` files, too ([`method`]).
+//!
 //! The messages are generated from `p2psync/`; domain types are converted to and from them by hand at the edge of the
 //! daemon.
 
+pub mod method;
 pub mod reason;
 pub mod socket_path;
 

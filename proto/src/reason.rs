@@ -7,6 +7,8 @@ pub const DOMAIN: &str = "p2psync";
 
 /// The caller is neither root, nor the daemon's user, nor in its group.
 pub const CALLER_NOT_PERMITTED: &str = "CALLER_NOT_PERMITTED";
+/// The caller is in the read-only group, and the call does more than read.
+pub const CALLER_READS_ONLY: &str = "CALLER_READS_ONLY";
 /// The device is in no group yet.
 pub const NO_GROUP: &str = "NO_GROUP";
 /// The device's role does not allow it.
@@ -65,6 +67,8 @@ pub const NO_ADDRESS: &str = "NO_ADDRESS";
 pub const NO_SUCH_VERSION: &str = "NO_SUCH_VERSION";
 /// No device that is connected has the bytes.
 pub const BYTES_NOT_AT_HAND: &str = "BYTES_NOT_AT_HAND";
+/// The path is ignored on this device.
+pub const PATH_IGNORED: &str = "PATH_IGNORED";
 /// There is no such event, path or device in the ledger.
 pub const NO_SUCH_EVENT: &str = "NO_SUCH_EVENT";
 /// The ledger does not show that the author's role allowed the item.

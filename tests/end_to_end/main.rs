@@ -2,9 +2,11 @@
 //! trees, nothing temporary left, and no conflict copy that it did not expect.
 
 mod changes;
+mod cloned;
 mod command_line;
 mod crash;
 mod disks;
+mod forged;
 mod guards;
 mod history;
 mod ignoring;
@@ -17,8 +19,11 @@ mod offline;
 mod pairing;
 mod pairing_by_name;
 mod programs;
+mod quarantine;
 mod random;
 mod rebinding;
+mod recovering_key;
+mod removing;
 mod restart;
 mod restored;
 mod roles;

@@ -1,6 +1,8 @@
 //! A state directory that was put back from a backup, while the folder and the other devices went on. The device must
 //! not give the numbers of its own events twice, nor take what its state does not know for somebody's edit or deletion.
 
+mod roles;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -12,7 +12,7 @@ const NO_PERMISSION: i32 = 77;
 const ROLES: [&str; 4] = ["viewer", "editor", "admin", "owner"];
 
 /// Devices that anna let in, by their names and roles; anna, the owner, is the first.
-fn group(others: &[(&str, &str)]) -> Result<Vec<Device>> {
+pub(crate) fn group(others: &[(&str, &str)]) -> Result<Vec<Device>> {
     let mut devices = vec![Device::started("anna")?];
     for (name, role) in others {
         let device = Device::started(name)?;
@@ -27,13 +27,13 @@ fn group(others: &[(&str, &str)]) -> Result<Vec<Device>> {
     Ok(devices)
 }
 
-fn ticket(by: &Device, args: &[&str]) -> Result<String> {
+pub(crate) fn ticket(by: &Device, args: &[&str]) -> Result<String> {
     let args = [&["invite", "create", "--json"], args].concat();
     let answer = by.ctl_json(args)?;
     Ok(answer["ticket"].as_str().context("No ticket")?.to_owned())
 }
 
-fn member(on: &Device, name: &str) -> Result<Value> {
+pub(crate) fn member(on: &Device, name: &str) -> Result<Value> {
     let answer = on.ctl_json(["member", "list", "--json"])?;
     let members = answer["members"].as_array().context("A list of members")?;
     let found = members.iter().find(|member| member["name"] == name);
@@ -41,7 +41,7 @@ fn member(on: &Device, name: &str) -> Result<Value> {
 }
 
 /// Waits until a device knows another in this role; `None`: as no member.
-fn wait_role(on: &Device, name: &str, role: Option<&str>) -> Result<()> {
+pub(crate) fn wait_role(on: &Device, name: &str, role: Option<&str>) -> Result<()> {
     wait_until(
         &format!("{} to see {name} as {role:?}", on.name),
         PATIENCE,
@@ -53,7 +53,7 @@ fn wait_role(on: &Device, name: &str, role: Option<&str>) -> Result<()> {
     )
 }
 
-fn wait_state(device: &mut Device, state: &str) -> Result<()> {
+pub(crate) fn wait_state(device: &mut Device, state: &str) -> Result<()> {
     device.wait(state, PATIENCE, |device| {
         let status = device.status()?;
         Ok(if status.state() == state {
@@ -77,7 +77,7 @@ fn wait_rejected(device: &mut Device, count: u64) -> Result<()> {
     })
 }
 
-fn has(device: &Device, path: &str, text: &str) -> Result<()> {
+pub(crate) fn has(device: &Device, path: &str, text: &str) -> Result<()> {
     let found = fs::read_to_string(device.path(path));
     ensure!(
         found.as_deref().ok() == Some(text),
@@ -88,12 +88,12 @@ fn has(device: &Device, path: &str, text: &str) -> Result<()> {
     Ok(())
 }
 
-fn lacks(device: &Device, path: &str) -> Result<()> {
+pub(crate) fn lacks(device: &Device, path: &str) -> Result<()> {
     ensure!(!device.path(path).exists(), "{} has {path}", device.name);
     Ok(())
 }
 
-fn wait_file(device: &mut Device, path: &str, text: &str) -> Result<()> {
+pub(crate) fn wait_file(device: &mut Device, path: &str, text: &str) -> Result<()> {
     device.wait(path, PATIENCE, |device| {
         let found = fs::read_to_string(device.path(path));
         Ok(if found.as_deref().ok() == Some(text) {
@@ -104,7 +104,7 @@ fn wait_file(device: &mut Device, path: &str, text: &str) -> Result<()> {
     })
 }
 
-fn wait_gone(device: &mut Device, path: &str) -> Result<()> {
+pub(crate) fn wait_gone(device: &mut Device, path: &str) -> Result<()> {
     device.wait(path, PATIENCE, |device| {
         Ok(if device.path(path).exists() {
             Err("it is there".to_owned())
@@ -114,7 +114,7 @@ fn wait_gone(device: &mut Device, path: &str) -> Result<()> {
     })
 }
 
-fn settle_all(devices: &[Device]) -> Result<()> {
+pub(crate) fn settle_all(devices: &[Device]) -> Result<()> {
     settle(&devices.iter().collect::<Vec<_>>()).map(drop)
 }
 
@@ -199,7 +199,7 @@ fn may_give(actor: &str, role: &str) -> bool {
     }
 }
 
-fn expect(actor: &Device, args: &[&str], allowed: bool) -> Result<()> {
+pub(crate) fn expect(actor: &Device, args: &[&str], allowed: bool) -> Result<()> {
     let ctl = actor.ctl(args.iter().copied())?;
     let expected = if allowed { 0 } else { NO_PERMISSION };
     ensure!(

@@ -63,6 +63,10 @@ impl Seat {
     pub(crate) fn group(&self) -> Option<GroupId> {
         self.engine.status().group
     }
+
+    pub(crate) fn secret(&self) -> [u8; 32] {
+        self.config.secret
+    }
 }
 
 /// See the module.

@@ -41,7 +41,7 @@ impl Desk {
         self.members(by, MembersCommand::Remove { devices, how })
     }
 
-    fn change_role(
+    pub(crate) fn change_role(
         &mut self,
         by: usize,
         whom: usize,

@@ -28,6 +28,8 @@ pub(crate) struct VersionJson {
     id: String,
     author: Option<DeviceJson>,
     author_role: Option<&'static str>,
+    role_then: Option<&'static str>,
+    void: bool,
     time: Option<String>,
     kind: &'static str,
     size: u64,
@@ -53,6 +55,8 @@ impl VersionJson {
             id: version.id.clone(),
             author: version.author.clone().map(DeviceJson::from),
             author_role: role(version.author_role()),
+            role_then: role(version.role_then()),
+            void: version.void,
             time: version.time.map(|time| time.to_string()),
             kind: kind(version.kind()),
             size: version.size,
@@ -114,7 +118,10 @@ fn row(version: &v1::PathVersion) -> Vec<String> {
         version.id.clone(),
         time(version),
         author(version),
-        role(version.author_role()).unwrap_or("-").to_owned(),
+        match (&version.author, role(version.role_then())) {
+            (None, _) => dash(),
+            (Some(_), role) => role.unwrap_or("none").to_owned(),
+        },
         kind(version.kind()).to_owned(),
         if is_file { size(version.size) } else { dash() },
         if is_file {
@@ -139,6 +146,9 @@ fn notes(version: &v1::PathVersion) -> String {
     }
     if version.conflict {
         notes.push("conflict copy".to_owned());
+    }
+    if version.void {
+        notes.push("counts nowhere".to_owned());
     }
     if version.author.is_none() {
         notes.push("replaced here, never published".to_owned());
@@ -210,18 +220,29 @@ mod tests {
             current: true,
             moved: b"a\nb".to_vec(),
             at_hand: v1::AtHand::Versions.into(),
+            author_role: v1::Role::Viewer.into(),
+            role_then: v1::Role::Editor.into(),
             ..Default::default()
         };
+        let void = v1::PathVersion {
+            role_then: v1::Role::Unspecified.into(),
+            current: false,
+            moved: Vec::new(),
+            void: true,
+            ..version.clone()
+        };
         let page = v1::GetHistoryResponse {
-            versions: vec![version],
+            versions: vec![version, void],
             more: true,
         };
         assert_eq!(
             words(&page, 3),
-            "VERSION        TIME                  AUTHOR         ROLE  WHAT  SIZE     CONTENT       BYTES\n\
-             3f2a0b0c-17-0  1970-01-01T00:00:05Z  lap\\x1b[0mtop  -     file  2.0 KiB  abababababab  kept here  \
+            "VERSION        TIME                  AUTHOR         ROLE    WHAT  SIZE     CONTENT       BYTES\n\
+             3f2a0b0c-17-0  1970-01-01T00:00:05Z  lap\\x1b[0mtop  editor  file  2.0 KiB  abababababab  kept here  \
              current, moved from a\\x0ab\n\
-             There are older ones: --skip 4\n"
+             3f2a0b0c-17-0  1970-01-01T00:00:05Z  lap\\x1b[0mtop  none    file  2.0 KiB  abababababab  kept here  \
+             counts nowhere\n\
+             There are older ones: --skip 5\n"
         );
     }
 }

@@ -8,7 +8,7 @@ mod history;
 mod rights;
 mod scope;
 
-pub use evaluate::evaluate;
+pub use evaluate::{dominates, evaluate};
 pub use history::{AdminEvent, Branch, Deed, GrantDeed, History, Kept, LogPoint};
 pub use rights::{LiveGrant, Position, Rank, Rights, Span, Writable, level};
 pub use scope::{Scopes, ScopesError};

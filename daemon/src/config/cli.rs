@@ -105,6 +105,7 @@ impl Cli {
             control: Control {
                 socket: self.socket.clone(),
                 group: None,
+                read_only_group: None,
             },
             network: Network {
                 listen: some(&self.listen),

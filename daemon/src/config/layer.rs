@@ -21,7 +21,7 @@ pub(super) const KEYS: [(&str, &[&str]); 5] = [
             "delete_guard",
         ],
     ),
-    ("control", &["socket", "group"]),
+    ("control", &["socket", "group", "read_only_group"]),
     (
         "network",
         &["listen", "mdns", "peers", "lan_pairing", "trust_lan"],
@@ -90,6 +90,8 @@ pub struct Control {
     pub socket: Option<PathBuf>,
     /// The group whose members may use it.
     pub group: Option<String>,
+    /// The group whose members may use it to read.
+    pub read_only_group: Option<String>,
 }
 
 /// `[network]`.
@@ -159,6 +161,7 @@ impl Layer {
         fill(&mut self.folder.delete_guard, lower.folder.delete_guard);
         fill(&mut self.control.socket, lower.control.socket);
         fill(&mut self.control.group, lower.control.group);
+        fill(&mut self.control.read_only_group, lower.control.read_only_group);
         fill(&mut self.network.listen, lower.network.listen);
         fill(&mut self.network.mdns, lower.network.mdns);
         fill(&mut self.network.peers, lower.network.peers);
@@ -224,6 +227,7 @@ impl Layer {
             ("folder", "default_ignores") => self.folder.default_ignores = Some(boolean()?),
             ("folder", "ignore") => self.folder.ignore = Some(list()),
             ("folder", "delete_guard") => self.folder.delete_guard = Some(boolean()?),
+            ("control", "read_only_group") => self.control.read_only_group = Some(text.to_owned()),
             ("control", "group") => self.control.group = Some(text.to_owned()),
             ("network", "listen") => self.network.listen = Some(list()),
             ("network", "mdns") => self.network.mdns = Some(boolean()?),

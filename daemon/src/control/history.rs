@@ -3,6 +3,7 @@
 use std::pin::Pin;
 use std::time::{Duration, SystemTime};
 
+use p2p_sync_core::access::Role;
 use p2p_sync_core::engine::PeerStatus;
 use p2p_sync_core::ids::ShortId;
 use p2p_sync_core::rel_path::RelPath;
@@ -63,6 +64,12 @@ pub struct PathVersion {
     pub moved: Option<RelPath>,
     /// Where its bytes are here.
     pub at_hand: AtHand,
+    /// The number of its event in the author's log; `None` for what was never published.
+    pub seq: Option<u64>,
+    /// The author's role in that event; `None`: none, or that was not asked.
+    pub role_then: Option<Role>,
+    /// Whether it counts nowhere, since its author had no right to it.
+    pub void: bool,
 }
 
 /// Where this device has the bytes of a version.
@@ -183,18 +190,30 @@ pub(super) fn version(version: PathVersion, names: &StatusSnapshot) -> v1::PathV
             AtHand::No => v1::AtHand::No,
         }
         .into(),
+        role_then: version
+            .role_then
+            .map_or(v1::Role::Unspecified, convert::role_to_proto)
+            .into(),
+        void: version.void,
         id: version.id,
     }
 }
 
-/// Returns a device with its name and role as they are now.
+/// Returns a device with its name and role as they are now; by the name of its log, which for a branch begins as its own.
 pub(super) fn author(short: ShortId, names: &StatusSnapshot) -> (Option<v1::Device>, Option<v1::Role>) {
     let engine = &names.engine;
     if let Some(own) = engine.device.filter(|own| own.short() == short) {
         let role = engine.role.map(convert::role_to_proto);
         return (Some(convert::device(own, &names.name)), role);
     }
-    match engine.peers.iter().find(|peer| peer.device.short() == short) {
+    let is_it = |peer: &&PeerStatus| peer.device.short() == short;
+    let is_branch_of = |peer: &&PeerStatus| peer.device.short().label() == short.label();
+    let peers = &engine.peers;
+    match peers
+        .iter()
+        .find(is_it)
+        .or_else(|| peers.iter().find(is_branch_of))
+    {
         Some(PeerStatus {
             device, name, role, ..
         }) => (

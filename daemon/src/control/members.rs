@@ -12,7 +12,6 @@ use p2p_sync_proto::v1::member_service_server::MemberService;
 use p2p_sync_proto::{reason, v1};
 use tonic::{Request, Response, Status};
 
-use super::caller::note;
 use super::service::Rpcs;
 use super::status::{from_error, invalid};
 use super::{ControlCommand, ControlError, Warning, convert, naming};
@@ -36,7 +35,6 @@ impl MemberService for Rpcs {
         &self,
         request: Request<v1::ChangeRoleRequest>,
     ) -> Result<Response<v1::ChangeRoleResponse>, Status> {
-        note(&request, "ChangeRole");
         let request = request.into_inner();
         let role = convert::role(request.role)?
             .ok_or_else(|| invalid(reason::INVALID_ARGUMENT, "There is no role"))?;
@@ -63,7 +61,6 @@ impl MemberService for Rpcs {
         &self,
         request: Request<v1::RemoveMemberRequest>,
     ) -> Result<Response<v1::RemoveMemberResponse>, Status> {
-        note(&request, "RemoveMember");
         let request = request.into_inner();
         let reports = self.members().await?;
         let devices = request
@@ -98,7 +95,6 @@ impl MemberService for Rpcs {
         &self,
         request: Request<v1::RenameDeviceRequest>,
     ) -> Result<Response<v1::RenameDeviceResponse>, Status> {
-        note(&request, "RenameDevice");
         let name = request.into_inner().name;
         self.manage(MembersCommand::Rename { name }).await?;
         Ok(Response::new(v1::RenameDeviceResponse {}))
@@ -122,7 +118,6 @@ impl InviteService for Rpcs {
         &self,
         request: Request<v1::RevokeInviteRequest>,
     ) -> Result<Response<v1::RevokeInviteResponse>, Status> {
-        note(&request, "RevokeInvite");
         let key = naming::invite(&request.into_inner().invite, &self.invites().await?)?;
         self.manage(MembersCommand::CancelInvite { key }).await?;
         let key = naming::hex(&key);
@@ -176,6 +171,7 @@ pub(super) fn warnings(engine: &Engine) -> Vec<Warning> {
             message: message.to_owned(),
         });
     }
+    list.extend(engine.forked.iter().map(|device| forked(*device, engine)));
     let members = engine.peers.iter().filter_map(|peer| peer.role);
     let owners = members.clone().filter(|role| *role == Role::Owner).count();
     if engine.role == Some(Role::Owner) && owners == 1 && members.count() > 1 {
@@ -187,6 +183,27 @@ pub(super) fn warnings(engine: &Engine) -> Vec<Warning> {
         });
     }
     list
+}
+
+/// What to do about a key on two machines.
+fn forked(device: DeviceId, engine: &Engine) -> Warning {
+    let known = engine.peers.iter().find(|peer| peer.device == device);
+    let name = known.map_or("", |peer| peer.name.as_str());
+    let id = device.short().to_hex();
+    let message = if engine.device == Some(device) {
+        "Another machine has this device's key, or an old copy of its state was put back: if there is another, leave \
+         the group on one of them and join anew: syncctl leave"
+            .to_owned()
+    } else {
+        format!(
+            "Two machines have the key of \"{name}\", or an old copy of its state was put back; both count. If one is \
+             not yours: syncctl member remove {id}"
+        )
+    };
+    Warning {
+        code: "DEVICE_FORKED",
+        message,
+    }
 }
 
 fn member(report: &MemberReport, all: &[MemberReport], engine: &Engine) -> v1::Member {

@@ -6,7 +6,6 @@ use p2p_sync_proto::{reason, v1};
 use tonic::{Request, Response, Status};
 
 use super::ControlError;
-use super::caller::note;
 use super::service::Rpcs;
 use super::status::{from_error, invalid};
 
@@ -14,9 +13,8 @@ use super::status::{from_error, invalid};
 impl RecoveryService for Rpcs {
     async fn show_recovery(
         &self,
-        request: Request<v1::ShowRecoveryRequest>,
+        _request: Request<v1::ShowRecoveryRequest>,
     ) -> Result<Response<v1::ShowRecoveryResponse>, Status> {
-        note(&request, "ShowRecovery");
         match self.manage(MembersCommand::ShowRecovery).await? {
             Reply::Members(MembersReply::Recovery(secret)) => Ok(Response::new(v1::ShowRecoveryResponse {
                 secret: secret.as_bytes().to_vec(),
@@ -27,9 +25,8 @@ impl RecoveryService for Rpcs {
 
     async fn forget_recovery(
         &self,
-        request: Request<v1::ForgetRecoveryRequest>,
+        _request: Request<v1::ForgetRecoveryRequest>,
     ) -> Result<Response<v1::ForgetRecoveryResponse>, Status> {
-        note(&request, "ForgetRecovery");
         self.manage(MembersCommand::ForgetRecovery).await?;
         Ok(Response::new(v1::ForgetRecoveryResponse {}))
     }
@@ -38,7 +35,6 @@ impl RecoveryService for Rpcs {
         &self,
         request: Request<v1::UseRecoveryRequest>,
     ) -> Result<Response<v1::UseRecoveryResponse>, Status> {
-        note(&request, "UseRecovery");
         let secret = RecoverySecret::from_slice(&request.into_inner().secret).ok_or_else(|| {
             invalid(
                 reason::WRONG_RECOVERY,

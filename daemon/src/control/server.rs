@@ -13,20 +13,20 @@ use p2p_sync_proto::v1::control_service_server::ControlServiceServer;
 use p2p_sync_proto::v1::invite_service_server::InviteServiceServer;
 use p2p_sync_proto::v1::ledger_service_server::LedgerServiceServer;
 use p2p_sync_proto::v1::member_service_server::MemberServiceServer;
+use p2p_sync_proto::v1::quarantine_service_server::QuarantineServiceServer;
 use p2p_sync_proto::v1::recovery_service_server::RecoveryServiceServer;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch as latest};
 use tokio_stream::Stream;
 use tonic::server::NamedService;
-use tonic::service::InterceptorLayer;
 use tonic::transport::Server;
 use tonic::transport::server::Connected;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
 use super::authority::FixAuthority;
-use super::caller::{Access, Caller, check};
+use super::caller::{Access, Caller, CheckLayer, Reach};
 use super::service::Rpcs;
 use super::{Backend, ControlSocket, StatusSnapshot};
 
@@ -83,14 +83,14 @@ impl ControlService {
         shutdown: impl Future<Output = ()> + Send,
     ) -> Result<(), ServeError> {
         let access = self.access.clone();
-        self.serve_callers(socket, move |uid, gid| access.permits(uid, gid), shutdown)
+        self.serve_callers(socket, move |uid, gid| access.reach(uid, gid), shutdown)
             .await
     }
 
     async fn serve_callers(
         self,
         socket: ControlSocket,
-        permits: impl Fn(u32, u32) -> bool + Send + Sync + 'static,
+        reach: impl Fn(u32, u32) -> Reach + Send + Sync + 'static,
         shutdown: impl Future<Output = ()> + Send,
     ) -> Result<(), ServeError> {
         let listener = socket
@@ -114,16 +114,17 @@ impl ControlService {
         };
         let server = Server::builder()
             .max_concurrent_streams(MAX_STREAMS)
-            .layer(InterceptorLayer::new(check))
+            .layer(CheckLayer)
             .add_service(ControlServiceServer::new(rpcs.clone()))
             .add_service(LedgerServiceServer::new(rpcs.clone()))
             .add_service(MemberServiceServer::new(rpcs.clone()))
             .add_service(InviteServiceServer::new(rpcs.clone()))
+            .add_service(QuarantineServiceServer::new(rpcs.clone()))
             .add_service(RecoveryServiceServer::new(rpcs))
             .add_service(health)
             .add_service(reflection().build_v1().map_err(ServeError::Reflection)?)
             .add_service(reflection().build_v1alpha().map_err(ServeError::Reflection)?)
-            .serve_with_incoming_shutdown(incoming(listener, permits), stopped(stopping));
+            .serve_with_incoming_shutdown(incoming(listener, reach), stopped(stopping));
 
         tokio::pin!(server, shutdown, report_health);
         tokio::select! {
@@ -166,6 +167,7 @@ async fn set_health(reporter: &HealthReporter, failed: bool) {
         <LedgerServiceServer<Rpcs> as NamedService>::NAME,
         <MemberServiceServer<Rpcs> as NamedService>::NAME,
         <InviteServiceServer<Rpcs> as NamedService>::NAME,
+        <QuarantineServiceServer<Rpcs> as NamedService>::NAME,
         <RecoveryServiceServer<Rpcs> as NamedService>::NAME,
     ];
     for service in services {
@@ -182,10 +184,10 @@ async fn stopped(mut stopping: latest::Receiver<bool>) {
 /// connection that cannot be accepted or identified is dropped with a word in the log.
 fn incoming(
     listener: UnixListener,
-    permits: impl Fn(u32, u32) -> bool + Send + Sync + 'static,
+    reach: impl Fn(u32, u32) -> Reach + Send + Sync + 'static,
 ) -> impl Stream<Item = io::Result<Connection>> {
     let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    let permits = Arc::new(permits);
+    let reach = Arc::new(reach);
     futures::stream::unfold((listener, room), |(listener, room)| async move {
         // The semaphore is never closed.
         let permit = Arc::clone(&room).acquire_owned().await.ok()?;
@@ -197,10 +199,10 @@ fn incoming(
         Some((accepted.map(|(stream, _)| (stream, permit)), (listener, room)))
     })
     .map(move |accepted| {
-        let permits = Arc::clone(&permits);
+        let reach = Arc::clone(&reach);
         async move {
             let (stream, permit) = accepted?;
-            let caller = identify(&stream, permits).await?;
+            let caller = identify(&stream, reach).await?;
             Ok(Connection {
                 stream: FixAuthority::new(stream),
                 caller,
@@ -217,19 +219,19 @@ fn incoming(
     })
 }
 
-async fn identify<P>(stream: &UnixStream, permits: Arc<P>) -> io::Result<Caller>
+async fn identify<R>(stream: &UnixStream, reach: Arc<R>) -> io::Result<Caller>
 where
-    P: Fn(u32, u32) -> bool + Send + Sync + 'static,
+    R: Fn(u32, u32) -> Reach + Send + Sync + 'static,
 {
     let peer = stream.peer_cred()?;
     let (uid, gid) = (peer.uid(), peer.gid());
-    let permitted = tokio::task::spawn_blocking(move || permits(uid, gid))
+    let reach = tokio::task::spawn_blocking(move || reach(uid, gid))
         .await
-        .unwrap_or(false);
+        .unwrap_or(Reach::Nothing);
     Ok(Caller {
         uid,
         pid: peer.pid(),
-        permitted,
+        reach,
     })
 }
 

@@ -9,7 +9,6 @@ use tokio::sync::{mpsc, oneshot, watch as latest};
 use tokio_stream::Stream;
 use tonic::{Request, Response, Status};
 
-use super::caller::note;
 use super::status::{from_error, invalid};
 use super::{
     Backend, ControlCommand, ControlError, PairingCommand, ReplyTo, convert, guards, history, naming,
@@ -61,7 +60,6 @@ impl ControlService for Rpcs {
         &self,
         request: Request<v1::RescanRequest>,
     ) -> Result<Response<v1::RescanResponse>, Status> {
-        note(&request, "Rescan");
         let path = convert::rel_path(request.into_inner().path)?;
         self.ask(|reply| ControlCommand::Rescan { path, reply }).await?;
         Ok(Response::new(v1::RescanResponse {}))
@@ -71,7 +69,6 @@ impl ControlService for Rpcs {
         &self,
         request: Request<v1::ConnectPeerRequest>,
     ) -> Result<Response<v1::ConnectPeerResponse>, Status> {
-        note(&request, "ConnectPeer");
         let address = convert::address(&request.into_inner().address)?;
         self.ask(|reply| ControlCommand::ConnectPeer { address, reply })
             .await?;
@@ -82,7 +79,6 @@ impl ControlService for Rpcs {
         &self,
         request: Request<v1::CreateInviteRequest>,
     ) -> Result<Response<v1::CreateInviteResponse>, Status> {
-        note(&request, "CreateInvite");
         let terms = convert::invite_terms(&request.into_inner(), SystemTime::now())?;
         let (role, expires, max_uses, scopes) = (terms.role, terms.expires, terms.max_uses, terms.scopes);
         let ticket = self
@@ -105,7 +101,6 @@ impl ControlService for Rpcs {
     }
 
     async fn join(&self, request: Request<v1::JoinRequest>) -> Result<Response<v1::JoinResponse>, Status> {
-        note(&request, "Join");
         let request = request.into_inner();
         let choice = convert::join_choice(request.choice)?;
         if request.ticket.trim().is_empty() && request.dry_run {
@@ -163,7 +158,6 @@ impl ControlService for Rpcs {
         &self,
         request: Request<v1::JoinByNameRequest>,
     ) -> Result<Response<Self::JoinByNameStream>, Status> {
-        note(&request, "JoinByName");
         let request = request.into_inner();
         let choice = convert::join_choice(request.choice)?;
         if request.name.trim().is_empty() {
@@ -185,7 +179,6 @@ impl ControlService for Rpcs {
         &self,
         request: Request<v1::ApproveJoinRequest>,
     ) -> Result<Response<v1::ApproveJoinResponse>, Status> {
-        note(&request, "ApproveJoin");
         let v1::ApproveJoinRequest { device, code, role } = request.into_inner();
         let role = pairing::newcomers_role(role)?;
         let approved = self
@@ -257,7 +250,6 @@ impl ControlService for Rpcs {
         &self,
         request: Request<v1::RestoreRequest>,
     ) -> Result<Response<Self::RestoreStream>, Status> {
-        note(&request, "Restore");
         use v1::restore_request::Pick;
         let request = request.into_inner();
         let path = convert::rel_path(request.path)?;
@@ -281,7 +273,6 @@ impl ControlService for Rpcs {
         &self,
         request: Request<v1::ConfirmDeletesRequest>,
     ) -> Result<Response<v1::ConfirmDeletesResponse>, Status> {
-        note(&request, "ConfirmDeletes");
         let restore = request.into_inner().restore;
         self.ask(|reply| ControlCommand::ConfirmDeletes { restore, reply })
             .await?;
@@ -298,8 +289,10 @@ impl ControlService for Rpcs {
         Ok(Response::new(response))
     }
 
-    async fn pause(&self, request: Request<v1::PauseRequest>) -> Result<Response<v1::PauseResponse>, Status> {
-        note(&request, "Pause");
+    async fn pause(
+        &self,
+        _request: Request<v1::PauseRequest>,
+    ) -> Result<Response<v1::PauseResponse>, Status> {
         let paused = true;
         self.ask(|reply| ControlCommand::SetPaused { paused, reply })
             .await?;
@@ -308,17 +301,18 @@ impl ControlService for Rpcs {
 
     async fn resume(
         &self,
-        request: Request<v1::ResumeRequest>,
+        _request: Request<v1::ResumeRequest>,
     ) -> Result<Response<v1::ResumeResponse>, Status> {
-        note(&request, "Resume");
         let paused = false;
         self.ask(|reply| ControlCommand::SetPaused { paused, reply })
             .await?;
         Ok(Response::new(v1::ResumeResponse {}))
     }
 
-    async fn leave(&self, request: Request<v1::LeaveRequest>) -> Result<Response<v1::LeaveResponse>, Status> {
-        note(&request, "Leave");
+    async fn leave(
+        &self,
+        _request: Request<v1::LeaveRequest>,
+    ) -> Result<Response<v1::LeaveResponse>, Status> {
         let group = self.ask(|reply| ControlCommand::Leave { reply }).await?;
         let group_id = group.to_hex();
         Ok(Response::new(v1::LeaveResponse { group_id }))

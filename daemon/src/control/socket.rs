@@ -1,5 +1,8 @@
 //! The control socket's file: making it, replacing a dead one, taking it away again.
 //!
+//! A group may use it, and another to read: the first owns the socket, the second stands in its access control list; if
+//! there is one only, that owns it.
+//!
 //! The mode is set on the socket before it is bound, so there is no moment at which others could connect. Whoever
 //! makes or replaces a socket holds a lock on the directory, so that two daemons that start at once cannot take each
 //! other's. A file is replaced only if it is a socket on which nobody answers, which is what a crash leaves behind.
@@ -16,6 +19,8 @@ use rustix::fs::{FlockOperation, Mode};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use rustix::process::{PidfdFlags, PidfdGetfdFlags};
 
+use super::acl;
+use super::caller::{Access, group_id};
 use crate::paths::SocketPlace;
 
 /// The name that the socket unit gives its descriptor (`FileDescriptorName=`).
@@ -112,24 +117,52 @@ impl ControlSocket {
         })
     }
 
-    /// Makes the socket: mode 0600, or 0660 for a group.
+    /// Makes the socket: mode 0600, or 0660 for groups.
     ///
     /// # Errors
     /// Any [`SocketError`].
-    pub fn bind(place: &SocketPlace, group: Option<&str>) -> Result<Self, SocketError> {
-        let group = group.map(find_group).transpose()?;
+    pub fn bind(place: &SocketPlace, access: &Access) -> Result<Self, SocketError> {
+        let group = access.group.as_deref().map(find_group).transpose()?;
+        let readers = access.read_only_group.as_deref().map(find_group).transpose()?;
+        let second = readers.filter(|_| group.is_some() && readers != group);
+        let dir_mode = match (group.or(readers), second) {
+            (None, _) => 0o700,
+            (Some(_), None) => 0o750,
+            // A directory has one group; the socket in it keeps everybody else out.
+            (Some(_), Some(_)) => 0o751,
+        };
+        let socket = Self::bind_for(place, group.or(readers), dir_mode)?;
+        if let Some(gid) = second {
+            let path = &socket.path;
+            acl::share(path, gid).map_err(|e| io_error("let the read-only group use", path, e))?;
+        }
+        Ok(socket)
+    }
+
+    /// Says whether the members of a group can reach the socket, as far as its own file decides that; also if there is no
+    /// such group or no such file.
+    #[must_use]
+    pub fn admits(&self, group: &str) -> bool {
+        let (Ok(gid), Ok(meta)) = (find_group(group), stat(&self.path)) else {
+            return true;
+        };
+        let by_mode = meta.mode() & 0o002 != 0 || (meta.gid() == gid && meta.mode() & 0o020 != 0);
+        by_mode || acl::names(&self.path, gid)
+    }
+
+    fn bind_for(place: &SocketPlace, group: Option<u32>, dir_mode: u32) -> Result<Self, SocketError> {
         match place {
             SocketPlace::Named(path) => {
                 let dir = match path.parent() {
                     Some(dir) if !dir.as_os_str().is_empty() => dir,
                     _ => Path::new("."),
                 };
-                make_dir(dir, group)?;
+                make_dir(dir, group, dir_mode)?;
                 let _lock = lock(dir)?;
                 Self::bind_at(path, group)
             }
             SocketPlace::Own { dir, name } => {
-                make_dir(dir, group)?;
+                make_dir(dir, group, dir_mode)?;
                 secure_own_dir(dir, group)?;
                 let _lock = lock(dir)?;
                 let mut socket = Self::bind_at(&dir.join(name), group)?;
@@ -201,16 +234,15 @@ fn find_group(name: &str) -> Result<u32, SocketError> {
     let missing = || SocketError::NoSuchGroup {
         name: name.to_owned(),
     };
-    let found = super::caller::group_id(name).map_err(|e| io_error("read", Path::new("/etc/group"), e))?;
+    let found = group_id(name).map_err(|e| io_error("read", Path::new("/etc/group"), e))?;
     found.ok_or_else(missing)
 }
 
-/// Makes a directory that only this user (and the group) can enter; one that exists stays as it is.
-fn make_dir(dir: &Path, group: Option<u32>) -> Result<(), SocketError> {
+/// Makes a directory that only this user (and the groups) can enter; one that exists stays as it is.
+fn make_dir(dir: &Path, group: Option<u32>, mode: u32) -> Result<(), SocketError> {
     if dir.is_dir() {
         return Ok(());
     }
-    let mode = if group.is_some() { 0o750 } else { 0o700 };
     match DirBuilder::new().recursive(true).mode(mode).create(dir) {
         Ok(()) => {}
         Err(e) => return Err(io_error("make", dir, e)),
@@ -314,6 +346,10 @@ mod tests {
 
     use super::*;
 
+    fn alone() -> Access {
+        Access::current(None, None)
+    }
+
     fn mode(path: &Path) -> u32 {
         fs::symlink_metadata(path).unwrap().mode() & 0o7777
     }
@@ -329,7 +365,7 @@ mod tests {
     fn the_socket_is_0600_in_a_0700_directory_and_goes_with_its_owner() {
         let temp = tempfile::tempdir().unwrap();
         let path = temp.path().join("new/control.sock");
-        let socket = ControlSocket::bind(&SocketPlace::Named(path.clone()), None).unwrap();
+        let socket = ControlSocket::bind(&SocketPlace::Named(path.clone()), &alone()).unwrap();
         assert_eq!((mode(&path), mode(path.parent().unwrap())), (0o600, 0o700));
         assert!(UnixStream::connect(&path).is_ok());
         drop(socket);
@@ -341,9 +377,9 @@ mod tests {
         let temp = tempfile::tempdir().unwrap();
         let place = SocketPlace::Named(temp.path().join("s"));
         drop(UnixListener::bind(temp.path().join("s")).unwrap());
-        let living = ControlSocket::bind(&place, None).unwrap();
+        let living = ControlSocket::bind(&place, &alone()).unwrap();
         assert!(matches!(
-            ControlSocket::bind(&place, None),
+            ControlSocket::bind(&place, &alone()),
             Err(SocketError::InUse { .. })
         ));
         assert!(UnixStream::connect(living.path()).is_ok());
@@ -354,7 +390,7 @@ mod tests {
         let temp = tempfile::tempdir().unwrap();
         let path = temp.path().join("s");
         fs::write(&path, "precious").unwrap();
-        let result = ControlSocket::bind(&SocketPlace::Named(path.clone()), None);
+        let result = ControlSocket::bind(&SocketPlace::Named(path.clone()), &alone());
         assert!(matches!(result, Err(SocketError::NotASocket { .. })));
         assert_eq!(fs::read(path).unwrap(), b"precious");
     }
@@ -363,14 +399,14 @@ mod tests {
     fn the_first_daemon_has_the_common_name_and_the_second_only_its_folders() {
         let temp = tempfile::tempdir().unwrap();
         let dir = temp.path().join("run");
-        let first = ControlSocket::bind(&own(&dir, "1.sock"), None).unwrap();
-        let second = ControlSocket::bind(&own(&dir, "2.sock"), None).unwrap();
+        let first = ControlSocket::bind(&own(&dir, "1.sock"), &alone()).unwrap();
+        let second = ControlSocket::bind(&own(&dir, "2.sock"), &alone()).unwrap();
         assert_eq!(first.path(), dir.join("control.sock"));
         assert_eq!(second.path(), dir.join("2.sock"));
         assert!(UnixStream::connect(dir.join("1.sock")).is_ok());
         drop(first);
         assert!(!dir.join("control.sock").exists() && !dir.join("1.sock").exists());
-        let third = ControlSocket::bind(&own(&dir, "1.sock"), None).unwrap();
+        let third = ControlSocket::bind(&own(&dir, "1.sock"), &alone()).unwrap();
         assert_eq!(third.path(), dir.join("control.sock"));
     }
 
@@ -378,17 +414,23 @@ mod tests {
     fn an_own_directory_that_others_could_enter_is_closed() {
         let temp = tempfile::tempdir().unwrap();
         set_mode(temp.path(), 0o755).unwrap();
-        let _socket = ControlSocket::bind(&own(temp.path(), "1.sock"), None).unwrap();
+        let _socket = ControlSocket::bind(&own(temp.path(), "1.sock"), &alone()).unwrap();
         assert_eq!(mode(temp.path()), 0o700);
     }
 
     #[test]
     fn a_missing_group_and_a_long_path_are_named() {
         let temp = tempfile::tempdir().unwrap();
-        let result = ControlSocket::bind(&SocketPlace::Named(temp.path().join("s")), Some("no such group"));
-        assert!(matches!(result, Err(SocketError::NoSuchGroup { .. })));
+        let missing = Some("no such group".to_owned());
+        for access in [
+            Access::current(missing.clone(), None),
+            Access::current(None, missing),
+        ] {
+            let result = ControlSocket::bind(&SocketPlace::Named(temp.path().join("s")), &access);
+            assert!(matches!(result, Err(SocketError::NoSuchGroup { .. })));
+        }
         let long = temp.path().join("x".repeat(120));
-        let result = ControlSocket::bind(&SocketPlace::Named(long), None);
+        let result = ControlSocket::bind(&SocketPlace::Named(long), &alone());
         assert!(matches!(result, Err(SocketError::TooLong { .. })));
     }
 

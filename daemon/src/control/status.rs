@@ -14,6 +14,8 @@ pub(super) fn from_error(error: &ControlError) -> Status {
         ControlError::BadAddress { .. } => (Code::InvalidArgument, reason::BAD_ADDRESS),
         ControlError::Io { .. } => (Code::Internal, reason::IO),
         ControlError::NoVersion(_) => (Code::NotFound, reason::NO_SUCH_VERSION),
+        ControlError::MayNotWrite { .. } => (Code::PermissionDenied, reason::ROLE_TOO_LOW),
+        ControlError::Ignored { .. } => (Code::FailedPrecondition, reason::PATH_IGNORED),
         ControlError::NotAtHand => (Code::FailedPrecondition, reason::BYTES_NOT_AT_HAND),
         ControlError::Restoring | ControlError::NotReady => (Code::Aborted, reason::BUSY),
         ControlError::Read(_) | ControlError::Ledger(_) => (Code::Internal, reason::IO),
@@ -30,8 +32,16 @@ pub(super) fn from_error(error: &ControlError) -> Status {
 
 /// Returns the status for a caller that may not call.
 pub(super) fn not_permitted() -> Status {
-    let message = "Only root, the daemon's own user and members of its group may use the control socket";
+    let message = "Only root, the daemon's own user and members of its groups may use the control socket";
     with_reason(Code::PermissionDenied, reason::CALLER_NOT_PERMITTED, message)
+}
+
+/// Returns the status for a caller that may only read, and asks for more.
+pub(super) fn reads_only(call: Option<&str>) -> Status {
+    let call = call.unwrap_or("This");
+    let message =
+        format!("{call} does more than read, and this user is in the read-only group of the control socket");
+    with_reason(Code::PermissionDenied, reason::CALLER_READS_ONLY, message)
 }
 
 /// Returns the status for an argument that cannot be read.
@@ -186,6 +196,17 @@ mod tests {
             ControlError::NotAtHand,
             Code::FailedPrecondition,
             "BYTES_NOT_AT_HAND",
+        );
+        let path = p2p_sync_core::rel_path::RelPath::parse("a").unwrap();
+        let may_not = ControlError::MayNotWrite {
+            path: path.clone(),
+            role: None,
+        };
+        check(may_not, Code::PermissionDenied, "ROLE_TOO_LOW");
+        check(
+            ControlError::Ignored { path },
+            Code::FailedPrecondition,
+            "PATH_IGNORED",
         );
         check(ControlError::NotReady, Code::Aborted, "BUSY");
         check(

@@ -1,7 +1,8 @@
 //! What is known of a path's versions: the ledger's, and what was replaced here and never published.
 //!
 //! What stood at a path at a former time is the fold of the versions written before it. Discards, which only take
-//! losing copies of a conflict away, are left out of it.
+//! losing copies of a conflict away, are left out of it. What was written without the right to is listed and can be named;
+//! it is never meant otherwise.
 
 use std::collections::BTreeMap;
 use std::time::SystemTime;
@@ -13,6 +14,7 @@ use p2p_sync_core::ledger::{Item, Put};
 use p2p_sync_core::rel_path::RelPath;
 use p2p_sync_core::tree::{Entry, Node};
 
+use super::quarantine::Events;
 use crate::control::{AtHand, ControlError, HistoryPage, PathVersion, Pick};
 use crate::store::StoreView;
 use crate::worktree::{Kept, KeptFile};
@@ -86,24 +88,33 @@ fn newest(rows: Vec<Row>) -> Option<Row> {
     let current = current
         .and_then(|row| row.version.entry.as_ref())
         .map(|entry| entry.node.clone());
-    rows.into_iter().find(|row| {
+    rows.into_iter().filter(|row| !row.version.void).find(|row| {
         let node = row.version.entry.as_ref().map(|entry| &entry.node);
         node.is_some() && node != current.as_ref()
     })
 }
 
 fn by_id(rows: Vec<Row>, id: &str) -> Option<Row> {
-    let exact = rows.iter().position(|row| row.version.id == id);
-    let mut matching = rows
-        .iter()
-        .enumerate()
-        .filter(|(_, row)| row.version.id.starts_with(id));
-    let at = match (exact, matching.next(), matching.next()) {
-        (Some(at), _, _) => at,
-        (None, Some((at, _)), None) if !id.is_empty() => at,
-        _ => return None,
-    };
+    let at = named(rows.iter().map(|row| row.version.id.as_str()), id)?;
     rows.into_iter().nth(at)
+}
+
+/// Returns the place of what has this id, or whose alone begins so.
+pub(super) fn named<'a>(ids: impl Iterator<Item = &'a str> + Clone, id: &str) -> Option<usize> {
+    let exact = ids.clone().position(|known| known == id);
+    let mut matching = ids.enumerate().filter(|(_, known)| known.starts_with(id));
+    match (exact, matching.next(), matching.next()) {
+        (Some(at), _, _) => Some(at),
+        (None, Some((at, _)), None) if !id.is_empty() => Some(at),
+        _ => None,
+    }
+}
+
+/// Returns a version that counts nowhere, as one of its path.
+pub(super) fn void_row(view: &StoreView, kept: &Kept, version: &Version) -> PathVersion {
+    let mut row = row(version, &PathState::default());
+    row.version.void = true;
+    complete(view, kept, row)
 }
 
 /// Returns all versions of a path, newest first.
@@ -111,11 +122,16 @@ fn rows(view: &StoreView, kept: &Kept, path: &RelPath) -> Result<Vec<Row>, Contr
     let state = view.path_state(path).unwrap_or_default();
     let mut versions = view.versions_of(path);
     versions.sort_by_key(|version| std::cmp::Reverse((version.order(), version.dot)));
-    let mut known: Vec<Node> = versions
-        .iter()
-        .filter_map(|version| version.node().cloned())
-        .collect();
     let mut rows: Vec<Row> = versions.iter().map(|version| row(version, &state)).collect();
+    let mut events = Events::default();
+    let void = view.mentions(path).into_iter();
+    for version in void.filter_map(|dot| events.version(view, dot)) {
+        let mut row = row(&version, &PathState::default());
+        row.version.void = true;
+        rows.push(row);
+    }
+    let entries = rows.iter().filter_map(|row| row.version.entry.as_ref());
+    let mut known: Vec<Node> = entries.map(|entry| entry.node.clone()).collect();
     let files = kept.of_path(path).map_err(|source| ControlError::Io {
         path: kept.path().to_owned(),
         source,
@@ -146,6 +162,9 @@ fn row(version: &Version, state: &PathState) -> Row {
             conflict,
             moved: None,
             at_hand: AtHand::NotNeeded,
+            seq: Some(version.dot.seq),
+            role_then: None,
+            void: false,
         },
         dot: Some(version.dot),
     }
@@ -162,13 +181,16 @@ fn kept_row(file: &KeptFile, entry: Entry) -> Row {
             conflict: false,
             moved: None,
             at_hand: AtHand::NotNeeded,
+            seq: None,
+            role_then: None,
+            void: false,
         },
         dot: None,
     }
 }
 
 /// Returns what a kept file was; `None` if it cannot be read.
-fn entry_of(kept: &Kept, file: &KeptFile) -> Option<Entry> {
+pub(super) fn entry_of(kept: &Kept, file: &KeptFile) -> Option<Entry> {
     let node = if file.is_link() {
         Node::Link {
             target: kept.link_text(file).ok()?,
@@ -217,7 +239,7 @@ fn moved(view: &StoreView, dot: Dot) -> Option<RelPath> {
     }
 }
 
-fn id_of(dot: Dot) -> String {
+pub(super) fn id_of(dot: Dot) -> String {
     format!("{}-{}-{}", dot.device.label(), dot.seq, dot.item)
 }
 

@@ -357,7 +357,8 @@ fn may_give(giver: &LiveGrant, deed: &GrantDeed) -> bool {
 }
 
 /// Says whether a grant may end another.
-fn dominates(grant: &LiveGrant, other: &LiveGrant) -> bool {
+#[must_use]
+pub fn dominates(grant: &LiveGrant, other: &LiveGrant) -> bool {
     let level = grant.level();
     (level < other.level() && level <= 1) || (level == 0 && other.level() == 0 && grant.rank < other.rank)
 }

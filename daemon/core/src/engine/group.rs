@@ -6,13 +6,14 @@
 
 mod codec;
 mod deeds;
+mod void;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 pub(super) use self::deeds::{grant_message, nonce_message};
 use crate::access::{
-    AdminEvent, Deed, GrantDeed, GrantFlags, History, Kept, LiveGrant, LogPoint, Rights, Role, Scopes,
-    Writable, evaluate,
+    AdminEvent, Branch, Deed, GrantDeed, GrantFlags, History, Kept, LiveGrant, LogPoint, Rights, Role,
+    Scopes, Writable, evaluate,
 };
 use crate::ids::{DeviceId, Dot, EventId, GroupId, ShortId};
 use crate::ledger::{EventKind, Invite, Item, LogHead, LogState, VerifiedEvent};
@@ -43,8 +44,8 @@ pub(super) struct Change {
     pub(super) removed: Vec<DeviceId>,
     /// Devices that may write other paths than before.
     pub(super) current: Vec<DeviceId>,
-    /// Whether the event gives what its author may not give.
-    pub(super) void_grants: bool,
+    /// Whether the event says what its author may not say.
+    pub(super) denied: bool,
     /// Stretches of logs, as numbers from and up to, without, in which other paths may be written than before.
     pub(super) judged: Vec<(ShortId, u64, u64)>,
 }
@@ -149,12 +150,27 @@ impl Group {
         !self.rights.grants(device).is_empty()
     }
 
-    /// Returns a device that is or was a member.
-    pub(super) fn device(&self, short: ShortId) -> Option<DeviceId> {
+    /// Returns whose log it is, if the device is or was a member.
+    pub(super) fn device(&self, log: ShortId) -> Option<DeviceId> {
+        let branch = self.history.as_ref().and_then(|history| history.branch(log));
+        let short = branch.map_or(log, |branch| branch.device.short());
         self.rights
             .devices()
             .find(|device| device.short() == short)
             .copied()
+    }
+
+    /// Takes up logs that branch off others.
+    pub(super) fn add_branches(&mut self, branches: impl IntoIterator<Item = (ShortId, Branch)>) {
+        let Some(history) = &mut self.history else { return };
+        let mut any = false;
+        for (log, branch) in branches {
+            history.add_branch(log, branch);
+            any = true;
+        }
+        if any {
+            self.rights = evaluate(history);
+        }
     }
 
     /// Returns the valid grants of a device, ended ones too.
@@ -204,7 +220,7 @@ impl Group {
     ) -> Self {
         let mut imagined = self.clone();
         let place = |item| Dot {
-            device: log.author.short(),
+            device: log.name,
             seq: log.size().saturating_sub(1),
             item,
         };
@@ -291,6 +307,11 @@ impl Group {
         self.rights.writable_at(author, log, seq)
     }
 
+    /// Returns the strongest role that the author of event `seq` of a log had in it.
+    pub(super) fn role_at(&self, author: &DeviceId, log: ShortId, seq: u64) -> Option<Role> {
+        self.rights.role_at(author, log, seq)
+    }
+
     /// Takes up an event of any kind; `log` is its author's log with it as the last event, `find` returns where a head
     /// of a device's log stands, if the author had it. `None`: nothing changed.
     pub(super) fn apply(
@@ -309,7 +330,7 @@ impl Group {
         }
         if is_admin {
             let place = |item| Dot {
-                device: event.header.author.short(),
+                device: log.name,
                 seq: event.header.seq,
                 item,
             };
@@ -320,7 +341,7 @@ impl Group {
         let rights = evaluate(self.history.as_ref()?);
         let before = std::mem::replace(&mut self.rights, rights);
         let mut change = self.change_since(&before);
-        change.void_grants = is_admin && self.has_void_grant(event);
+        change.denied = is_admin && self.is_denied(event, log.name);
         Some(change)
     }
 
@@ -341,22 +362,6 @@ impl Group {
         if let Some(history) = &mut self.history {
             history.add(last_event(id, hlc, log, deeds));
         }
-    }
-
-    /// Says whether a grant of an event that was taken up has no effect.
-    fn has_void_grant(&self, event: &VerifiedEvent) -> bool {
-        let place = |item| Dot {
-            device: event.header.author.short(),
-            seq: event.header.seq,
-            item,
-        };
-        (0..).zip(&event.body.items).any(|(i, item)| match item {
-            Item::Grant(grant) => {
-                let mut valid = self.rights.grants(&grant.device).iter();
-                !valid.any(|valid| valid.place == Some(place(i)))
-            }
-            _ => false,
-        })
     }
 
     /// Takes up the Genesis; `false` if it is another group's, or known.
@@ -410,7 +415,7 @@ impl Group {
         let Some(history) = &mut self.history else {
             return false;
         };
-        let key = log.author.short();
+        let key = log.name;
         let mut any = false;
         for place in self.watched.get(&log.author).into_iter().flatten() {
             let seen = place.device != key && log.has_seen(place.device, place.seq);
@@ -455,7 +460,7 @@ fn last_event(id: EventId, hlc: Hlc, log: &LogState, deeds: Vec<(u32, Deed)>) ->
         id,
         hlc,
         author: log.author,
-        log: log.author.short(),
+        log: log.name,
         seq: log.size().saturating_sub(1),
         seen: log.seen.clone(),
         deeds,

@@ -20,6 +20,7 @@ use self::admit::read_chain;
 use self::byname::{Asking, Requests};
 pub use self::byname::{JoinRequest, LanDevice, PairCode, PairCommand, PairError, PairReply};
 use self::lan::LAN_QUIET;
+use super::branches::Branches;
 use super::group::{Group, grant_message, nonce_message};
 use super::local::JOIN_COUNTS;
 use super::sync::Asked;
@@ -96,8 +97,8 @@ pub(super) struct Joining {
     asking: Option<Asking>,
     /// Devices that ask to be let in.
     pub(super) requests: Requests,
-    /// Others showed that this device is a member no more; the own ledger does not say so.
-    pub(super) removed: bool,
+    /// Others showed by these events that this device is a member no more; the own ledger does not say so.
+    pub(super) removed: Option<Vec<SignedEvent>>,
     /// The secret of the recovery key, until its words have been shown.
     pub(super) recovery: Option<RecoverySecret>,
 }
@@ -121,7 +122,7 @@ impl Joining {
             dial: dial.unwrap_or_default(),
             must_compare: settings.contains_key(COMPARE),
             compare_now: settings.get(COMPARE).is_some_and(|value| value == COMPARE_NOW),
-            removed: removal::was_removed(settings),
+            removed: removal::shown_before(settings),
             recovery: settings
                 .get(RECOVERY)
                 .and_then(|bytes| RecoverySecret::from_slice(bytes)),
@@ -404,6 +405,7 @@ impl SyncEngine {
         asked: Asked,
         result: Result<Response, RequestFailed>,
         now: Now,
+        view: &impl StateView,
     ) {
         match (asked, result) {
             (Asked::Hello, Ok(Response::Challenge { nonce })) => self.redeem(from, &nonce),
@@ -415,7 +417,9 @@ impl SyncEngine {
             (Asked::Redeem, Ok(Response::Refused(reason))) => self.join_refused(reason, now),
             (Asked::TrustLan, result) => self.lan_answered(from, result, now),
             (Asked::Present, Ok(Response::Refused(RefuseReason::NotMember))) => self.not_wanted_by(from, now),
-            (Asked::Present, Ok(Response::Removed { events })) => self.shown_removal(from, &events, now),
+            (Asked::Present, Ok(Response::Removed { events })) => {
+                self.shown_removal(from, &events, now, view);
+            }
             (Asked::Present, Ok(Response::Accepted { .. })) => {
                 if self.phase == Phase::Removed {
                     self.admitted_again();
@@ -530,6 +534,7 @@ impl SyncEngine {
         self.pending.forget();
         self.joining.recovery = None;
         self.logs.clear();
+        self.branches = Branches::default();
         self.peers.heads_moved();
         self.work.forget();
         self.local.clear();

@@ -21,6 +21,8 @@ pub(super) struct World {
     pub(super) group: GroupId,
     pub(super) logs: Vec<LogState>,
     pub(super) arrived: Vec<(ShortId, Header, SignedEvent)>,
+    /// How many events the branches of a log share, for a source of proofs to say.
+    pub(super) forked: BTreeMap<ShortId, u64>,
 }
 
 pub(super) fn key(n: usize) -> SigningKey {
@@ -74,6 +76,7 @@ impl World {
             group: GroupId::new([0; 32]),
             logs: (0..8).map(|n| LogState::empty(device(n))).collect(),
             arrived: Vec::new(),
+            forked: BTreeMap::new(),
         };
         let genesis = Item::Genesis(Genesis {
             name: "home".into(),
@@ -115,7 +118,9 @@ impl World {
         let body = Body { seed: [7; 16], items };
         let (signed, _) = SignedEvent::sign(&key(n), &self.group, header, &body);
         let read = signed.read_stored().expect("an event of our making");
-        self.logs[n].push(&read);
+        let seen = read.header.seen.iter().map(|seen| (seen.device, seen.next_seq));
+        let seen: Vec<_> = seen.collect();
+        self.logs[n].push(read.id, &read.header, &seen);
         self.arrived.push((device(n).short(), read.header, signed));
         own.size()
     }
@@ -152,6 +157,10 @@ impl Source for World {
         let mut all = self.arrived.iter();
         let found = all.find(|(short, header, _)| (*short, header.seq) == (author, seq));
         Ok(found.map(|(.., event)| event.clone()))
+    }
+
+    fn shared(&self, author: ShortId) -> Result<Option<u64>, Infallible> {
+        Ok(self.forked.get(&author).copied())
     }
 
     fn newest(&self, author: ShortId) -> Result<Option<SignedEvent>, Infallible> {

@@ -1,6 +1,7 @@
 //! The whole service over a real socket, with a fake event loop behind it.
 
 mod members;
+mod quarantine;
 
 use std::path::{Path, PathBuf};
 
@@ -56,6 +57,9 @@ fn version() -> PathVersion {
         conflict: false,
         moved: RelPath::parse("docs/b").ok(),
         at_hand: AtHand::NotNeeded,
+        seq: Some(1),
+        role_then: Some(Role::Admin),
+        void: true,
     }
 }
 
@@ -126,6 +130,7 @@ async fn event_loop(mut commands: mpsc::Receiver<ControlCommand>) {
                     _ => parts.send(Ok(VersionPart::Data(b"bytes".to_vec()))).await,
                 };
             }
+            ControlCommand::Quarantine(command) => quarantine::answer(command),
             ControlCommand::Ledger(command) => ledger(command).await,
             ControlCommand::Restore { path, pick, steps } => {
                 assert_eq!((path, pick), (None, Pick::Before(std::time::UNIX_EPOCH)));
@@ -174,10 +179,11 @@ async fn ledger(command: LedgerCommand) {
     }
 }
 
-fn start(permits: impl Fn(u32, u32) -> bool + Send + Sync + 'static) -> Running {
+fn start(reach: impl Fn(u32, u32) -> Reach + Send + Sync + 'static) -> Running {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("control.sock");
-    let socket = ControlSocket::bind(&SocketPlace::Named(path.clone()), None).unwrap();
+    let socket =
+        ControlSocket::bind(&SocketPlace::Named(path.clone()), &Access::current(None, None)).unwrap();
     let snapshot = StatusSnapshot::starting("atlas".into(), "/srv/sync".into(), std::time::UNIX_EPOCH);
     let (status, status_reader) = latest::channel(Arc::new(snapshot));
     let (commands, inbox) = mpsc::channel(4);
@@ -187,13 +193,13 @@ fn start(permits: impl Fn(u32, u32) -> bool + Send + Sync + 'static) -> Running 
         status: status_reader,
         notifications: notifications.clone(),
     };
-    let service = ControlService::new(backend, Access::current(None));
+    let service = ControlService::new(backend, Access::current(None, None));
     let (stop, stopped) = oneshot::channel();
     let shutdown = async {
         let _ = stopped.await;
     };
     tokio::spawn(event_loop(inbox));
-    let server = tokio::spawn(service.serve_callers(socket, permits, shutdown));
+    let server = tokio::spawn(service.serve_callers(socket, reach, shutdown));
     Running {
         _dir: dir,
         path,
@@ -218,7 +224,7 @@ async fn client(running: &Running) -> ControlServiceClient<Channel> {
 
 #[tokio::test]
 async fn reads_are_answered_from_the_snapshot() {
-    let running = start(|_, _| true);
+    let running = start(|_, _| Reach::Everything);
     let mut client = client(&running).await;
     running.status.send_modify(|s| {
         let s = Arc::make_mut(s);
@@ -251,7 +257,7 @@ async fn reads_are_answered_from_the_snapshot() {
 
 #[tokio::test]
 async fn commands_reach_the_event_loop_and_their_answers_come_back() {
-    let running = start(|_, _| true);
+    let running = start(|_, _| Reach::Everything);
     let mut client = client(&running).await;
     let invite = client
         .create_invite(v1::CreateInviteRequest::default())
@@ -287,7 +293,7 @@ async fn commands_reach_the_event_loop_and_their_answers_come_back() {
 #[tokio::test]
 async fn the_ledger_is_listed_checked_and_followed_until_the_daemon_stops() {
     use p2p_sync_proto::v1::follow_events_response::Change;
-    let running = start(|_, _| true);
+    let running = start(|_, _| Reach::Everything);
     let mut client = LedgerServiceClient::new(channel(&running.path).await);
     let page = client
         .list_events(v1::ListEventsRequest::default())
@@ -322,7 +328,7 @@ async fn the_ledger_is_listed_checked_and_followed_until_the_daemon_stops() {
 
 #[tokio::test]
 async fn versions_are_listed_read_and_restored() {
-    let running = start(|_, _| true);
+    let running = start(|_, _| Reach::Everything);
     let mut client = client(&running).await;
     let path = b"docs/a".to_vec();
     let request = v1::GetHistoryRequest {
@@ -368,7 +374,7 @@ async fn versions_are_listed_read_and_restored() {
 
 #[tokio::test]
 async fn a_dry_run_only_reads_the_ticket() {
-    let running = start(|_, _| true);
+    let running = start(|_, _| Reach::Everything);
     let request = v1::JoinRequest {
         ticket: ticket().to_string(),
         choice: 0,
@@ -381,7 +387,7 @@ async fn a_dry_run_only_reads_the_ticket() {
 
 #[tokio::test]
 async fn refusals_carry_a_code_and_a_reason() {
-    let running = start(|_, _| true);
+    let running = start(|_, _| Reach::Everything);
     let mut client = client(&running).await;
     let check = |status: tonic::Status, code: Code, reason: &str| {
         let info = status.get_details_error_info().unwrap();
@@ -441,7 +447,7 @@ async fn refusals_carry_a_code_and_a_reason() {
 
 #[tokio::test]
 async fn a_failed_folder_is_not_served_and_says_why_to_whoever_wants_something() {
-    let running = start(|_, _| true);
+    let running = start(|_, _| Reach::Everything);
     let mut health = tonic_health::pb::health_client::HealthClient::new(channel(&running.path).await);
     let mut watch = health
         .watch(tonic_health::pb::HealthCheckRequest::default())
@@ -469,7 +475,7 @@ async fn a_failed_folder_is_not_served_and_says_why_to_whoever_wants_something()
 
 #[tokio::test]
 async fn a_foreign_caller_is_refused_by_every_service() {
-    let running = start(|_, _| false);
+    let running = start(|_, _| Reach::Nothing);
     let refused = client(&running)
         .await
         .get_status(v1::GetStatusRequest {})
@@ -488,8 +494,27 @@ async fn a_foreign_caller_is_refused_by_every_service() {
 }
 
 #[tokio::test]
+async fn a_caller_that_may_only_look_is_answered_and_changes_nothing() {
+    let running = start(|_, _| Reach::Reads);
+    let mut client = client(&running).await;
+    client.get_status(v1::GetStatusRequest {}).await.unwrap();
+    let mut health = tonic_health::pb::health_client::HealthClient::new(channel(&running.path).await);
+    let request = tonic_health::pb::HealthCheckRequest::default();
+    health.check(request).await.unwrap();
+    let refused = client.pause(v1::PauseRequest {}).await.unwrap_err();
+    assert_eq!(refused.code(), Code::PermissionDenied);
+    assert!(
+        refused.message().starts_with("Pause does more than read"),
+        "{refused}"
+    );
+    let info = refused.get_details_error_info().unwrap();
+    assert_eq!(info.reason, "CALLER_READS_ONLY");
+    members::refused(channel(&running.path).await).await;
+}
+
+#[tokio::test]
 async fn health_is_serving_and_reflection_knows_the_service() {
-    let running = start(|_, _| true);
+    let running = start(|_, _| Reach::Everything);
     let channel = channel(&running.path).await;
     let mut health = tonic_health::pb::health_client::HealthClient::new(channel.clone());
     for service in ["", "p2psync.v1.ControlService"] {
@@ -533,7 +558,7 @@ async fn health_is_serving_and_reflection_knows_the_service() {
 
 #[tokio::test]
 async fn a_watcher_gets_the_status_then_what_happens_and_an_error_at_the_end() {
-    let running = start(|_, _| true);
+    let running = start(|_, _| Reach::Everything);
     let mut stream = client(&running)
         .await
         .watch(v1::WatchRequest {})
@@ -596,7 +621,7 @@ fn stock_health_check() -> Vec<u8> {
 
 #[tokio::test]
 async fn a_stock_client_that_sends_the_sockets_path_as_authority_is_answered() {
-    let running = start(|_, _| true);
+    let running = start(|_, _| Reach::Everything);
     for cut in [1, 30, 40, 57, 80, 100] {
         let mut stream = UnixStream::connect(&running.path).await.unwrap();
         let bytes = stock_health_check();

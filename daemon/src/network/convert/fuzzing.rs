@@ -145,7 +145,12 @@ fn written<M: Message>(message: Result<M, ConvertError>) -> Vec<u8> {
 }
 
 fn ledger_requests(events: &[SignedEvent]) -> Vec<Request> {
-    let have = vec![(ShortId::new([1; 8]), 4), (ShortId::new([2; 8]), u64::MAX)];
+    let head = |byte, size| Head {
+        device: ShortId::new([byte; 8]),
+        size,
+        id16: [byte; 16],
+    };
+    let have = vec![head(1, 3), head(1, 4), head(2, u64::MAX)];
     vec![
         Request::Heads { digest: [1; 32] },
         Request::Pull { have, max_bytes: 77 },
@@ -168,6 +173,7 @@ fn ledger_responses(events: &[SignedEvent]) -> Vec<Response> {
         Response::Events {
             events: events.to_vec(),
             more: true,
+            forked: vec![ShortId::new([1; 8])],
         },
         Response::Ack,
         Response::Refused(RefuseReason::NotMember),

@@ -3,14 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{MAX_NONCES, MAX_PRESENTED};
-use crate::access::{GrantFlags, Role};
+use crate::access::{GrantFlags, LogPoint, Role};
 use crate::engine::group::{Group, grant_message, nonce_message};
 use crate::engine::sync::Asked;
 use crate::engine::{
     InboundId, MAX_PRESENT_BYTES, Redeem, RefuseReason, Request, Response, StateView, StoredEvent, SyncEngine,
 };
 use crate::ids::{DeviceId, Dot, EventId, GroupId, ShortId};
-use crate::ledger::{EventKind, Grant, GrantVia, Item, LogState, SignedEvent};
+use crate::ledger::{EventKind, Grant, GrantVia, Header, Item, Keep, LogHead, LogState, Revoke, SignedEvent};
 use crate::merkle::Peaks;
 use crate::signature;
 use crate::time::Now;
@@ -220,7 +220,8 @@ impl SyncEngine {
             self.respond(id, Response::Accepted { events: Vec::new() });
             return;
         }
-        let shown = read_chain(group.id, Some(group), events).is_some_and(|shown| shown.is_member(&from));
+        let shown = self.contradicts_nothing(events, view)
+            && read_chain(group.id, Some(group), events).is_some_and(|shown| shown.is_member(&from));
         if !shown && group.was_granted(&from) {
             let events = self.removal_of(&from, view);
             self.respond(id, Response::Removed { events });
@@ -237,6 +238,18 @@ impl SyncEngine {
         self.respond(id, Response::Accepted { events: Vec::new() });
         self.enter_group();
     }
+
+    /// Says whether none of these events has the place of another that is known here. Whoever lost his rights could sign
+    /// one for a time when he had them.
+    pub(super) fn contradicts_nothing(&self, events: &[SignedEvent], view: &impl StateView) -> bool {
+        events.iter().all(|event| {
+            let Ok(header) = Header::from_bytes(&event.header) else {
+                return false;
+            };
+            let known = self.pending.event(view, header.author.short(), header.seq);
+            known.is_none_or(|known| known.id == event.id())
+        })
+    }
 }
 
 /// Evaluates a chain of admin events without the logs they stand in, on top of what is known of the group; `None` if one
@@ -248,24 +261,68 @@ pub(super) fn read_chain(group: GroupId, known: Option<&Group>, events: &[Signed
     if size > MAX_PRESENT_BYTES {
         return None;
     }
-    let mut seen: BTreeMap<ShortId, u64> = BTreeMap::new();
+    let mut before: BTreeMap<ShortId, u64> = BTreeMap::new();
+    let mut said: BTreeMap<ShortId, BTreeMap<ShortId, u64>> = BTreeMap::new();
     for event in events {
         let verified = event.verify(&group).ok()?;
         let header = &verified.header;
-        // What comes before it in the chain counts as seen, and what it says itself: the logs are not at hand.
+        // The logs are not at hand: what gave rights before it in the chain counts as seen, and what its author said. But
+        // an event that took rights may be of the same time; only whom it gave others surely had heard of it.
+        let own = said.entry(header.author.short()).or_default();
         for other in &header.seen {
-            let next = seen.entry(other.device).or_default();
-            *next = other.next_seq.max(*next);
+            raise(own, other.device, other.next_seq);
+        }
+        for (device, head) in kept_heads(&verified.body.items) {
+            raise(own, device.short(), head.size);
+        }
+        let mut seen = before.clone();
+        for (device, next) in own {
+            raise(&mut seen, *device, *next);
         }
         let log = LogState {
             peaks: Peaks::unknown(header.seq + 1),
-            seen: seen.clone(),
+            seen,
             ..LogState::empty(header.author)
         };
         if !shown.has_event(&verified) {
-            shown.apply(&verified, &log, |_, _| None);
+            // Whoever keeps the events up to a head had them.
+            let point = |device: &DeviceId, head: &LogHead| LogPoint {
+                log: device.short(),
+                size: head.size,
+            };
+            shown.apply(&verified, &log, |device, head| Some(point(device, head)));
         }
-        seen.insert(header.author.short(), header.seq + 1);
+        let (author, next) = (header.author.short(), header.seq + 1);
+        if !verified.body.items.iter().any(takes_rights) {
+            raise(&mut before, author, next);
+        }
+        for item in &verified.body.items {
+            if let Item::Grant(grant) = item {
+                raise(said.entry(grant.device.short()).or_default(), author, next);
+            }
+        }
     }
     Some(shown)
+}
+
+fn raise(seen: &mut BTreeMap<ShortId, u64>, device: ShortId, next_seq: u64) {
+    let known = seen.entry(device).or_default();
+    *known = next_seq.max(*known);
+}
+
+/// Returns up to where Revokes keep the logs of their devices.
+fn kept_heads(items: &[Item]) -> impl Iterator<Item = (DeviceId, LogHead)> + '_ {
+    let revokes = items.iter().filter_map(|item| match item {
+        Item::Revoke(Revoke {
+            device,
+            keep: Keep::Heads(heads),
+            ..
+        }) => Some((*device, heads)),
+        _ => None,
+    });
+    revokes.flat_map(|(device, heads)| heads.iter().map(move |head| (device, *head)))
+}
+
+fn takes_rights(item: &Item) -> bool {
+    matches!(item, Item::Revoke(_) | Item::Cancel { .. } | Item::Pin(_))
 }

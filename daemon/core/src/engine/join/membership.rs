@@ -3,7 +3,7 @@
 use super::GROUP;
 use crate::access::LogPoint;
 use crate::engine::group::{Change, Group};
-use crate::engine::{Notification, StateView, SyncEngine};
+use crate::engine::{Notification, Phase, StateView, SyncEngine};
 use crate::ids::{DeviceId, ShortId};
 use crate::ledger::{EventKind, Header, LogHead, LogState, VerifiedEvent};
 
@@ -28,7 +28,7 @@ impl SyncEngine {
         self.peers.heads_moved();
         let regains = change.current.contains(&self.me);
         self.membership_changed(&change);
-        if change.void_grants && event.header.author != self.me {
+        if change.denied && event.header.author != self.me {
             self.notify(Notification::Denied {
                 device: event.header.author,
                 path: None,
@@ -40,7 +40,7 @@ impl SyncEngine {
         // The event itself was not applied yet.
         let own = |(of, from, to): &(ShortId, u64, u64)| {
             let seq = event.header.seq;
-            *of == log.author.short() && *from == seq && *to > seq
+            *of == log.name && *from == seq && *to > seq
         };
         let judged: Vec<_> = change
             .judged
@@ -59,19 +59,25 @@ impl SyncEngine {
         log: &LogState,
         view: &impl StateView,
     ) -> Option<LogPoint> {
-        let short = device.short();
-        if !log.has_seen(short, head.size.checked_sub(1)?) {
-            return None;
-        }
-        let known = self.logs.get(&short)?;
-        let root = if known.size() == head.size {
-            known.peaks.root()
-        } else {
-            let next = self.pending.event(view, short, head.size)?;
-            Header::from_bytes(&next.event.header).ok()?.prev_root
+        let last = head.size.checked_sub(1)?;
+        let is_it = |other: &&LogState| {
+            if !log.has_seen(self.holder(other.name, last), last) {
+                return false;
+            }
+            let next = || {
+                let next = self.event_at(other.name, head.size, view)?;
+                Some(Header::from_bytes(&next.event.header).ok()?.prev_root)
+            };
+            let root = if other.size() == head.size {
+                Some(other.peaks.root())
+            } else {
+                next()
+            };
+            root == Some(head.root)
         };
-        (root == head.root).then_some(LogPoint {
-            log: short,
+        let found = self.logs_of(device.short()).find(is_it)?;
+        Some(LogPoint {
+            log: self.holder(found.name, last),
             size: head.size,
         })
     }
@@ -108,6 +114,11 @@ impl SyncEngine {
         let moved = change.added.iter().any(unknown) || !change.removed.is_empty();
         for device in change.added.iter().chain(&change.removed) {
             self.joining.presented.remove(device);
+        }
+        // With who went their grants may have gone, by which others showed that they came in: these can show it again. But
+        // who catches up knows the group by what it was shown only.
+        if !change.removed.is_empty() && self.phase != Phase::CatchingUp {
+            self.joining.presented.clear();
         }
         if moved {
             self.enter_group();

@@ -255,3 +255,16 @@ proptest! {
         prop_assert!(proof == before || check(&proof, world.group).is_err());
     }
 }
+
+#[test]
+fn nothing_is_proven_that_comes_after_a_fork() {
+    let (mut world, seq) = grown();
+    world.forked.insert(device(2).short(), seq + 1);
+    assert!(made(&world, 2, seq, 1).is_ok(), "both branches have it");
+    world.forked.insert(device(2).short(), seq);
+    assert!(matches!(made(&world, 2, seq, 1), Err(MakeError::Forked(by)) if by == device(2)));
+    // Nor what rests on such a grant.
+    world.forked.clear();
+    world.forked.insert(device(0).short(), 0);
+    assert!(matches!(made(&world, 2, seq, 1), Err(MakeError::Forked(by)) if by == device(0)));
+}

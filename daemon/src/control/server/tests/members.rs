@@ -14,7 +14,7 @@ use tonic::Code;
 use tonic::transport::Channel;
 use tonic_types::StatusExt as _;
 
-use super::{ControlError, channel, start};
+use super::{ControlError, Reach, channel, start};
 
 fn report(seed: u8, name: &str, role: Option<Role>) -> MemberReport {
     MemberReport {
@@ -102,7 +102,7 @@ pub(super) async fn refused(channel: Channel) {
 
 #[tokio::test]
 async fn members_are_found_by_name_and_keep_what_was_not_asked_to_change() {
-    let running = start(|_, _| true);
+    let running = start(|_, _| Reach::Everything);
     let mut client = MemberServiceClient::new(channel(&running.path).await);
     let request = v1::ChangeRoleRequest {
         device: "ben".into(),
@@ -131,7 +131,7 @@ async fn members_are_found_by_name_and_keep_what_was_not_asked_to_change() {
 
 #[tokio::test]
 async fn what_cannot_be_meant_is_refused_before_the_engine_hears_of_it() {
-    let running = start(|_, _| true);
+    let running = start(|_, _| Reach::Everything);
     let mut client = MemberServiceClient::new(channel(&running.path).await);
     let remove = |devices: &[&str], cut| v1::RemoveMemberRequest {
         devices: devices.iter().map(|text| (*text).to_owned()).collect(),
@@ -176,7 +176,7 @@ async fn what_cannot_be_meant_is_refused_before_the_engine_hears_of_it() {
 
 #[tokio::test]
 async fn a_recovery_key_has_32_bytes() {
-    let running = start(|_, _| true);
+    let running = start(|_, _| Reach::Everything);
     let mut client = RecoveryServiceClient::new(channel(&running.path).await);
     let with = |length| v1::UseRecoveryRequest {
         secret: vec![7; length],
