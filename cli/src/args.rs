@@ -1,6 +1,7 @@
 //! The command line.
 
 mod members;
+mod quarantine;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -12,6 +13,7 @@ pub(crate) use self::members::{
     DeviceCommand, InviteCommand, InviteRole, InviteWanted, MemberCommand, RecoveryCommand, RemovalWanted,
     RoleName, RoleWanted,
 };
+pub(crate) use self::quarantine::QuarantineCommand;
 
 const AFTER_HELP: &str = "\
 If the folder was moved, replaced or restored from a backup, start the daemon once with
@@ -250,6 +252,19 @@ Examples:
         /// Write it to this new file and leave the folder alone
         #[arg(short, long, value_name = "FILE")]
         output: Option<PathBuf>,
+    },
+    /// List, accept or drop what was written without the right to
+    #[command(
+        after_help = "When a device was removed with --cut, or lowered with --now, what it wrote beyond that counts nowhere and is undone
+everywhere. What had arrived here by then lies in quarantine until you decide, or it is too old.
+
+Examples:
+  syncctl quarantine list
+  syncctl quarantine accept docs/plan.odt"
+    )]
+    Quarantine {
+        #[command(subcommand)]
+        command: QuarantineCommand,
     },
     /// Show the crash journal
     #[command(after_help = "Examples:

@@ -13,6 +13,7 @@ pub(crate) mod overview;
 pub(crate) mod pairing;
 pub(crate) mod peers;
 pub(crate) mod place;
+pub(crate) mod quarantine;
 pub(crate) mod recovery;
 pub(crate) mod rescan;
 pub(crate) mod restore;

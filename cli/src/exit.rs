@@ -147,6 +147,10 @@ fn judge(reason: &str, code: Code) -> (Exit, Option<&'static str>) {
             Some("find what is damaged: syncctl ledger verify --full"),
         ),
         reason::NO_SUCH_VERSION => (Exit::No, Some("see what there is: syncctl history PATH")),
+        reason::PATH_IGNORED => (
+            Exit::No,
+            Some("do it on a device that does not ignore the path, or change the patterns"),
+        ),
         reason::BYTES_NOT_AT_HAND => (
             Exit::No,
             Some("connect a device that may have them and try again: syncctl peers"),
@@ -238,6 +242,7 @@ mod tests {
         check(Code::DeadlineExceeded, "INVITER_UNREACHABLE", Exit::TempFail);
         check(Code::Aborted, "BUSY", Exit::TempFail);
         check(Code::NotFound, "NO_SUCH_VERSION", Exit::No);
+        check(Code::FailedPrecondition, "PATH_IGNORED", Exit::No);
         check(Code::FailedPrecondition, "BYTES_NOT_AT_HAND", Exit::No);
         check(Code::FailedPrecondition, "ALREADY_IN_GROUP", Exit::No);
         check(Code::NotFound, "NO_SUCH_EVENT", Exit::NoInput);

@@ -26,7 +26,7 @@ use tonic::transport::Channel;
 
 use crate::args::{
     Cli, Command, DeviceCommand, Global, InviteCommand, LedgerCommand, MemberCommand, PeersCommand,
-    RecoveryCommand,
+    QuarantineCommand, RecoveryCommand,
 };
 use crate::client::{CONNECT_PATIENCE, Client, LedgerClient, Surroundings};
 use crate::exit::{Exit, Failure};
@@ -127,7 +127,7 @@ impl Session<'_> {
         self.channel().await.map(LedgerClient::new)
     }
 
-    async fn channel(&self) -> Result<Channel, Failure> {
+    pub(crate) async fn channel(&self) -> Result<Channel, Failure> {
         let patience = self.timeout(CALL_TIMEOUT).min(CONNECT_PATIENCE);
         client::connect(&client::find_socket(&self.global, self.around)?, patience).await
     }
@@ -259,6 +259,15 @@ async fn dispatch(command: Option<Command>, session: &mut Session<'_>) -> Result
             let wanted = cmds::restore::Wanted { version, before };
             cmds::restore::run(session, path, wanted, output).await
         }
+        Some(Command::Quarantine { command }) => match command {
+            QuarantineCommand::List => cmds::quarantine::list(session).await,
+            QuarantineCommand::Accept { path, version } => {
+                cmds::quarantine::accept(session, path, version).await
+            }
+            QuarantineCommand::Drop { path, version, yes } => {
+                cmds::quarantine::drop(session, path, version, yes).await
+            }
+        },
         Some(Command::ConfirmDeletes { restore }) => cmds::guards::confirm_deletes(session, restore).await,
         Some(Command::Why { path }) => cmds::why::run(session, path).await,
         Some(Command::Pause) => cmds::guards::pause(session).await,

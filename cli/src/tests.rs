@@ -1,6 +1,7 @@
 //! Whole command lines against a fake daemon on a real socket.
 
 mod members;
+mod quarantine;
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};

@@ -18,6 +18,7 @@ mod ledger;
 mod members;
 mod naming;
 mod pairing;
+mod quarantine;
 mod recovery;
 mod server;
 mod service;
@@ -42,6 +43,7 @@ pub use caller::Access;
 pub use history::{AtHand, HistoryPage, PathVersion, Pick, RestoreProblem, RestoreStep, VersionPart};
 pub use ledger::{EventRef, FollowPart, LedgerCommand, ProveTarget, Proven, VerifyStep};
 pub use pairing::{Approved, JoinStep, PairingCommand};
+pub use quarantine::{Accepted, Dropped, QuarantineCommand, QuarantinePage, QuarantinePlace, Quarantined};
 pub use server::{ControlService, ServeError};
 pub use socket::{ControlSocket, SocketError};
 
@@ -159,6 +161,8 @@ pub enum ControlCommand {
         /// What it is and its bytes; closed when it is complete. A closed receiver ends it.
         parts: mpsc::Sender<Result<VersionPart, ControlError>>,
     },
+    /// Ask or decide about what is in quarantine.
+    Quarantine(QuarantineCommand),
     /// Read the ledger.
     Ledger(LedgerCommand),
     /// Put versions at their paths as edits of this device's.
@@ -243,6 +247,24 @@ pub enum ControlError {
     /// There is no such version.
     #[error("{0}")]
     NoVersion(String),
+    /// This device may not write there.
+    #[error(
+        "To write {path} a device must be editor, admin or owner there; this one is {}{}",
+        role.map_or("no member", Role::as_str),
+        if role.is_some_and(Role::may_write) { ", but not there" } else { "" }
+    )]
+    MayNotWrite {
+        /// Where.
+        path: RelPath,
+        /// This device's role.
+        role: Option<Role>,
+    },
+    /// The path is left out by its name or a pattern.
+    #[error("{path} is ignored on this device, so it would not be published")]
+    Ignored {
+        /// Which.
+        path: RelPath,
+    },
     /// No connected device has the bytes.
     #[error("No connected device has the bytes of this version")]
     NotAtHand,

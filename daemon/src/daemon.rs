@@ -423,7 +423,8 @@ impl Running {
             Arc::new(move || watcher.degraded())
         };
         let (ask_sender, asks) = mpsc::unbounded_channel();
-        let history = History::new(opened.store.view()?, opened.worktree.clone(), ask_sender);
+        let (view, worktree) = (opened.store.view()?, opened.worktree.clone());
+        let history = History::new(view, writer.clone(), worktree, ask_sender);
         let services = Services {
             view: opened.store.view()?,
             writer: writer.clone(),

@@ -5,9 +5,12 @@
 //! as every content does, from this device's files, its kept versions, or other devices, and is held there until the
 //! task lets go of it. A restore is then put at its path by the worktree and found by the scanner, like an edit.
 //!
+//! What was written without the right to is in quarantine until the user decides about it ([`quarantine`]).
+//!
 //! A crash ends a restore between two files; what was restored by then stays, and what it replaced is kept.
 
 mod facts;
+mod quarantine;
 mod restore;
 
 use std::collections::BTreeMap;
@@ -22,7 +25,7 @@ use p2p_sync_core::tree::Node;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use crate::control::{ControlError, HistoryPage, PathVersion, Pick, ReplyTo, VersionPart};
-use crate::store::StoreView;
+use crate::store::{StoreView, StoreWriter};
 use crate::worktree::{Kept, RestoreJob, RestoreOutcome, Worktree};
 
 /// Versions that are read at once; more wait.
@@ -58,15 +61,22 @@ pub(crate) struct History {
     view: Mutex<StoreView>,
     worktree: Arc<Worktree>,
     kept: Arc<Kept>,
+    writer: Arc<StoreWriter>,
     asks: mpsc::UnboundedSender<Ask>,
     reading: Semaphore,
     restoring: Semaphore,
 }
 
 impl History {
-    pub(crate) fn new(view: StoreView, worktree: Arc<Worktree>, asks: mpsc::UnboundedSender<Ask>) -> Self {
+    pub(crate) fn new(
+        view: StoreView,
+        writer: Arc<StoreWriter>,
+        worktree: Arc<Worktree>,
+        asks: mpsc::UnboundedSender<Ask>,
+    ) -> Self {
         Self {
             view: Mutex::new(view),
+            writer,
             kept: worktree.kept(),
             worktree,
             asks,

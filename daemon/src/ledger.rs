@@ -244,14 +244,14 @@ fn prove(reader: &LedgerReader, group: GroupId, target: &ProveTarget) -> Result<
         }
         ProveTarget::Item(event, item) => {
             let event = find(reader, event)?.stored;
-            (event.author.short(), event.seq, *item)
+            (event.log, event.seq, *item)
         }
     };
     let made = proof::make(reader, group, author, seq, item);
     let proof = made.map_err(|error| match error {
         MakeError::Source(error) => unreadable(error),
         MakeError::NoSuchItem => ControlError::NoSuchEvent(error.to_string()),
-        MakeError::NotAllowed => ControlError::NotProvable(error.to_string()),
+        MakeError::NotAllowed | MakeError::Forked(_) => ControlError::NotProvable(error.to_string()),
         other => ControlError::LedgerDamaged(crate::error_chain(&other)),
     })?;
     let event = reader.event(author, seq).map_err(unreadable)?;

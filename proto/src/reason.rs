@@ -65,6 +65,8 @@ pub const NO_ADDRESS: &str = "NO_ADDRESS";
 pub const NO_SUCH_VERSION: &str = "NO_SUCH_VERSION";
 /// No device that is connected has the bytes.
 pub const BYTES_NOT_AT_HAND: &str = "BYTES_NOT_AT_HAND";
+/// The path is ignored on this device.
+pub const PATH_IGNORED: &str = "PATH_IGNORED";
 /// There is no such event, path or device in the ledger.
 pub const NO_SUCH_EVENT: &str = "NO_SUCH_EVENT";
 /// The ledger does not show that the author's role allowed the item.

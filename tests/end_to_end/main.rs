@@ -2,6 +2,7 @@
 //! trees, nothing temporary left, and no conflict copy that it did not expect.
 
 mod changes;
+mod cloned;
 mod command_line;
 mod crash;
 mod disks;
@@ -18,6 +19,7 @@ mod offline;
 mod pairing;
 mod pairing_by_name;
 mod programs;
+mod quarantine;
 mod random;
 mod rebinding;
 mod recovering_key;

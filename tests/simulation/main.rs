@@ -8,6 +8,7 @@ mod desk;
 mod explaining;
 mod floor;
 mod forging;
+mod forking;
 mod guarding;
 mod hearing;
 mod ignoring;
@@ -32,6 +33,8 @@ use p2p_sync_tests::sim::trace::Sink;
 const SEEDS_PER_TEST: u64 = 5_000;
 /// Seeds in which old copies of databases are put back, too.
 const SEEDS_WITH_RESTORES: u64 = 2_000;
+/// Seeds in which two machines have one key.
+const SEEDS_WITH_TWINS: u64 = 2_000;
 /// Seeds in which roles change, too.
 const SEEDS_WITH_ROLES: u64 = 4_000;
 /// Of so many seeds one is run twice.
@@ -121,6 +124,15 @@ fn seeds_with_restored_databases_hold_all_invariants() {
 }
 
 #[test]
+fn seeds_with_twins_hold_all_invariants() {
+    let draw = Draw {
+        twins: true,
+        ..Draw::default()
+    };
+    (0..SEEDS_WITH_TWINS).for_each(|seed| check_drawn(&draw, seed));
+}
+
+#[test]
 fn seeds_with_roles_hold_all_invariants() {
     let draw = Draw {
         roles: true,
@@ -145,7 +157,10 @@ fn check_drawn(draw: &Draw, seed: u64) {
     let first = hash().unwrap_or_else(|reason| {
         let restores = if draw.restores { " --restores" } else { "" };
         let roles = if draw.roles { " --roles" } else { "" };
-        panic!("seed {seed}: {reason}\nmake it smaller with: simulate{restores}{roles} --shrink {seed}");
+        let twins = if draw.twins { " --twins" } else { "" };
+        panic!(
+            "seed {seed}: {reason}\nmake it smaller with: simulate{restores}{roles}{twins} --shrink {seed}"
+        );
     });
     if twice {
         assert_eq!(hash(), Ok(first), "seed {seed} runs another way the second time");

@@ -107,6 +107,7 @@ pub(crate) async fn remove(session: &mut Session<'_>, wanted: RemovalWanted) -> 
         again: Vec<NamedJson<'a>>,
     }
     confirm(session, wanted.yes, &question(&wanted))?;
+    let has_cut = wanted.cut.is_some();
     let request = v1::RemoveMemberRequest {
         devices: wanted.devices,
         cut: wanted.cut,
@@ -120,7 +121,13 @@ pub(crate) async fn remove(session: &mut Session<'_>, wanted: RemovalWanted) -> 
         removed: done.removed.iter().map(NamedJson::of).collect(),
         again: done.again.iter().map(NamedJson::of).collect(),
     };
-    session.out.answer(&json, || removed_words(&done))
+    session.out.answer(&json, || {
+        let mut text = removed_words(&done);
+        if has_cut {
+            text.push_str("what is known here of its changes beyond the cut: syncctl quarantine list\n");
+        }
+        text
+    })
 }
 
 /// Returns paths as they were typed as paths below the folder.

@@ -4,6 +4,7 @@ use p2p_sync_proto::reason;
 use p2p_sync_proto::v1;
 use p2p_sync_proto::v1::invite_service_server::{InviteService, InviteServiceServer};
 use p2p_sync_proto::v1::member_service_server::{MemberService, MemberServiceServer};
+use p2p_sync_proto::v1::quarantine_service_server::QuarantineServiceServer;
 use p2p_sync_proto::v1::recovery_service_server::{RecoveryService, RecoveryServiceServer};
 use tonic::transport::server::Router;
 use tonic::{Code, Request, Response, Status};
@@ -16,6 +17,7 @@ pub(super) fn serve(server: Router) -> Router {
         .add_service(MemberServiceServer::new(Fake))
         .add_service(InviteServiceServer::new(Fake))
         .add_service(RecoveryServiceServer::new(Fake))
+        .add_service(QuarantineServiceServer::new(Fake))
 }
 
 fn device() -> v1::Device {

@@ -7,6 +7,7 @@
 //!
 //! Lost in a crash: everything not covered by [`Input::Persisted`]; nothing that depends on it has left the engine.
 
+mod branches;
 mod group;
 mod ignoring;
 mod io;
@@ -38,6 +39,7 @@ use crate::ids::{ContentHash, DeviceId, ShortId};
 use crate::ledger::LogState;
 use crate::rel_path::RelPath;
 use crate::time::{BootInstant, Now};
+use branches::Branches;
 use group::Group;
 use ignoring::Ignoring;
 use join::Joining;
@@ -66,6 +68,8 @@ pub struct SyncEngine {
     group: Option<Group>,
     /// The logs of all authors; this device's own too, once it has events.
     logs: BTreeMap<ShortId, LogState>,
+    /// Which of them forked.
+    branches: Branches,
     pending: Pending,
     peers: Peers,
     local: Local,
@@ -112,10 +116,14 @@ impl SyncEngine {
     pub fn new(config: EngineConfig, recovered: Recovered) -> Self {
         let key = SigningKey::from_bytes(&config.secret);
         let me = DeviceId::new(key.verifying_key().to_bytes());
-        let group = recovered
+        let mut group = recovered
             .settings
             .get(join::GROUP)
             .and_then(|bytes| Group::from_bytes(bytes).ok());
+        if let Some(group) = &mut group {
+            let branches = recovered.logs.values();
+            group.add_branches(branches.filter_map(|log| Some((log.name, log.branch()?))));
+        }
         let mut name = config.name;
         while name.len() > crate::ledger::MAX_NAME {
             name.pop();
@@ -133,6 +141,7 @@ impl SyncEngine {
             },
             phase: Phase::NoGroup,
             group,
+            branches: Branches::among(&recovered.logs),
             logs: recovered.logs,
             pending: Pending::new(),
             peers: Peers::default(),
@@ -301,6 +310,7 @@ impl SyncEngine {
             own_events_missing: self.own_events_missing(),
             join_requests: self.joining.requests.shown(),
             rejected: self.rejected,
+            forked: self.forked_members(),
             recovery_unread: self.joining.recovery.is_some(),
         }
     }

@@ -16,4 +16,4 @@ pub use event::{
 pub(crate) use grant::grant_message;
 pub use item::{Genesis, Grant, GrantVia, Invite, Item, Keep, LogHead, Pin, Put, PutFlags, Revoke};
 pub(crate) use item::{MAX_DOTS, MAX_NAME, MAX_REASON};
-pub use log::{LogError, LogState};
+pub use log::{Left, LogError, LogState};

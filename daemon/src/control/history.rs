@@ -187,14 +187,21 @@ pub(super) fn version(version: PathVersion, names: &StatusSnapshot) -> v1::PathV
     }
 }
 
-/// Returns a device with its name and role as they are now.
+/// Returns a device with its name and role as they are now; by the name of its log, which for a branch begins as its own.
 pub(super) fn author(short: ShortId, names: &StatusSnapshot) -> (Option<v1::Device>, Option<v1::Role>) {
     let engine = &names.engine;
     if let Some(own) = engine.device.filter(|own| own.short() == short) {
         let role = engine.role.map(convert::role_to_proto);
         return (Some(convert::device(own, &names.name)), role);
     }
-    match engine.peers.iter().find(|peer| peer.device.short() == short) {
+    let is_it = |peer: &&PeerStatus| peer.device.short() == short;
+    let is_branch_of = |peer: &&PeerStatus| peer.device.short().label() == short.label();
+    let peers = &engine.peers;
+    match peers
+        .iter()
+        .find(is_it)
+        .or_else(|| peers.iter().find(is_branch_of))
+    {
         Some(PeerStatus {
             device, name, role, ..
         }) => (

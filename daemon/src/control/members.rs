@@ -176,6 +176,7 @@ pub(super) fn warnings(engine: &Engine) -> Vec<Warning> {
             message: message.to_owned(),
         });
     }
+    list.extend(engine.forked.iter().map(|device| forked(*device, engine)));
     let members = engine.peers.iter().filter_map(|peer| peer.role);
     let owners = members.clone().filter(|role| *role == Role::Owner).count();
     if engine.role == Some(Role::Owner) && owners == 1 && members.count() > 1 {
@@ -187,6 +188,27 @@ pub(super) fn warnings(engine: &Engine) -> Vec<Warning> {
         });
     }
     list
+}
+
+/// What to do about a key on two machines.
+fn forked(device: DeviceId, engine: &Engine) -> Warning {
+    let known = engine.peers.iter().find(|peer| peer.device == device);
+    let name = known.map_or("", |peer| peer.name.as_str());
+    let id = device.short().to_hex();
+    let message = if engine.device == Some(device) {
+        "Another machine has this device's key, or an old copy of its state was put back: if there is another, leave \
+         the group on one of them and join anew: syncctl leave"
+            .to_owned()
+    } else {
+        format!(
+            "Two machines have the key of \"{name}\", or an old copy of its state was put back; both count. If one is \
+             not yours: syncctl member remove {id}"
+        )
+    };
+    Warning {
+        code: "DEVICE_FORKED",
+        message,
+    }
 }
 
 fn member(report: &MemberReport, all: &[MemberReport], engine: &Engine) -> v1::Member {

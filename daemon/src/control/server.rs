@@ -13,6 +13,7 @@ use p2p_sync_proto::v1::control_service_server::ControlServiceServer;
 use p2p_sync_proto::v1::invite_service_server::InviteServiceServer;
 use p2p_sync_proto::v1::ledger_service_server::LedgerServiceServer;
 use p2p_sync_proto::v1::member_service_server::MemberServiceServer;
+use p2p_sync_proto::v1::quarantine_service_server::QuarantineServiceServer;
 use p2p_sync_proto::v1::recovery_service_server::RecoveryServiceServer;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{UnixListener, UnixStream};
@@ -119,6 +120,7 @@ impl ControlService {
             .add_service(LedgerServiceServer::new(rpcs.clone()))
             .add_service(MemberServiceServer::new(rpcs.clone()))
             .add_service(InviteServiceServer::new(rpcs.clone()))
+            .add_service(QuarantineServiceServer::new(rpcs.clone()))
             .add_service(RecoveryServiceServer::new(rpcs))
             .add_service(health)
             .add_service(reflection().build_v1().map_err(ServeError::Reflection)?)
@@ -166,6 +168,7 @@ async fn set_health(reporter: &HealthReporter, failed: bool) {
         <LedgerServiceServer<Rpcs> as NamedService>::NAME,
         <MemberServiceServer<Rpcs> as NamedService>::NAME,
         <InviteServiceServer<Rpcs> as NamedService>::NAME,
+        <QuarantineServiceServer<Rpcs> as NamedService>::NAME,
         <RecoveryServiceServer<Rpcs> as NamedService>::NAME,
     ];
     for service in services {

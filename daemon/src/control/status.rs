@@ -14,6 +14,8 @@ pub(super) fn from_error(error: &ControlError) -> Status {
         ControlError::BadAddress { .. } => (Code::InvalidArgument, reason::BAD_ADDRESS),
         ControlError::Io { .. } => (Code::Internal, reason::IO),
         ControlError::NoVersion(_) => (Code::NotFound, reason::NO_SUCH_VERSION),
+        ControlError::MayNotWrite { .. } => (Code::PermissionDenied, reason::ROLE_TOO_LOW),
+        ControlError::Ignored { .. } => (Code::FailedPrecondition, reason::PATH_IGNORED),
         ControlError::NotAtHand => (Code::FailedPrecondition, reason::BYTES_NOT_AT_HAND),
         ControlError::Restoring | ControlError::NotReady => (Code::Aborted, reason::BUSY),
         ControlError::Read(_) | ControlError::Ledger(_) => (Code::Internal, reason::IO),
@@ -186,6 +188,17 @@ mod tests {
             ControlError::NotAtHand,
             Code::FailedPrecondition,
             "BYTES_NOT_AT_HAND",
+        );
+        let path = p2p_sync_core::rel_path::RelPath::parse("a").unwrap();
+        let may_not = ControlError::MayNotWrite {
+            path: path.clone(),
+            role: None,
+        };
+        check(may_not, Code::PermissionDenied, "ROLE_TOO_LOW");
+        check(
+            ControlError::Ignored { path },
+            Code::FailedPrecondition,
+            "PATH_IGNORED",
         );
         check(ControlError::NotReady, Code::Aborted, "BUSY");
         check(

@@ -48,6 +48,10 @@ impl EventLoop {
                 self.read_ledger(command);
                 return Ok(());
             }
+            ControlCommand::Quarantine(command) => {
+                self.quarantine(command);
+                return Ok(());
+            }
             ControlCommand::ReadVersion { path, pick, parts } => {
                 self.services.history.read_version(path, pick, parts);
                 return Ok(());

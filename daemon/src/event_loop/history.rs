@@ -2,9 +2,11 @@
 
 use p2p_sync_core::engine::{CommandError, FetchFailure, FetchJob, FolderState};
 use p2p_sync_core::ids::ContentHash;
+use p2p_sync_core::ignore::IgnoreRules as _;
+use p2p_sync_core::rel_path::RelPath;
 
 use super::EventLoop;
-use crate::control::ControlError;
+use crate::control::{ControlError, QuarantineCommand};
 use crate::history::Ask;
 use crate::install_task::DiskCommand;
 
@@ -44,6 +46,35 @@ impl EventLoop {
             }
             Some(_) => None,
         }
+    }
+
+    /// Hands on what is asked about the quarantine.
+    pub(super) fn quarantine(&self, command: QuarantineCommand) {
+        let history = &self.services.history;
+        match command {
+            QuarantineCommand::List { after, limit, reply } => history.quarantined(after, limit, reply),
+            QuarantineCommand::Accept { path, version, reply } => match self.may_not_accept(&path) {
+                // Whoever asked may be gone.
+                Some(error) => drop(reply.send(Err(error))),
+                None => history.accept(path, version, reply),
+            },
+            QuarantineCommand::Drop { path, version, reply } => {
+                history.drop_quarantined(path, version, reply);
+            }
+        }
+    }
+
+    /// Says why what is put at a path would not be published; `None` if it would.
+    fn may_not_accept(&self, path: &RelPath) -> Option<ControlError> {
+        let (path, role) = (path.clone(), self.engine.status().role);
+        if role.is_some() && !self.engine.may_write(&path) {
+            return Some(ControlError::MayNotWrite { path, role });
+        }
+        let rules = self.rules.as_ref();
+        if rules.is_some_and(|rules| rules.is_ignored(&path, false)) {
+            return Some(ControlError::Ignored { path });
+        }
+        self.may_not_restore()
     }
 
     /// Tells tasks which contents came; returns those that are for the engine.

@@ -93,17 +93,24 @@ fn newest(rows: Vec<Row>) -> Option<Row> {
 }
 
 fn by_id(rows: Vec<Row>, id: &str) -> Option<Row> {
-    let exact = rows.iter().position(|row| row.version.id == id);
-    let mut matching = rows
-        .iter()
-        .enumerate()
-        .filter(|(_, row)| row.version.id.starts_with(id));
-    let at = match (exact, matching.next(), matching.next()) {
-        (Some(at), _, _) => at,
-        (None, Some((at, _)), None) if !id.is_empty() => at,
-        _ => return None,
-    };
+    let at = named(rows.iter().map(|row| row.version.id.as_str()), id)?;
     rows.into_iter().nth(at)
+}
+
+/// Returns the place of what has this id, or whose alone begins so.
+pub(super) fn named<'a>(ids: impl Iterator<Item = &'a str> + Clone, id: &str) -> Option<usize> {
+    let exact = ids.clone().position(|known| known == id);
+    let mut matching = ids.enumerate().filter(|(_, known)| known.starts_with(id));
+    match (exact, matching.next(), matching.next()) {
+        (Some(at), _, _) => Some(at),
+        (None, Some((at, _)), None) if !id.is_empty() => Some(at),
+        _ => None,
+    }
+}
+
+/// Returns a version that counts nowhere, as one of its path.
+pub(super) fn void_row(view: &StoreView, kept: &Kept, version: &Version) -> PathVersion {
+    complete(view, kept, row(version, &PathState::default()))
 }
 
 /// Returns all versions of a path, newest first.
@@ -168,7 +175,7 @@ fn kept_row(file: &KeptFile, entry: Entry) -> Row {
 }
 
 /// Returns what a kept file was; `None` if it cannot be read.
-fn entry_of(kept: &Kept, file: &KeptFile) -> Option<Entry> {
+pub(super) fn entry_of(kept: &Kept, file: &KeptFile) -> Option<Entry> {
     let node = if file.is_link() {
         Node::Link {
             target: kept.link_text(file).ok()?,
@@ -217,7 +224,7 @@ fn moved(view: &StoreView, dot: Dot) -> Option<RelPath> {
     }
 }
 
-fn id_of(dot: Dot) -> String {
+pub(super) fn id_of(dot: Dot) -> String {
     format!("{}-{}-{}", dot.device.label(), dot.seq, dot.item)
 }
 

@@ -75,12 +75,7 @@ impl History {
         let mut total = RestoreStep::default();
         if let Some(entry) = version.entry.clone() {
             let job = RestoreJob { path, entry };
-            let stands = self
-                .blocking({
-                    let job = job.clone();
-                    move |this| this.read(|view| Ok(stands(view, &this.worktree, &job.path, &job.entry)))
-                })
-                .await?;
+            let stands = self.stands(&job).await?;
             if stands {
                 total.unchanged = 1;
             } else {
@@ -129,8 +124,15 @@ impl History {
         Ok(total)
     }
 
+    /// Says whether exactly this stands at its path, on disk too.
+    pub(super) async fn stands(self: &Arc<Self>, job: &RestoreJob) -> Result<bool, ControlError> {
+        let job = job.clone();
+        self.blocking(move |this| this.read(|view| Ok(stands(view, &this.worktree, &job.path, &job.entry))))
+            .await
+    }
+
     /// Restores a few paths; counts and problems go to `total`.
-    async fn restore_batch(
+    pub(super) async fn restore_batch(
         self: &Arc<Self>,
         mut jobs: Vec<RestoreJob>,
         total: &mut RestoreStep,

@@ -77,7 +77,7 @@ pub(super) fn ledger_request_to_wire(request: Request) -> Result<wire::LedgerReq
             digest: digest.to_vec(),
         }),
         Request::Pull { have, max_bytes } => Kind::Pull(wire::PullRequest {
-            have: have.into_iter().map(log_size_to_wire).collect(),
+            have: have.into_iter().map(head_to_wire).collect(),
             max_bytes,
         }),
         Request::Push { events } => Kind::Push(wire::PushRequest {
@@ -110,7 +110,7 @@ pub(super) fn ledger_request_from_wire(message: wire::LedgerRequest) -> Result<R
             digest: exact("digest", &heads.digest)?,
         },
         Kind::Pull(pull) => Request::Pull {
-            have: have_from_wire(pull.have)?,
+            have: heads_from_wire("have", pull.have)?,
             max_bytes: pull.max_bytes,
         },
         Kind::Push(push) => Request::Push {
@@ -130,9 +130,10 @@ pub(super) fn ledger_response_to_wire(response: Response) -> Result<wire::Ledger
         Response::Heads(heads) => Kind::Heads(wire::HeadsResponse {
             heads: heads.into_iter().map(head_to_wire).collect(),
         }),
-        Response::Events { events, more } => Kind::Events(wire::EventsResponse {
+        Response::Events { events, more, forked } => Kind::Events(wire::EventsResponse {
             events: events_to_wire(&events),
             more,
+            forked: forked.iter().map(|device| device.as_bytes().to_vec()).collect(),
         }),
         Response::Ack => Kind::Ack(wire::Ack {}),
         Response::Refused(reason) => Kind::Refused(refused_to_wire(reason)),
@@ -154,10 +155,11 @@ pub(super) fn ledger_response_from_wire(message: wire::LedgerResponse) -> Result
     })?;
     Ok(match kind {
         Kind::Same(wire::Same {}) => Response::Same,
-        Kind::Heads(heads) => Response::Heads(heads_from_wire(heads.heads)?),
+        Kind::Heads(heads) => Response::Heads(heads_from_wire("heads", heads.heads)?),
         Kind::Events(page) => Response::Events {
             events: events_from_wire(page.events, MAX_PAGE_BYTES + MAX_EVENT_BYTES)?,
             more: page.more,
+            forked: devices_from_wire("forked", &page.forked)?,
         },
         Kind::Ack(wire::Ack {}) => Response::Ack,
         Kind::Refused(refused) => Response::Refused(refused_from_wire(refused)?),
@@ -382,26 +384,6 @@ fn event_from_wire(event: wire::SignedEvent) -> Result<SignedEvent, ConvertError
     })
 }
 
-fn log_size_to_wire((device, size): (ShortId, u64)) -> wire::LogSize {
-    wire::LogSize {
-        device: device.as_bytes().to_vec(),
-        size,
-    }
-}
-
-fn have_from_wire(have: Vec<wire::LogSize>) -> Result<Vec<(ShortId, u64)>, ConvertError> {
-    at_most("have", have.len(), MAX_LOGS)?;
-    let read = |log: wire::LogSize| Ok((ShortId::from_slice(&log.device)?, log.size));
-    let have = have
-        .into_iter()
-        .map(read)
-        .collect::<Result<Vec<_>, ConvertError>>()?;
-    if !have.is_sorted_by(|a, b| a.0 < b.0) {
-        return Err(ConvertError::Unsorted { field: "have" });
-    }
-    Ok(have)
-}
-
 fn head_to_wire(head: Head) -> wire::Head {
     wire::Head {
         device: head.device.as_bytes().to_vec(),
@@ -410,8 +392,8 @@ fn head_to_wire(head: Head) -> wire::Head {
     }
 }
 
-fn heads_from_wire(heads: Vec<wire::Head>) -> Result<Vec<Head>, ConvertError> {
-    at_most("heads", heads.len(), MAX_LOGS)?;
+fn heads_from_wire(field: &'static str, heads: Vec<wire::Head>) -> Result<Vec<Head>, ConvertError> {
+    at_most(field, heads.len(), MAX_LOGS)?;
     let read = |head: wire::Head| {
         Ok(Head {
             device: ShortId::from_slice(&head.device)?,
@@ -423,10 +405,20 @@ fn heads_from_wire(heads: Vec<wire::Head>) -> Result<Vec<Head>, ConvertError> {
         .into_iter()
         .map(read)
         .collect::<Result<Vec<_>, ConvertError>>()?;
-    if !heads.is_sorted_by(|a, b| a.device < b.device) {
-        return Err(ConvertError::Unsorted { field: "heads" });
+    if !heads.is_sorted_by(|a, b| a < b) {
+        return Err(ConvertError::Unsorted { field });
     }
     Ok(heads)
+}
+
+fn devices_from_wire(field: &'static str, devices: &[Vec<u8>]) -> Result<Vec<ShortId>, ConvertError> {
+    at_most(field, devices.len(), MAX_LOGS)?;
+    let devices = devices.iter().map(|device| ShortId::from_slice(device));
+    let devices = devices.collect::<Result<Vec<_>, _>>()?;
+    if !devices.is_sorted_by(|a, b| a < b) {
+        return Err(ConvertError::Unsorted { field });
+    }
+    Ok(devices)
 }
 
 fn refused_to_wire(reason: RefuseReason) -> wire::Refused {
@@ -469,7 +461,7 @@ mod tests {
         let requests = [
             Request::Heads { digest: [1; 32] },
             Request::Pull {
-                have: vec![(short(1), 4), (short(2), 0)],
+                have: vec![head(1), head(2)],
                 max_bytes: 77,
             },
             Request::Push {
@@ -488,7 +480,11 @@ mod tests {
         let responses = [
             Response::Same,
             Response::Heads(heads),
-            Response::Events { events, more: true },
+            Response::Events {
+                events,
+                more: true,
+                forked: vec![short(1), short(2)],
+            },
             Response::Ack,
             Response::Refused(RefuseReason::NotMember),
         ];
@@ -571,18 +567,18 @@ mod tests {
             Err(ConvertError::UnknownKind { .. })
         ));
         let mut unsorted = wire::PullRequest {
-            have: vec![log_size_to_wire((short(2), 1)), log_size_to_wire((short(1), 1))],
+            have: vec![head_to_wire(head(2)), head_to_wire(head(1))],
             max_bytes: 1,
         };
         assert_eq!(
             pull(unsorted.clone()),
             Err(ConvertError::Unsorted { field: "have" })
         );
-        unsorted.have = vec![log_size_to_wire((short(1), 1)); 2];
+        unsorted.have = vec![head_to_wire(head(1)); 2];
         assert!(pull(unsorted.clone()).is_err(), "a log named twice");
-        unsorted.have = vec![wire::LogSize {
+        unsorted.have = vec![wire::Head {
             device: vec![0; 7],
-            size: 1,
+            ..head_to_wire(head(1))
         }];
         assert!(matches!(pull(unsorted), Err(ConvertError::Id(_))));
         let reason = wire::Refused { reason: 99 };

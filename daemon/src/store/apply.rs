@@ -3,7 +3,7 @@
 use p2p_sync_core::content::Manifest;
 use p2p_sync_core::engine::{StoredEvent, Write};
 use p2p_sync_core::fold::{PathState, Version};
-use p2p_sync_core::ids::{ContentHash, EventId};
+use p2p_sync_core::ids::{ContentHash, Dot, EventId};
 use p2p_sync_core::rel_path::RelPath;
 use p2p_sync_core::time::Hlc;
 use p2p_sync_core::tree::{Installed, Node};
@@ -87,7 +87,7 @@ fn apply_row(c: &Connection, write: &Write) -> rusqlite::Result<()> {
 
 /// Appends an event; one that is already there is left alone, a different one in its place is an error.
 fn append(c: &Connection, event: &StoredEvent) -> Result<(), StoreError> {
-    let short = event.author.short();
+    let short = event.log;
     let seq = seq_column(event.seq);
     let row = (
         short.as_bytes(),
@@ -185,6 +185,18 @@ fn put_installed(c: &Connection, path: &RelPath, installed: Option<&Installed>) 
             write_installed(installed),
         ),
     )
+}
+
+/// Notes that the user decided about these items of a path.
+pub(super) fn settle(c: &Connection, path: &RelPath, dots: &[Dot]) -> rusqlite::Result<()> {
+    for dot in dots {
+        run(
+            c,
+            "UPDATE mentions SET settled = 1 WHERE path = ?1 AND dot = ?2",
+            (path.as_bytes(), dot_key(*dot)),
+        )?;
+    }
+    Ok(())
 }
 
 /// Keeps a manifest; one that is already there says the same.

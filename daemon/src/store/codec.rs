@@ -34,7 +34,7 @@ use std::convert::Infallible;
 use minicbor::data::Type;
 use p2p_sync_core::fold::{Origin, PathState, Version};
 use p2p_sync_core::ids::{ContentHash, DeviceId, Dot, EventId, ShortId};
-use p2p_sync_core::ledger::LogState;
+use p2p_sync_core::ledger::{Left, LogState};
 use p2p_sync_core::merkle::Peaks;
 use p2p_sync_core::rel_path::{RelPath, RelPathError};
 use p2p_sync_core::time::Hlc;
@@ -187,6 +187,12 @@ pub(super) fn read_installed(bytes: &[u8]) -> Result<Installed, CodecError> {
 pub(super) fn write_log(log: &LogState) -> Vec<u8> {
     let mut out = Writer::new();
     out.bytes(log.author.as_bytes());
+    out.bytes(log.name.as_bytes());
+    out.array(usize::from(log.left.is_some()) * 2);
+    if let Some(left) = log.left {
+        out.bytes(left.log.as_bytes());
+        out.uint(left.size);
+    }
     out.uint(log.peaks.size());
     out.array(log.peaks.hashes().len());
     log.peaks.hashes().iter().for_each(|peak| out.bytes(peak));
@@ -204,10 +210,21 @@ pub(super) fn write_log(log: &LogState) -> Vec<u8> {
 pub(super) fn read_log(bytes: &[u8]) -> Result<LogState, CodecError> {
     let mut input = Reader::new(bytes)?;
     let author = DeviceId::new(input.fixed()?);
+    let name = ShortId::new(input.fixed()?);
+    let left = match input.0.array()? {
+        Some(0) => None,
+        Some(2) => Some(Left {
+            log: ShortId::new(input.fixed()?),
+            size: input.uint()?,
+        }),
+        _ => return Err(CodecError::Shape),
+    };
     let size = input.uint()?;
     let peaks = input.list(Reader::fixed)?;
     let log = LogState {
         author,
+        name,
+        left,
         peaks: Peaks::from_parts(size, peaks).ok_or(CodecError::Shape)?,
         last_id: EventId::new(input.fixed()?),
         hlc: Hlc::from_bits(input.uint()?),

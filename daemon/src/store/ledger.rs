@@ -21,6 +21,7 @@ use p2p_sync_core::ledger::Header;
 use p2p_sync_core::rel_path::RelPath;
 use rusqlite::Connection;
 
+use self::rows::all_logs;
 use super::StoreError;
 use super::codec::{read_dot_key, read_path_state};
 use super::lock::LockFile;
@@ -241,7 +242,7 @@ fn page_of_logs(c: &Connection, query: &LedgerQuery) -> Result<LedgerPage, RowEr
     // All statements must see the same logs.
     let snapshot = c.unchecked_transaction()?;
     let authors = match query.device {
-        Some(device) => vec![device],
+        Some(device) => logs_of(&snapshot, device)?,
         None => authors(&snapshot)?,
     };
     let mut runs: Vec<Run> = Vec::new();
@@ -293,15 +294,16 @@ struct Run {
 
 impl Run {
     fn find(c: &Connection, query: &LedgerQuery, author: ShortId) -> Result<Self, RowError> {
-        let sql = "SELECT max(seq) FROM events WHERE short = ?1";
-        let size = optional(c, sql, [author.as_bytes()], |row| {
-            Ok(row.get::<_, Option<i64>>(0)?.map_or(0, |seq| from_bits(seq) + 1))
+        // A branch begins where it left its log.
+        let sql = "SELECT min(seq), max(seq) FROM events WHERE short = ?1";
+        let ends = optional(c, sql, [author.as_bytes()], |row| {
+            Ok(row.get::<_, Option<i64>>(0)?.zip(row.get::<_, Option<i64>>(1)?))
         })?;
-        let mut run = Self {
-            author,
-            from: 0,
-            to: size.unwrap_or(0),
-        };
+        let ends = ends
+            .flatten()
+            .map(|(first, last)| (from_bits(first), from_bits(last) + 1));
+        let (from, to) = ends.unwrap_or_default();
+        let mut run = Self { author, from, to };
         if let Some(since) = query.since_ms {
             run.from = run.first(c, query, |_, clock_ms| clock_ms >= since)?;
         }
@@ -376,7 +378,19 @@ fn spot(
     })
 }
 
-/// Returns whose events there are.
+/// Returns the names of a device's logs: its own, and those of further branches.
+fn logs_of(c: &Connection, device: ShortId) -> Result<Vec<ShortId>, RowError> {
+    let logs = all_logs(c)?.into_iter();
+    let branches = logs.filter(|(_, log)| {
+        let log = log.as_ref().filter(|log| log.left.is_some());
+        log.is_some_and(|log| log.author.short() == device)
+    });
+    Ok(std::iter::once(device)
+        .chain(branches.map(|(name, _)| name))
+        .collect())
+}
+
+/// Returns the logs that have events.
 fn authors(c: &Connection) -> Result<Vec<ShortId>, RowError> {
     let mut authors = Vec::new();
     let sql = "SELECT short FROM events WHERE short > ?1 ORDER BY short LIMIT 1";

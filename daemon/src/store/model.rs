@@ -57,7 +57,7 @@ impl Model {
 
     /// Returns the size of an author's log.
     pub(super) fn log_size(&self, author: ShortId) -> u64 {
-        let own = |event: &&StoredEvent| event.author.short() == author;
+        let own = |event: &&StoredEvent| event.log == author;
         self.group.events.iter().filter(own).count() as u64
     }
 
@@ -165,17 +165,14 @@ impl StateView for Model {
     }
 
     fn event(&self, author: ShortId, seq: u64) -> Option<StoredEvent> {
-        let is = |event: &&StoredEvent| event.author.short() == author && event.seq == seq;
+        let is = |event: &&StoredEvent| event.log == author && event.seq == seq;
         self.group.events.iter().find(is).cloned()
     }
 
     fn events_beyond(&self, have: &BTreeMap<ShortId, u64>, max_bytes: usize) -> (Vec<StoredEvent>, bool) {
         let (mut events, mut bytes) = (Vec::new(), 0);
         for event in &self.group.events {
-            if have
-                .get(&event.author.short())
-                .is_some_and(|size| event.seq < *size)
-            {
+            if have.get(&event.log).is_some_and(|size| event.seq < *size) {
                 continue;
             }
             bytes += event.event.len();

@@ -2,7 +2,7 @@
 
 use p2p_sync_core::content::ManifestError;
 use p2p_sync_core::engine::StoredEvent;
-use p2p_sync_core::ids::{ContentHash, DeviceId, EventId};
+use p2p_sync_core::ids::{ContentHash, DeviceId, EventId, ShortId};
 use p2p_sync_core::ledger::SignedEvent;
 use p2p_sync_core::rel_path::RelPath;
 use rusqlite::{Connection, Params, Row};
@@ -31,7 +31,7 @@ pub enum RowError {
 macro_rules! select_event {
     ($condition:literal) => {
         concat!(
-            "SELECT author, seq, id, kind, header, sig, body FROM events ",
+            "SELECT author, seq, id, kind, header, sig, body, short FROM events ",
             $condition
         )
     };
@@ -57,6 +57,7 @@ pub(super) fn seq_column(seq: u64) -> i64 {
 pub(super) fn stored_event(row: &Row<'_>) -> Result<StoredEvent, RowError> {
     Ok(StoredEvent {
         author: DeviceId::new(row.get(0)?),
+        log: ShortId::new(row.get(7)?),
         seq: from_bits(row.get(1)?),
         id: EventId::new(row.get(2)?),
         kind: row.get(3)?,

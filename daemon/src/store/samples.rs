@@ -6,7 +6,7 @@ use p2p_sync_core::content::{CHUNK_SIZE, Manifest, ManifestHasher};
 use p2p_sync_core::engine::{StoredEvent, Write};
 use p2p_sync_core::fold::{Origin, PathState, Version};
 use p2p_sync_core::ids::{ContentHash, DeviceId, Dot, EventId, ShortId};
-use p2p_sync_core::ledger::{LogState, SignedEvent};
+use p2p_sync_core::ledger::{Left, LogState, SignedEvent};
 use p2p_sync_core::merkle::Peaks;
 use p2p_sync_core::rel_path::RelPath;
 use p2p_sync_core::time::Hlc;
@@ -162,19 +162,27 @@ pub(super) fn installed() -> impl Strategy<Value = Installed> {
 
 pub(super) fn log() -> impl Strategy<Value = LogState> {
     let seen = btree_map(any::<[u8; 8]>().prop_map(ShortId::new), any::<u64>(), 0..4);
-    (select(devices()), vec(any::<[u8; 32]>(), 0..9), order(), seen).prop_map(
-        |(author, leaves, (hlc, last_id), seen)| {
+    let left = proptest::option::of((any::<[u8; 8]>().prop_map(ShortId::new), any::<u64>()));
+    (
+        select(devices()),
+        left,
+        vec(any::<[u8; 32]>(), 0..9),
+        order(),
+        seen,
+    )
+        .prop_map(|(author, left, leaves, (hlc, last_id), seen)| {
             let mut peaks = Peaks::default();
             leaves.into_iter().for_each(|leaf| peaks.push(leaf));
             LogState {
                 author,
+                name: author.short(),
+                left: left.map(|(log, size)| Left { log, size }),
                 peaks,
                 last_id,
                 hlc,
                 seen,
             }
-        },
-    )
+        })
 }
 
 /// Makes the event of `author` at `seq`; its id follows from both.
@@ -187,6 +195,7 @@ pub(super) fn event(author: DeviceId, seq: u64, kind: u16, body: usize) -> Store
     };
     StoredEvent {
         author,
+        log: author.short(),
         seq,
         id: event.id(),
         kind,

@@ -40,6 +40,7 @@ pub(super) enum Purpose {
 /// * `events`: `short` is the first 8 bytes of `author`; within an author, arrival grows with seq.
 /// * `versions`: `node` is the prefix of the node's key, NULL for a Del.
 /// * `events_id` finds events by the beginning of an id that a person typed.
+/// * `mentions`: `settled` is 1 once the user decided about a Put that counts nowhere.
 /// * `installed`: `content` is the prefix of a file's content, NULL for others; `copy` is 1 for a conflict copy.
 const MIGRATIONS: &[&str] = &[
     "
@@ -78,6 +79,8 @@ const MIGRATIONS: &[&str] = &[
     CREATE TABLE mentions (path BLOB NOT NULL, dot BLOB NOT NULL, PRIMARY KEY (path, dot)) STRICT, WITHOUT ROWID;
 ", "
     CREATE INDEX events_id ON events (id);
+", "
+    ALTER TABLE mentions ADD COLUMN settled INTEGER NOT NULL DEFAULT 0;
 "];
 
 /// Opens a connection to an existing file.

@@ -461,7 +461,7 @@ fn the_store_is_durable_and_journalled_as_promised() {
         ("synchronous", 2),
         ("wal_autocheckpoint", 16384),
         ("page_size", 4096),
-        ("user_version", 3),
+        ("user_version", 4),
     ] {
         let read = |row: &rusqlite::Row<'_>| row.get::<_, i64>(0);
         let found = store.connection.pragma_query_value(None, pragma, read).unwrap();
@@ -472,4 +472,49 @@ fn the_store_is_durable_and_journalled_as_promised() {
         .pragma_query_value(None, "journal_mode", |row| row.get(0))
         .unwrap();
     assert_eq!(mode, "wal");
+}
+
+#[test]
+fn what_a_user_decided_about_is_listed_no_more_until_it_is_judged_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(&dir.path().join("store.sqlite")).unwrap();
+    let (writer, reports) = writer(&store);
+    let view = store.view().unwrap();
+    let dot = |seq| p2p_sync_core::ids::Dot {
+        device: ShortId::new([7; 8]),
+        seq,
+        item: 0,
+    };
+    let said: Vec<(RelPath, p2p_sync_core::ids::Dot)> = [("a", 1), ("a", 2), ("a-b", 3), ("a/b", 4)]
+        .map(|(at, seq)| (path(at), dot(seq)))
+        .into();
+    let mention = |(path, dot): &(RelPath, _), there| Write::Mention(path.clone(), *dot, there);
+    let all = said.iter().map(|item| mention(item, true)).collect();
+    writer.submit(batch(1, all)).unwrap();
+    reports.recv().unwrap().unwrap();
+    assert_eq!(view.unsettled(None, 9), said);
+    assert_eq!(view.unsettled(None, 2), said[..2]);
+    assert_eq!(view.unsettled(Some(&said[1]), 9), said[2..]);
+
+    writer.settle(path("a"), vec![dot(1), dot(9)]).unwrap();
+    assert_eq!(view.unsettled(None, 9), said[1..]);
+    assert_eq!(view.unsettled_of(&path("a")), [dot(2)]);
+    assert_eq!(view.mentions(&path("a")), [dot(1), dot(2)], "it is still said");
+    writer.submit(batch(2, vec![mention(&said[0], true)])).unwrap();
+    reports.recv().unwrap().unwrap();
+    assert_eq!(
+        view.unsettled_of(&path("a")),
+        [dot(2)],
+        "saying it again changes nothing"
+    );
+
+    let judged = vec![mention(&said[0], false), Write::Setting("other", None)];
+    writer.submit(batch(3, judged)).unwrap();
+    writer.submit(batch(4, vec![mention(&said[0], true)])).unwrap();
+    while reports.recv().unwrap().unwrap() < BatchNo(4) {}
+    assert_eq!(view.unsettled(None, 9), said);
+
+    writer.close();
+    let refused = writer.settle(path("a"), vec![dot(1)]);
+    assert!(matches!(refused, Err(StoreError::Refused)), "{refused:?}");
 }

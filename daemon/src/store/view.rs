@@ -94,6 +94,44 @@ impl StoreView {
         })
     }
 
+    /// Returns at most `limit` items that speak of a path without being versions of it and that the user has not decided
+    /// about, in order of path and dot, after `after`.
+    #[must_use]
+    pub fn unsettled(&self, after: Option<&(RelPath, Dot)>, limit: usize) -> Vec<(RelPath, Dot)> {
+        self.read("unsettled mentions", |c| {
+            let mut statement = c.prepare_cached(
+                "SELECT path, dot FROM mentions WHERE (path, dot) > (?1, ?2) AND settled = 0
+                 ORDER BY path, dot LIMIT ?3",
+            )?;
+            let (path, dot) = after.map_or((&b""[..], Vec::new()), |(path, dot)| {
+                (path.as_bytes(), dot_key(*dot).to_vec())
+            });
+            let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+            let mut rows = statement.query((path, dot, limit))?;
+            let mut found = Vec::new();
+            while let Some(row) = rows.next()? {
+                let dot = read_dot_key(row.get_ref(1)?.as_blob()?)?;
+                found.push((path_column(row, 0)?, dot));
+            }
+            Ok(found)
+        })
+    }
+
+    /// Returns those of [`unsettled`](Self::unsettled) that speak of this path, in dot order.
+    #[must_use]
+    pub fn unsettled_of(&self, path: &RelPath) -> Vec<Dot> {
+        self.read("a path's unsettled mentions", |c| {
+            let sql = "SELECT dot FROM mentions WHERE path = ?1 AND settled = 0 ORDER BY dot";
+            let mut statement = c.prepare_cached(sql)?;
+            let mut rows = statement.query([path.as_bytes()])?;
+            let mut dots = Vec::new();
+            while let Some(row) = rows.next()? {
+                dots.push(read_dot_key(row.get_ref(0)?.as_blob()?)?);
+            }
+            Ok(dots)
+        })
+    }
+
     /// Returns how many rows there are.
     #[must_use]
     pub fn counts(&self) -> Counts {

@@ -2,7 +2,7 @@
 //!
 //! A transaction costs one fsync, whatever is in it; so all batches that wait go into one, up to [`MAX_BATCHES`] or
 //! [`MAX_WRITES`]. What transfer keeps (manifests, partials) rides along, or is committed alone after
-//! [`LAZY_DELAY`]. A crash loses the batches that were not reported durable, always from the end, never a part of one.
+//! [`LAZY_DELAY`]; what a user decided about the quarantine is committed at once. A crash loses the batches that were not reported durable, always from the end, never a part of one.
 //!
 //! After a failed transaction the disk can no longer be trusted to say what it holds: the error is reported once, the
 //! thread ends, and everything after is refused until the store is opened again.
@@ -10,17 +10,18 @@
 use std::collections::BTreeMap;
 use std::mem;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use p2p_sync_core::content::Manifest;
 use p2p_sync_core::engine::{Batch, BatchNo};
-use p2p_sync_core::ids::ContentHash;
+use p2p_sync_core::ids::{ContentHash, Dot};
+use p2p_sync_core::rel_path::RelPath;
 use rusqlite::{Connection, TransactionBehavior};
 
-use super::apply::{apply, put_manifest, put_partial};
+use super::apply::{apply, put_manifest, put_partial, settle};
 use super::lock::LockFile;
 use super::{StoreError, rows};
 
@@ -45,9 +46,19 @@ pub struct StoreWriter {
 #[derive(Debug)]
 enum Message {
     Batch(Batch),
+    Settle(Settled),
     /// There is something in [`Lazy`].
     Lazy,
     Close,
+}
+
+/// Items of a path that the user decided about.
+#[derive(Debug)]
+struct Settled {
+    path: RelPath,
+    dots: Vec<Dot>,
+    /// Told when it is durable.
+    done: SyncSender<()>,
 }
 
 #[derive(Debug, Default)]
@@ -119,6 +130,25 @@ impl StoreWriter {
         self.queue
             .send(Message::Batch(batch))
             .map_err(|_| StoreError::Refused)
+    }
+
+    /// Notes that the user decided about these items of a path, none of which counts ([`StateView::mentions`]). Blocks
+    /// until that is durable.
+    ///
+    /// [`StateView::mentions`]: p2p_sync_core::engine::StateView::mentions
+    ///
+    /// # Errors
+    /// [`StoreError::Refused`] after a failed transaction, this one included, or [`close`](Self::close).
+    pub fn settle(&self, path: RelPath, dots: Vec<Dot>) -> Result<(), StoreError> {
+        if self.shared.refusing.load(Ordering::Acquire) {
+            return Err(StoreError::Refused);
+        }
+        let (done, is_done) = sync_channel(1);
+        let settled = Settled { path, dots, done };
+        self.queue
+            .send(Message::Settle(settled))
+            .map_err(|_| StoreError::Refused)?;
+        is_done.recv().map_err(|_| StoreError::Refused)
     }
 
     /// Says whether so many batches wait that whoever makes them should take in nothing new for a while.
@@ -213,11 +243,16 @@ struct Worker<F> {
 #[derive(Debug, Default)]
 struct Group {
     batches: Vec<Batch>,
+    settled: Vec<Settled>,
     writes: usize,
     closing: bool,
 }
 
 impl Group {
+    fn is_empty(&self) -> bool {
+        self.batches.is_empty() && self.settled.is_empty()
+    }
+
     fn is_full(&self) -> bool {
         self.closing || self.batches.len() >= MAX_BATCHES || self.writes >= MAX_WRITES
     }
@@ -228,7 +263,7 @@ impl<F: FnMut(Result<BatchNo, StoreError>)> Worker<F> {
         loop {
             let group = self.next_group();
             let last = group.batches.last().map(|batch| batch.no);
-            if let Err(error) = self.commit(&group.batches) {
+            if let Err(error) = self.commit(&group) {
                 self.shared.refusing.store(true, Ordering::Release);
                 (self.on_persisted)(Err(error));
                 return;
@@ -239,6 +274,10 @@ impl<F: FnMut(Result<BatchNo, StoreError>)> Worker<F> {
             if let Some(last) = last {
                 (self.on_persisted)(Ok(last));
             }
+            for settled in &group.settled {
+                // Whoever asked may be gone.
+                let _ = settled.done.send(());
+            }
             if group.closing {
                 return;
             }
@@ -248,7 +287,7 @@ impl<F: FnMut(Result<BatchNo, StoreError>)> Worker<F> {
     /// Waits for batches, or until lazy writes are due.
     fn next_group(&mut self) -> Group {
         let mut group = Group::default();
-        while group.batches.is_empty() && !group.closing {
+        while group.is_empty() && !group.closing {
             match self.wait() {
                 Ok(message) => self.take(&mut group, message),
                 Err(RecvTimeoutError::Timeout) => return group,
@@ -277,6 +316,10 @@ impl<F: FnMut(Result<BatchNo, StoreError>)> Worker<F> {
                 group.writes += batch.writes.len();
                 group.batches.push(batch);
             }
+            Message::Settle(settled) => {
+                group.writes += settled.dots.len();
+                group.settled.push(settled);
+            }
             Message::Lazy => {
                 self.lazy_due.get_or_insert_with(|| Instant::now() + LAZY_DELAY);
             }
@@ -284,12 +327,12 @@ impl<F: FnMut(Result<BatchNo, StoreError>)> Worker<F> {
         }
     }
 
-    fn commit(&mut self, batches: &[Batch]) -> Result<(), StoreError> {
+    fn commit(&mut self, group: &Group) -> Result<(), StoreError> {
         self.lazy_due = None;
         {
             let mut lazy = locked(&self.shared.lazy);
             lazy.writing = mem::take(&mut lazy.waiting);
-            if batches.is_empty() && lazy.writing.is_empty() {
+            if group.is_empty() && lazy.writing.is_empty() {
                 return Ok(());
             }
         }
@@ -298,8 +341,11 @@ impl<F: FnMut(Result<BatchNo, StoreError>)> Worker<F> {
             .connection
             .transaction_with_behavior(TransactionBehavior::Immediate)
             .map_err(write)?;
-        for one in batches.iter().flat_map(|batch| &batch.writes) {
+        for one in group.batches.iter().flat_map(|batch| &batch.writes) {
             apply(&transaction, one)?;
+        }
+        for settled in &group.settled {
+            settle(&transaction, &settled.path, &settled.dots).map_err(write)?;
         }
         commit_lazy(&transaction, &locked(&self.shared.lazy).writing).map_err(write)?;
         transaction.commit().map_err(write)?;

@@ -146,7 +146,10 @@ impl Forger {
             items,
         };
         let (event, _) = SignedEvent::sign(&self.key, &self.group, header, &body);
-        self.log.push(&event.verify(&self.group)?);
+        let signed = event.verify(&self.group)?;
+        let seen = signed.header.seen.iter().map(|seen| (seen.device, seen.next_seq));
+        self.log
+            .push(signed.id, &signed.header, &seen.collect::<Vec<_>>());
         self.newest = hlc;
         Ok(event)
     }

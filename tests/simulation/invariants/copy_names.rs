@@ -33,8 +33,9 @@ pub(super) fn check(world: &World) -> Result<(), String> {
             }
         }
     }
+    let told = told_names(&world.devices[0]);
     for device in world.insiders() {
-        if names(device) != first {
+        if told_names(device) != told {
             return Err(format!(
                 "device {} gives copies other names than device 0",
                 device.index
@@ -42,6 +43,20 @@ pub(super) fn check(world: &World) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// Returns the names that a device has given to copies, with the versions as all devices call them.
+fn told_names(device: &Device) -> BTreeMap<(RelPath, Dot), RelPath> {
+    let tables = device.store.durable();
+    let states = tables
+        .path_states
+        .iter()
+        .map(|(path, state)| (path, tables.told(state)));
+    let names = states.flat_map(|(path, state)| {
+        let shown = state.shown.into_iter();
+        shown.map(move |(name, dot)| ((path.clone(), dot), name))
+    });
+    names.collect()
 }
 
 /// Returns the names that a device has given to copies.

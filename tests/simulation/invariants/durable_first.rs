@@ -22,13 +22,13 @@ impl Observer for DurableFirst {
                 | Response::Accepted { events }
                 | Response::Removed { events } => all(tables, events),
                 Response::Heads(heads) => {
-                    let size = |head: &p2p_sync_core::engine::Head| {
-                        tables
-                            .logs
-                            .get(&head.device)
-                            .map_or(0, p2p_sync_core::ledger::LogState::size)
+                    let is_durable = |head: &&p2p_sync_core::engine::Head| {
+                        let mut logs = tables
+                            .logs_of(head.device)
+                            .filter_map(|log| tables.logs.get(&log));
+                        logs.any(|log| head.size <= log.size())
                     };
-                    match heads.iter().find(|head| head.size > size(head)) {
+                    match heads.iter().find(|head| !is_durable(head)) {
                         Some(head) => Err(format!("head {head:?} is named but not durable")),
                         None => Ok(()),
                     }

@@ -22,15 +22,19 @@ pub(super) fn check(world: &World) -> Result<(), String> {
             peer.device, peer.role
         ));
     }
-    let mut expected = oracle.states();
+    let expected = oracle.states().into_iter();
     // Of some paths only devices without the right to spoke.
-    expected.retain(|_, state| !state.heads.is_empty());
+    let expected = expected.filter(|(_, state)| !state.heads.is_empty());
+    let first = world.devices[0].store.durable();
+    let expected: BTreeMap<RelPath, PathState> =
+        expected.map(|(path, state)| (path, first.told(&state))).collect();
     let roles = roles(&world.devices[0]);
     for device in world.insiders() {
-        let states = &device.store.durable().path_states;
+        let tables = device.store.durable();
+        let states = &tables.path_states;
         for (path, state) in &expected {
-            let heads = states.get(path).map(|state| &state.heads);
-            if heads != Some(&state.heads) {
+            let heads = states.get(path).map(|state| tables.told(state).heads);
+            if heads.as_ref() != Some(&state.heads) {
                 let index = device.index;
                 return Err(format!(
                     "device {index} has {heads:?} at {path}, the rules say {:?}",

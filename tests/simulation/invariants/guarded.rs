@@ -13,7 +13,7 @@ impl Observer for Guarded {
         };
         for write in &batch.writes {
             let Write::Event(stored) = write else { continue };
-            if stored.author != moment.device.id {
+            if stored.author != moment.device.id || moment.device.twin_has(stored) {
                 continue;
             }
             let event = stored.event.read_stored().map_err(|error| error.to_string())?;

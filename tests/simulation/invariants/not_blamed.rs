@@ -14,7 +14,7 @@ impl Observer for NotBlamed {
         };
         for write in &batch.writes {
             let Write::Event(stored) = write else { continue };
-            if stored.author != moment.device.id {
+            if stored.author != moment.device.id || moment.device.twin_has(stored) {
                 continue;
             }
             let event = stored.event.read_stored().map_err(|error| error.to_string())?;

@@ -60,6 +60,9 @@ struct Options {
     /// Change roles, remove devices and let them in again, too
     #[arg(long)]
     roles: bool,
+    /// Have two machines with one key, too
+    #[arg(long)]
+    twins: bool,
     /// Print the plan of the first seed, and run nothing
     #[arg(long)]
     show: bool,
@@ -70,6 +73,7 @@ impl Options {
         Draw {
             restores: self.restores,
             roles: self.roles,
+            twins: self.twins,
         }
         .plan(seed)
     }

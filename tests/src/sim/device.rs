@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use ed25519_dalek::SigningKey;
 use p2p_sync_core::engine::{
-    BatchNo, EngineConfig, FoundBy, Input, LocalChange, OwnLogNotes, ScanNo, Status, SyncEngine,
+    BatchNo, EngineConfig, FoundBy, Input, LocalChange, OwnLogNotes, ScanNo, Status, StoredEvent, SyncEngine,
 };
-use p2p_sync_core::ids::{DeviceId, GroupId};
+use p2p_sync_core::ids::{ContentHash, DeviceId, GroupId};
 use p2p_sync_core::ignore::{IgnoreNothing, IgnoreRules};
 use p2p_sync_core::rel_path::RelPath;
 use p2p_sync_core::time::{BootInstant, Now};
@@ -79,10 +79,21 @@ pub struct Device {
     own_notes: OwnLogNotes,
     /// An old copy of its database.
     pub backup: Option<Tables>,
+    /// Another machine with its key, switched off.
+    pub twin: Option<Machine>,
     /// Its share of chance.
     pub dice: Rng,
     /// What its boot clock shows at the start of the run, milliseconds; less than nothing after a restart of the machine.
     boot_offset_ms: i64,
+}
+
+/// What a machine has of a device.
+#[derive(Debug, Clone)]
+pub struct Machine {
+    tables: Tables,
+    disk: FakeDisk,
+    journal: FakeJournal,
+    guarded: BTreeMap<RelPath, Installed>,
 }
 
 /// What the thread that changes the folder is asked to do.
@@ -155,6 +166,7 @@ impl Device {
             stood: Some(BTreeSet::new()),
             own_notes: OwnLogNotes::default(),
             backup: None,
+            twin: None,
             dice: Rng::new(rng.bits()),
             boot_offset_ms: i64::try_from(rng.below(1_000_000)).unwrap_or(0),
         }
@@ -329,6 +341,39 @@ impl Device {
         self.backup = None;
         self.guarded.clear();
         self.stood = None;
+    }
+
+    /// Another machine with the same key takes this one's place; if there is none, this one is copied. Nothing happens while
+    /// the daemon runs, or before it came to a group.
+    pub fn exchange(&mut self) {
+        if self.engine.is_some() || self.group_in_store().is_none() {
+            return;
+        }
+        let here = Machine {
+            tables: self.store.durable().clone(),
+            disk: self.disk.clone(),
+            journal: self.journal.clone(),
+            guarded: self.guarded.clone(),
+        };
+        if let Some(other) = self.twin.replace(here) {
+            self.store.restore(other.tables);
+            self.disk = other.disk;
+            self.journal = other.journal;
+            self.guarded = other.guarded;
+        }
+    }
+
+    /// Says whether the other machine with this key has a content anywhere.
+    #[must_use]
+    pub fn twin_keeps(&self, content: &ContentHash) -> bool {
+        self.twin.as_ref().is_some_and(|twin| twin.disk.keeps(content))
+    }
+
+    /// Says whether the other machine with this key has an event.
+    #[must_use]
+    pub fn twin_has(&self, event: &StoredEvent) -> bool {
+        let events = self.twin.iter().flat_map(|twin| twin.tables.events.values());
+        events.into_iter().any(|other| other.id == event.id)
     }
 
     /// The database becomes an old copy of itself, if there is one.

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use p2p_sync_core::access::{
-    AdminEvent, Deed, GrantDeed, History as AdminHistory, Kept, LogPoint, Rights, evaluate,
+    AdminEvent, Branch, Deed, GrantDeed, History as AdminHistory, Kept, LogPoint, Rights, evaluate,
 };
 use p2p_sync_core::fold::names::{Here, resolve};
 use p2p_sync_core::fold::set::heads;
@@ -18,8 +18,11 @@ use p2p_sync_core::tree::{Entry, Node};
 
 use super::store::Tables;
 
-/// An event, and how much its author had of each log.
-type Told = (VerifiedEvent, BTreeMap<ShortId, u64>);
+/// An event, the log in which it stands, and how much its author had of each log.
+type Told = (VerifiedEvent, ShortId, Past);
+
+/// How many events of each log; of one that another left at least those that they share.
+type Past = BTreeMap<ShortId, u64>;
 
 /// All versions of one path.
 #[derive(Debug, Default)]
@@ -41,29 +44,85 @@ pub struct Oracle {
 
 /// Returns a device's events in order of arrival, each with how much its author had of each log.
 fn with_pasts(tables: &Tables) -> Result<Vec<Told>, String> {
-    let mut past: BTreeMap<ShortId, BTreeMap<ShortId, u64>> = BTreeMap::new();
+    let mut pasts: BTreeMap<(ShortId, u64), Past> = BTreeMap::new();
     let mut events = Vec::new();
-    for key in &tables.arrival {
+    for (log, seq) in &tables.arrival {
         let stored = tables
             .events
-            .get(key)
+            .get(&(*log, *seq))
             .ok_or("An event of the order of arrival is missing")?;
         let event = stored.event.read_stored().map_err(|error| error.to_string())?;
-        let seen = past.entry(key.0).or_default();
+        let before = seq
+            .checked_sub(1)
+            .map(|before| (tables.holder(*log, before), before));
+        let mut past = before
+            .and_then(|before| pasts.get(&before))
+            .cloned()
+            .unwrap_or_default();
         for entry in &event.header.seen {
-            seen.insert(entry.device, entry.next_seq);
+            let last = entry.next_seq - 1;
+            let mut holders = tables.logs_of(entry.device).map(|log| tables.holder(log, last));
+            let is_it = |log: &ShortId| {
+                let event = tables.events.get(&(*log, last));
+                event.is_some_and(|event| event.id.id16() == entry.id16)
+            };
+            let seen = holders.find(is_it).unwrap_or(entry.device);
+            extend(&mut past, tables, seen, entry.next_seq);
         }
-        seen.insert(key.0, event.header.seq);
-        events.push((event, seen.clone()));
+        extend(&mut past, tables, *log, *seq);
+        pasts.insert((*log, *seq), past.clone());
+        events.push((event, *log, past));
     }
     Ok(events)
 }
 
+/// Adds the first `size` events on the way to the end of a log to a past.
+fn extend(past: &mut Past, tables: &Tables, log: ShortId, size: u64) {
+    let known = past.entry(log).or_default();
+    *known = size.max(*known);
+    if let Some(left) = tables.logs.get(&log).and_then(|log| log.left) {
+        extend(past, tables, left.log, left.size.min(size));
+    }
+}
+
+/// Returns a dot with the name that the log has here; nothing if it names an event that is not here, since its author was
+/// removed. `None`: it names no event in a past.
+fn named(tables: &Tables, past: &Past, dot: &Dot) -> Option<Option<Dot>> {
+    let in_past = |log: &ShortId| past.get(log).is_some_and(|next| dot.seq < *next);
+    let of_device: Vec<ShortId> = tables.logs_of(dot.device).collect();
+    if of_device.len() == 1 && (in_past(&dot.device) || tables.logs.contains_key(&dot.device)) {
+        return in_past(&dot.device).then_some(Some(*dot));
+    }
+    let is_device = of_device.len() > 1;
+    let is_meant = |log: &ShortId| {
+        let event = tables.events.get(&(*log, dot.seq));
+        event.is_some_and(|event| {
+            let is_it = event.id.as_bytes().starts_with(dot.device.as_bytes());
+            if is_device {
+                event.author.short() == dot.device
+            } else {
+                is_it
+            }
+        })
+    };
+    // Of a removed device's log the author may have had more than was taken here: not even the branch can be told then.
+    let had = |log: &ShortId| {
+        let author = tables.logs.get(log).map(|log| log.author.short());
+        in_past(log) || (!is_device && author.is_some_and(|author| in_past(&author)))
+    };
+    let meant = tables.logs.keys().copied().filter(is_meant).filter(had);
+    match meant.collect::<Vec<_>>()[..] {
+        [device] => Some(Some(Dot { device, ..*dot })),
+        [] if !is_device => Some(None),
+        _ => None,
+    }
+}
+
 /// Evaluates the roles from all events at once.
-fn rights(events: &[Told]) -> Rights {
+fn rights(tables: &Tables, events: &[Told]) -> Rights {
     let genesis = events
         .iter()
-        .find_map(|(event, _)| match event.body.items.first() {
+        .find_map(|(event, ..)| match event.body.items.first() {
             Some(Item::Genesis(genesis)) => Some((event.header.author, DeviceId::new(genesis.recovery))),
             _ => None,
         });
@@ -71,14 +130,24 @@ fn rights(events: &[Told]) -> Rights {
         return Rights::default();
     };
     let mut admin = AdminHistory::new(founder, recovery);
-    for (event, seen) in events {
+    for log in tables.logs.values() {
+        if let Some(left) = log.left {
+            let branch = Branch {
+                device: log.author,
+                of: left.log,
+                from: left.size,
+            };
+            admin.add_branch(log.name, branch);
+        }
+    }
+    for (event, log, seen) in events {
+        let log = *log;
         if !matches!(event.header.kind, EventKind::Genesis | EventKind::Admin) {
             continue;
         }
-        let log = event.header.author.short();
         let deeds: Vec<(u32, Deed)> = (0..)
             .zip(&event.body.items)
-            .filter_map(|(i, item)| Some((i, deed(item)?)))
+            .filter_map(|(i, item)| Some((i, deed(tables, item)?)))
             .collect();
         for (item, deed) in &deeds {
             let place = Dot {
@@ -91,11 +160,12 @@ fn rights(events: &[Told]) -> Rights {
                 Deed::Revoke { device, .. } => *device,
                 _ => continue,
             };
-            let knows = |(other, seen): &&Told| {
-                other.header.author == whom && seen.get(&log).is_some_and(|next| place.seq < *next)
-            };
-            if let Some((first, _)) = events.iter().find(knows).filter(|_| whom.short() != log) {
-                admin.note_seen(whom.short(), place, first.header.seq);
+            for of in tables.logs_of(whom.short()).filter(|of| *of != log) {
+                let knows =
+                    |(_, at, seen): &&Told| *at == of && seen.get(&log).is_some_and(|next| place.seq < *next);
+                if let Some((first, ..)) = events.iter().find(knows) {
+                    admin.note_seen(of, place, first.header.seq);
+                }
             }
         }
         admin.add(AdminEvent {
@@ -112,7 +182,7 @@ fn rights(events: &[Told]) -> Rights {
 }
 
 /// Returns what an item does to the roles; honest devices name heads that they have and invites that signed.
-fn deed(item: &Item) -> Option<Deed> {
+fn deed(tables: &Tables, item: &Item) -> Option<Deed> {
     Some(match item {
         Item::Grant(grant) => Deed::Grant(GrantDeed {
             device: grant.device,
@@ -136,9 +206,11 @@ fn deed(item: &Item) -> Option<Deed> {
                 Keep::Heads(heads) => Kept::Points(
                     heads
                         .iter()
-                        .map(|head| LogPoint {
-                            log: revoke.device.short(),
-                            size: head.size,
+                        .filter_map(|head| {
+                            let mut logs = tables.logs_of(revoke.device.short());
+                            let log = logs.find(|log| tables.root_at(*log, head.size) == Some(head.root))?;
+                            let log = tables.holder(log, head.size - 1);
+                            Some(LogPoint { log, size: head.size })
                         })
                         .collect(),
                 ),
@@ -166,12 +238,12 @@ impl Oracle {
     pub fn read(tables: &Tables) -> Result<Self, String> {
         let events = with_pasts(tables)?;
         let mut oracle = Self {
-            rights: rights(&events),
+            rights: rights(tables, &events),
             ..Self::default()
         };
-        for (event, seen) in &events {
+        for (event, log, seen) in &events {
             if event.header.kind == EventKind::Work {
-                oracle.take(event, seen)?;
+                oracle.take(tables, event, *log, seen)?;
             }
         }
         for history in oracle.paths.values_mut() {
@@ -180,19 +252,24 @@ impl Oracle {
         Ok(oracle)
     }
 
-    fn take(&mut self, event: &VerifiedEvent, seen: &BTreeMap<ShortId, u64>) -> Result<(), String> {
-        let author = event.header.author.short();
+    fn take(
+        &mut self,
+        tables: &Tables,
+        event: &VerifiedEvent,
+        log: ShortId,
+        past: &Past,
+    ) -> Result<(), String> {
         let writable = self
             .rights
-            .writable_at(&event.header.author, author, event.header.seq);
+            .writable_at(&event.header.author, log, event.header.seq);
         let mut written = BTreeSet::new();
         for (item, place) in event.body.items.iter().zip(0..) {
             let dot = Dot {
-                device: author,
+                device: log,
                 seq: event.header.seq,
                 item: place,
             };
-            let (path, named, entry, import) = match item {
+            let (path, dots, entry, import) = match item {
                 Item::Put(put) => (&put.path, &put.base, Some(put.entry.clone()), put.flags.import),
                 Item::Del { path, base, .. } => (path, base, None, false),
                 Item::Discard { path, drop } => (path, drop, None, false),
@@ -200,12 +277,12 @@ impl Oracle {
             };
             let history = self.paths.entry(path.clone()).or_default();
             let known = |dot: &Dot| history.versions.iter().find(|version| version.dot == *dot);
-            let in_past = |dot: &Dot| seen.get(&dot.device).is_some_and(|next| dot.seq < *next);
-            if !named.iter().all(in_past) {
+            let named: Option<Vec<Option<Dot>>> = dots.iter().map(|dot| named(tables, past, dot)).collect();
+            let Some(named) = named.map(|named| named.into_iter().flatten().collect::<Vec<Dot>>()) else {
                 return Err(format!(
-                    "{dot} at {path} names versions that its author did not know: {named:?}"
+                    "{dot} at {path} names versions that its author did not know: {dots:?}"
                 ));
-            }
+            };
             let is_write = !matches!(item, Item::Discard { .. });
             if is_write && !written.insert(path.clone()) {
                 return Err(format!("{dot} writes {path} a second time in one event"));

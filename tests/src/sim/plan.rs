@@ -176,6 +176,14 @@ pub enum Happening {
         /// Whose.
         device: usize,
     },
+    /// A machine is copied, with the key, the state and the folder of its device; once there is a copy, the one takes the
+    /// place of the other. Nothing happens while the daemon runs.
+    Exchange {
+        /// When.
+        at: u64,
+        /// Whose.
+        device: usize,
+    },
     /// A copy of a device's database is made, to which [`Happening::Restore`] goes back.
     Backup {
         /// When.
@@ -207,6 +215,7 @@ impl Happening {
             | Self::Empty { at, .. }
             | Self::Jump { at, .. }
             | Self::Lose { at, .. }
+            | Self::Exchange { at, .. }
             | Self::Backup { at, .. }
             | Self::Restore { at, .. } => *at,
         }
@@ -223,6 +232,7 @@ impl Happening {
             | Self::Empty { device, .. }
             | Self::Jump { device, .. }
             | Self::Lose { device, .. }
+            | Self::Exchange { device, .. }
             | Self::Backup { device, .. }
             | Self::Restore { device, .. } => BTreeSet::from([device]),
             Self::Cut { a, b, .. } | Self::Slow { a, b, .. } => BTreeSet::from([a, b]),

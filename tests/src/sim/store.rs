@@ -6,7 +6,8 @@ use std::ops::Bound;
 use p2p_sync_core::engine::{Batch, BatchNo, COMPARE, COMPARE_NOW, Recovered, StateView, StoredEvent, Write};
 use p2p_sync_core::fold::{PathState, Version, WriteOrder};
 use p2p_sync_core::ids::{ContentHash, Dot, EventId, ShortId};
-use p2p_sync_core::ledger::LogState;
+use p2p_sync_core::ledger::{Header, LogState};
+use p2p_sync_core::merkle::Hash;
 use p2p_sync_core::rel_path::RelPath;
 use p2p_sync_core::time::Hlc;
 use p2p_sync_core::tree::{Installed, Node};
@@ -144,7 +145,7 @@ impl Tables {
     fn write(&mut self, write: Write) {
         match write {
             Write::Event(event) => {
-                let key = (event.author.short(), event.seq);
+                let key = (event.log, event.seq);
                 if self.events.insert(key, event).is_none() {
                     self.arrival.push(key);
                 }
@@ -184,9 +185,77 @@ impl Tables {
     /// Says whether this event, with these bytes, is durable.
     #[must_use]
     pub fn holds(&self, device: ShortId, seq: u64, id: &EventId) -> bool {
-        self.events
-            .get(&(device, seq))
-            .is_some_and(|event| event.id == *id)
+        let mut events = self
+            .logs_of(device)
+            .filter_map(|log| self.events.get(&(log, seq)));
+        events.any(|event| event.id == *id)
+    }
+
+    /// Returns the names of a device's logs: its own, and those of further branches.
+    pub fn logs_of(&self, device: ShortId) -> impl Iterator<Item = ShortId> {
+        let further = self.logs.values();
+        let further = further.filter(move |log| log.left.is_some() && log.author.short() == device);
+        std::iter::once(device).chain(further.map(|log| log.name))
+    }
+
+    /// Returns a path's state with its dots as all devices call them: once a device's log has forked, by the beginning of the
+    /// event's id.
+    #[must_use]
+    pub fn told(&self, state: &PathState) -> PathState {
+        let mut told = state.clone();
+        for head in &mut told.heads {
+            let dots = head
+                .base
+                .iter_mut()
+                .chain(head.origins.iter_mut().map(|origin| &mut origin.dot));
+            for dot in dots.chain([&mut head.dot]) {
+                *dot = self.told_dot(*dot);
+            }
+            head.base.sort();
+            head.origins.sort();
+        }
+        told.heads.sort_by_key(|head| head.dot);
+        told.shown
+            .iter_mut()
+            .for_each(|(_, dot)| *dot = self.told_dot(*dot));
+        told
+    }
+
+    fn told_dot(&self, dot: Dot) -> Dot {
+        let Some(log) = self.logs.get(&dot.device) else {
+            return dot;
+        };
+        let device = log.author.short();
+        let forked = self.logs_of(device).nth(1).is_some();
+        let event = self.events.get(&(dot.device, dot.seq)).filter(|_| forked);
+        let id = event.and_then(|event| ShortId::from_slice(&event.id.as_bytes()[..ShortId::LEN]).ok());
+        Dot {
+            device: id.unwrap_or(device),
+            ..dot
+        }
+    }
+
+    /// Returns the tree head over the first `size` events of a log.
+    #[must_use]
+    pub fn root_at(&self, log: ShortId, size: u64) -> Option<Hash> {
+        let state = self.logs.get(&log)?;
+        if state.size() == size {
+            return Some(state.peaks.root());
+        }
+        let next = self.events.get(&(self.holder(log, size), size))?;
+        Some(Header::from_bytes(&next.event.header).ok()?.prev_root)
+    }
+
+    /// Returns the log to which event `seq` on the way to the end of `log` belongs.
+    #[must_use]
+    pub fn holder(&self, log: ShortId, seq: u64) -> ShortId {
+        let mut at = log;
+        while let Some(left) = self.logs.get(&at).and_then(|log| log.left)
+            && seq < left.size
+        {
+            at = left.log;
+        }
+        at
     }
 }
 

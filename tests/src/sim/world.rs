@@ -32,6 +32,8 @@ const REST_WITHIN_MS: u64 = 60 * 60_000;
 const REST_MS: u64 = 240_000;
 /// From the first look at all folders after the healing to the second.
 const SECOND_LOOK_MS: u64 = 60_000;
+/// After that time, when all is healed, the other machine with a device's key is switched on.
+const EXCHANGE_MS: u64 = 400_000;
 /// After that time users whose state is an old copy stop waiting for members that do not come; less than [`REST_MS`].
 const REBIND_MS: u64 = 200_000;
 /// Added to a plan's seed, so that what it is drawn from is not what happens in it.
@@ -53,6 +55,7 @@ enum Fault {
     Quick(usize, usize),
     Empty(usize),
     Lose(usize),
+    Exchange(usize),
     Backup(usize),
     Restore(usize),
 }
@@ -203,12 +206,39 @@ impl World {
     /// # Errors
     /// What an observer found, or that there is no end.
     pub fn run(&mut self) -> Result<(), String> {
-        let end = self.plan.span_ms + REST_WITHIN_MS;
+        // Machines that were switched off are heard, too, and others may have waited for what only they have.
+        while !self.healed {
+            self.step()?;
+        }
+        for _ in 0..2 {
+            if self.devices.iter().any(|device| device.twin.is_some()) {
+                self.pass(EXCHANGE_MS)?;
+                self.exchange_all()?;
+            }
+        }
+        self.run_to_rest()
+    }
+
+    fn run_to_rest(&mut self) -> Result<(), String> {
+        let end = self.plan.span_ms.max(self.time_ms) + REST_WITHIN_MS;
         while !self.is_at_rest() {
             self.step()?;
             if self.time_ms > end {
                 return Err(self.unrest());
             }
+        }
+        Ok(())
+    }
+
+    fn exchange_all(&mut self) -> Result<(), String> {
+        for device in 0..self.devices.len() {
+            if self.devices[device].twin.is_none() {
+                continue;
+            }
+            self.crash(device, false)?;
+            self.devices[device].exchange();
+            self.start(device)?;
+            self.at(self.time_ms + SECOND_LOOK_MS, Event::LookEverywhere);
         }
         Ok(())
     }

@@ -12,8 +12,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 pub(super) use self::deeds::{grant_message, nonce_message};
 use crate::access::{
-    AdminEvent, Deed, GrantDeed, GrantFlags, History, Kept, LiveGrant, LogPoint, Rights, Role, Scopes,
-    Writable, evaluate,
+    AdminEvent, Branch, Deed, GrantDeed, GrantFlags, History, Kept, LiveGrant, LogPoint, Rights, Role,
+    Scopes, Writable, evaluate,
 };
 use crate::ids::{DeviceId, Dot, EventId, GroupId, ShortId};
 use crate::ledger::{EventKind, Invite, Item, LogHead, LogState, VerifiedEvent};
@@ -150,12 +150,27 @@ impl Group {
         !self.rights.grants(device).is_empty()
     }
 
-    /// Returns a device that is or was a member.
-    pub(super) fn device(&self, short: ShortId) -> Option<DeviceId> {
+    /// Returns whose log it is, if the device is or was a member.
+    pub(super) fn device(&self, log: ShortId) -> Option<DeviceId> {
+        let branch = self.history.as_ref().and_then(|history| history.branch(log));
+        let short = branch.map_or(log, |branch| branch.device.short());
         self.rights
             .devices()
             .find(|device| device.short() == short)
             .copied()
+    }
+
+    /// Takes up logs that branch off others.
+    pub(super) fn add_branches(&mut self, branches: impl IntoIterator<Item = (ShortId, Branch)>) {
+        let Some(history) = &mut self.history else { return };
+        let mut any = false;
+        for (log, branch) in branches {
+            history.add_branch(log, branch);
+            any = true;
+        }
+        if any {
+            self.rights = evaluate(history);
+        }
     }
 
     /// Returns the valid grants of a device, ended ones too.
@@ -205,7 +220,7 @@ impl Group {
     ) -> Self {
         let mut imagined = self.clone();
         let place = |item| Dot {
-            device: log.author.short(),
+            device: log.name,
             seq: log.size().saturating_sub(1),
             item,
         };
@@ -310,7 +325,7 @@ impl Group {
         }
         if is_admin {
             let place = |item| Dot {
-                device: event.header.author.short(),
+                device: log.name,
                 seq: event.header.seq,
                 item,
             };
@@ -321,7 +336,7 @@ impl Group {
         let rights = evaluate(self.history.as_ref()?);
         let before = std::mem::replace(&mut self.rights, rights);
         let mut change = self.change_since(&before);
-        change.denied = is_admin && self.is_denied(event);
+        change.denied = is_admin && self.is_denied(event, log.name);
         Some(change)
     }
 
@@ -395,7 +410,7 @@ impl Group {
         let Some(history) = &mut self.history else {
             return false;
         };
-        let key = log.author.short();
+        let key = log.name;
         let mut any = false;
         for place in self.watched.get(&log.author).into_iter().flatten() {
             let seen = place.device != key && log.has_seen(place.device, place.seq);
@@ -440,7 +455,7 @@ fn last_event(id: EventId, hlc: Hlc, log: &LogState, deeds: Vec<(u32, Deed)>) ->
         id,
         hlc,
         author: log.author,
-        log: log.author.short(),
+        log: log.name,
         seq: log.size().saturating_sub(1),
         seen: log.seen.clone(),
         deeds,

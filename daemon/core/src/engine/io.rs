@@ -298,7 +298,9 @@ pub enum Write {
 pub struct StoredEvent {
     /// The author.
     pub author: DeviceId,
-    /// Its place in the author's log.
+    /// The log in which it stands.
+    pub log: ShortId,
+    /// Its place in the log.
     pub seq: u64,
     /// Its id.
     pub id: EventId,
@@ -718,8 +720,8 @@ pub trait StateView {
     fn next_installed_below(&self, dir: Option<&RelPath>, after: Option<&RelPath>) -> Option<RelPath>;
     /// Returns the path whose conflict copy has this plain name.
     fn copy_origin(&self, name: &RelPath) -> Option<RelPath>;
-    /// Returns an event.
-    fn event(&self, author: ShortId, seq: u64) -> Option<StoredEvent>;
+    /// Returns an event of a log; of a branch only its own.
+    fn event(&self, log: ShortId, seq: u64) -> Option<StoredEvent>;
     /// Returns events that the holder of `have` lacks, in order of arrival here (which respects `seen`), until
     /// `max_bytes` are reached (at least one), and whether there are more.
     fn events_beyond(&self, have: &BTreeMap<ShortId, u64>, max_bytes: usize) -> (Vec<StoredEvent>, bool);
@@ -822,6 +824,8 @@ pub struct Status {
     pub join_requests: Vec<JoinRequest>,
     /// Changes of this run that this device's role did not let it make.
     pub rejected: u64,
+    /// Members whose logs forked: two machines have one key, or an old copy of a state was put back.
+    pub forked: Vec<DeviceId>,
     /// Whether the recovery key's secret still lies here, because nobody has written down its words.
     pub recovery_unread: bool,
 }

@@ -20,6 +20,7 @@ use self::admit::read_chain;
 use self::byname::{Asking, Requests};
 pub use self::byname::{JoinRequest, LanDevice, PairCode, PairCommand, PairError, PairReply};
 use self::lan::LAN_QUIET;
+use super::branches::Branches;
 use super::group::{Group, grant_message, nonce_message};
 use super::local::JOIN_COUNTS;
 use super::sync::Asked;
@@ -533,6 +534,7 @@ impl SyncEngine {
         self.pending.forget();
         self.joining.recovery = None;
         self.logs.clear();
+        self.branches = Branches::default();
         self.peers.heads_moved();
         self.work.forget();
         self.local.clear();

@@ -426,7 +426,7 @@ impl SyncEngine {
                 .get(&(after.print.ino, after.entry.node.clone()))
                 .cloned()
         });
-        let dot = draft.next_dot(self.me.short());
+        let dot = draft.next_dot(self.own_log().name);
         let flags = PutFlags { import, metadata };
         let entry = after.entry;
         let installed = Installed {

@@ -364,7 +364,7 @@ impl SyncEngine {
     /// Returns this device's log as it will be with its next event, of which only place and past count.
     pub(super) fn next_own_log(&self) -> LogState {
         let own = self.own_log();
-        let others = self.logs.iter().filter(|(short, _)| **short != self.me.short());
+        let others = self.logs.iter().filter(|(log, _)| **log != own.name);
         LogState {
             peaks: Peaks::unknown(own.size() + 1),
             seen: others.map(|(short, log)| (*short, log.size())).collect(),
@@ -372,21 +372,20 @@ impl SyncEngine {
         }
     }
 
-    /// Returns what is known of a device's log, or what comes before event `cut` of it.
+    /// Returns what is known of a device's log, or what comes before event `cut` of it, on each branch.
     fn heads_of(&self, device: &DeviceId, cut: Option<u64>, view: &impl StateView) -> Vec<LogHead> {
-        let short = device.short();
-        let Some(log) = self.logs.get(&short) else {
-            return Vec::new();
-        };
-        let size = cut.unwrap_or(u64::MAX).min(log.size());
-        let root = if size == log.size() {
-            Some(log.peaks.root())
-        } else {
-            let next = self.pending.event(view, short, size);
-            next.and_then(|next| Some(Header::from_bytes(&next.event.header).ok()?.prev_root))
-        };
-        let head = root.filter(|_| size > 0).map(|root| LogHead { size, root });
-        head.into_iter().collect()
+        let heads = self.logs_of(device.short()).filter_map(|log| {
+            let size = cut.unwrap_or(u64::MAX).min(log.size());
+            let root = if size == log.size() {
+                log.peaks.root()
+            } else {
+                let next = self.event_at(log.name, size, view)?;
+                Header::from_bytes(&next.event.header).ok()?.prev_root
+            };
+            (size > 0).then_some(LogHead { size, root })
+        });
+        let heads: BTreeSet<LogHead> = heads.collect();
+        heads.into_iter().collect()
     }
 
     /// Returns the members and those who were, for people.
@@ -418,7 +417,11 @@ impl SyncEngine {
                     ended_by,
                     removed_by: removed.and_then(|end| group.device(end.device)),
                     reason: removed.map(|end| reason_of(group, end)).unwrap_or_default(),
-                    events: self.logs.get(&device.short()).map_or(0, LogState::size),
+                    events: self
+                        .logs_of(device.short())
+                        .map(LogState::size)
+                        .max()
+                        .unwrap_or(0),
                 }
             })
             .collect()

@@ -13,10 +13,11 @@ pub enum Request {
         /// The digest.
         digest: [u8; 32],
     },
-    /// "Send me what I lack": all events beyond the given log sizes, in an order that respects `seen`. Members only.
+    /// "Send me what I lack": all events beyond the given heads, in an order that respects `seen`. Members only.
     Pull {
-        /// The sizes of the asker's logs, sorted by device; a log not named has size 0.
-        have: Vec<(ShortId, u64)>,
+        /// The heads of the asker's logs, sorted; a log not named has size 0. A head of size `u64::MAX` says that nothing of
+        /// the log is wanted. Of logs that forked, or may have, there are heads of earlier times too.
+        have: Vec<Head>,
         /// Bytes of events wanted at most.
         max_bytes: u32,
     },
@@ -111,7 +112,7 @@ pub struct Here {
 pub enum Response {
     /// Heads are equal.
     Same,
-    /// The answerer's heads: log sizes and the id16 of each log's last event, sorted by device.
+    /// The answerer's heads: log sizes and the id16 of each log's last event, sorted.
     Heads(Vec<Head>),
     /// Events, and whether there are more.
     Events {
@@ -119,6 +120,9 @@ pub enum Response {
         events: Vec<SignedEvent>,
         /// Whether the asker should ask again.
         more: bool,
+        /// Devices whose logs, by the heads that the asker named, have branches that are not here: nothing is sent of them
+        /// until the asker names earlier heads. Sorted.
+        forked: Vec<ShortId>,
     },
     /// Taken note of.
     Ack,
@@ -144,7 +148,7 @@ pub enum Response {
     Refused(RefuseReason),
 }
 
-/// One log's newest event, as [`Response::Heads`] carries it.
+/// An event of a log, and so all before it; in [`Response::Heads`] the newest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Head {
     /// The author.

@@ -10,7 +10,7 @@ use super::{Notification, StateView, SyncEngine};
 use crate::fold::names::{self, Here};
 use crate::fold::{PathState, Version};
 use crate::ids::{ContentHash, Dot, ShortId};
-use crate::ledger::{Item, VerifiedEvent};
+use crate::ledger::{Item, LogState, VerifiedEvent};
 use crate::rel_path::RelPath;
 use crate::tree::{Entry, Installed, Node};
 
@@ -46,27 +46,27 @@ impl Want {
 impl SyncEngine {
     /// Applies the items of a work event to the paths that its author may write; its log already ends with it. What is
     /// said of other paths is noted, for the author's rights can turn out to be others.
-    pub(super) fn apply_work(&mut self, event: &VerifiedEvent, view: &impl StateView) {
+    pub(super) fn apply_work(&mut self, event: &VerifiedEvent, log: &LogState, view: &impl StateView) {
         let author = event.header.author;
-        let log = author.short();
         let Some(group) = &self.group else { return };
-        let writable = group.writable_at(&author, log, event.header.seq);
+        let writable = group.writable_at(&author, log.name, event.header.seq);
         let mut written = BTreeSet::new();
         let mut touched: Vec<(RelPath, bool)> = Vec::new();
         let mut denied: Option<RelPath> = None;
         for (i, item) in (0..).zip(&event.body.items) {
             let Some(path) = item.path() else { continue };
             let second = !matches!(item, Item::Discard { .. }) && !written.insert(path.clone());
-            if second || !self.keeps_base_rule(event, item) {
+            let named = self.localize(item, log, event.header.seq, view);
+            let Some(item) = named.filter(|_| !second) else {
                 continue;
-            }
+            };
             let dot = Dot {
-                device: log,
+                device: log.name,
                 seq: event.header.seq,
                 item: i,
             };
             let may = writable.covers(path);
-            if !may || matches!(item, Item::Discard { .. }) {
+            if !may || matches!(&item, Item::Discard { .. }) {
                 self.pending.set_mention(path, dot, true);
             }
             if !may {
@@ -75,7 +75,7 @@ impl SyncEngine {
             if may {
                 let mut state = self.pending.path_state(view, path).unwrap_or_default();
                 let was_live = state.is_live();
-                self.apply_item(event, dot, item, &mut state, view);
+                self.apply_item(event, dot, &item, &mut state, view);
                 self.pending.set_path_state(path, Some(state));
                 touched.push((path.clone(), was_live));
             }
@@ -121,30 +121,6 @@ impl SyncEngine {
                 self.pending.set_replaced(path, node, Some(order));
             }
         }
-    }
-
-    /// Says whether each version that an item of the last event of its author's log names was in the author's past.
-    ///
-    /// One that is none of the item's path names nothing: whether it is can depend on events without authority, which not
-    /// every device has.
-    fn keeps_base_rule(&self, event: &VerifiedEvent, item: &Item) -> bool {
-        let named = match item {
-            Item::Put(put) => &put.base,
-            Item::Del { base, .. } => base,
-            Item::Discard { drop, .. } => drop,
-            _ => return false,
-        };
-        let author = event.header.author.short();
-        let Some(log) = self.logs.get(&author) else {
-            return false;
-        };
-        named.iter().all(|dot| {
-            if dot.device == author {
-                dot.seq < event.header.seq
-            } else {
-                log.has_seen(dot.device, dot.seq)
-            }
-        })
     }
 
     /// Returns the versions of a path among `dots`.
@@ -198,10 +174,10 @@ impl SyncEngine {
                 .iter()
                 .map(|version| (version.dot, version.event.to_hex()))
                 .collect();
-            let shown: Vec<(RelPath, Dot)> = copies
-                .into_iter()
-                .map(|(dot, event)| (self.name_copy(path, dot, &event, view), dot))
-                .collect();
+            let mut shown: Vec<(RelPath, Dot)> = Vec::new();
+            for (dot, event) in copies {
+                shown.push((self.name_copy(path, dot, &event, &shown, view), dot));
+            }
             if shown != state.shown {
                 self.rename_copies(path, &state.shown, &shown, &mut affected);
                 state.shown = shown;
@@ -219,14 +195,23 @@ impl SyncEngine {
         !dir && self.pending.has_live_below(view, path)
     }
 
-    /// Returns the first name of a copy that is no path of its own, nor another's copy.
-    fn name_copy(&self, path: &RelPath, dot: Dot, event: &str, view: &impl StateView) -> RelPath {
+    /// Returns the first name of a copy that is no path of its own, nor another's copy; `named` are those that copies of this
+    /// path have already: branches of a log have events with one number.
+    fn name_copy(
+        &self,
+        path: &RelPath,
+        dot: Dot,
+        event: &str,
+        named: &[(RelPath, Dot)],
+        view: &impl StateView,
+    ) -> RelPath {
         let is_live = |state: PathState| state.is_live();
         let is_free = |name: &RelPath| {
             let real = self.pending.path_state(view, name).is_some_and(is_live)
                 || self.pending.has_live_below(view, name);
             let origin = self.pending.copy_origin(view, name);
-            !real && origin.is_none_or(|origin| origin == *path)
+            let taken = named.iter().any(|(other, _)| other == name);
+            !real && !taken && origin.is_none_or(|origin| origin == *path)
         };
         let [plain, short, long] = names::copy_names(path, dot, event);
         [plain, short].into_iter().find(is_free).unwrap_or(long)
@@ -350,8 +335,7 @@ impl SyncEngine {
     /// Not so a conflict copy for one that this device's user made elsewhere of the same bytes: perhaps he moved the copy
     /// there, and its absence here, of which nobody has told yet, would discard what he made of it.
     fn adopt(&mut self, path: &RelPath, want: &Want, have: Installed, view: &impl StateView) {
-        let me = self.me.short();
-        let made_here = |dot: &Dot| dot.device == me && !have.dots.contains(dot);
+        let made_here = |dot: &Dot| self.is_own(dot.device) && !have.dots.contains(dot);
         if have.copy_of.is_some() && want.copy_of.is_some() && want.dots.iter().any(made_here) {
             return;
         }

@@ -159,10 +159,10 @@ impl Pending {
         }
     }
 
-    pub(super) fn event(&self, view: &impl StateView, author: ShortId, seq: u64) -> Option<StoredEvent> {
-        match self.events.get(&(author, seq)) {
+    pub(super) fn event(&self, view: &impl StateView, log: ShortId, seq: u64) -> Option<StoredEvent> {
+        match self.events.get(&(log, seq)) {
             Some((_, event)) => Some(event.clone()),
-            None => self.ask(view, |v| v.event(author, seq)),
+            None => self.ask(view, |v| v.event(log, seq)),
         }
     }
 
@@ -244,15 +244,15 @@ impl Pending {
     }
 
     pub(super) fn add_event(&mut self, event: StoredEvent) {
-        let key = (event.author.short(), event.seq);
+        let key = (event.log, event.seq);
         self.touched.insert(Key::Event(key.0, key.1));
         self.appended.push(event.clone());
         self.events.insert(key, (self.open, event));
     }
 
-    pub(super) fn set_log(&mut self, device: ShortId, log: LogState) {
-        self.touched.insert(Key::Log(device));
-        self.logs.insert(device, log);
+    pub(super) fn set_log(&mut self, log: LogState) {
+        self.touched.insert(Key::Log(log.name));
+        self.logs.insert(log.name, log);
     }
 
     pub(super) fn set_need(&mut self, path: &RelPath, needed: bool) {
@@ -323,7 +323,7 @@ impl Pending {
             Key::Path(path) => remove_if(&mut self.paths, path, no),
             Key::Installed(path) => remove_if(&mut self.installed, path, no),
             Key::CopyName(name) => remove_if(&mut self.copy_names, name, no),
-            Key::Event(author, seq) => remove_if(&mut self.events, &(*author, *seq), no),
+            Key::Event(log, seq) => remove_if(&mut self.events, &(*log, *seq), no),
             Key::Replaced(path, node) => remove_below(&mut self.replaced, path, node, no),
             Key::Version(path, dot) => remove_below(&mut self.versions, path, dot, no),
             Key::Mention(path, dot) => remove_below(&mut self.mentions, path, dot, no),
@@ -349,7 +349,7 @@ impl Pending {
                 Write::Mention(path.clone(), *dot, self.mentions.get(path)?.get(dot)?.1)
             }
             Key::Need(path) => Write::Need(path.clone(), *self.needs.get(path)?),
-            Key::Log(device) => Write::Log(*device, self.logs.get(device)?.clone()),
+            Key::Log(log) => Write::Log(*log, self.logs.get(log)?.clone()),
             Key::Setting(name) => Write::Setting(name, self.settings.get(name)?.clone()),
             Key::Event(..) => return None,
         })

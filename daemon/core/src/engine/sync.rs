@@ -5,15 +5,14 @@
 //! does not fit is pulled instead.
 
 mod accept;
+mod heads;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use sha2::{Digest, Sha256};
-
 use super::{
-    GossipMessage, Head, InboundId, MAX_PAGE_BYTES, Notification, Output, PeerStatus, Phase, RefuseReason,
-    Request, RequestFailed, RequestId, Response, StateView, SyncEngine,
+    GossipMessage, InboundId, MAX_PAGE_BYTES, Notification, Output, PeerStatus, Phase, RefuseReason, Request,
+    RequestFailed, RequestId, Response, StateView, SyncEngine,
 };
 use crate::ids::{DeviceId, ShortId};
 use crate::ledger::{LogState, SignedEvent};
@@ -21,6 +20,9 @@ use crate::time::{BootInstant, Now};
 
 /// Between two exchanges of heads with some neighbour, when nothing happens.
 const ROUND: Duration = Duration::from_secs(60);
+/// As [`ROUND`], of a device whose log forked, and after which all are asked who may lack a branch: what is asked of such a
+/// device, or pushed to it, reaches one of its machines only.
+const FORKED_ROUND: Duration = Duration::from_secs(5);
 /// Spread of [`ROUND`], so that devices do not ask in step.
 const ROUND_JITTER_MS: u64 = 10_000;
 /// After the last change, until heads are compared with a neighbour.
@@ -95,6 +97,8 @@ pub(super) enum Refused {
     Known,
     /// Something before it is missing.
     Gap,
+    /// It comes after a branch of this device's log that is not here.
+    Branch(ShortId),
     /// No honest daemon sends this.
     Bad(&'static str),
 }
@@ -235,7 +239,7 @@ impl SyncEngine {
         self.ask(device, Asked::Heads, Request::Heads { digest });
     }
 
-    fn pull(&mut self, device: DeviceId) {
+    fn pull(&mut self, device: DeviceId, view: &impl StateView) {
         let Some(peer) = self.peers.map.get_mut(&device) else {
             return;
         };
@@ -243,11 +247,7 @@ impl SyncEngine {
             return;
         }
         peer.pulling = true;
-        let have = self.logs.iter().map(|(short, log)| {
-            let complete = log.size() >= self.log_limit(*short);
-            (*short, if complete { u64::MAX } else { log.size() })
-        });
-        let have = have.collect();
+        let have = self.have(view);
         let max_bytes = u32::try_from(MAX_PAGE_BYTES).unwrap_or(u32::MAX);
         self.ask(device, Asked::Pull, Request::Pull { have, max_bytes });
     }
@@ -255,38 +255,6 @@ impl SyncEngine {
     /// Returns how many events of a log are taken at most.
     pub(super) fn log_limit(&self, log: ShortId) -> u64 {
         self.group.as_ref().map_or(u64::MAX, |group| group.log_limit(log))
-    }
-
-    /// Returns the digest of all heads; computed again only when one moved.
-    pub(super) fn digest(&mut self) -> [u8; 32] {
-        let (logs, group) = (&self.logs, &self.group);
-        *self.peers.digest.get_or_insert_with(|| {
-            let mut hasher = Sha256::new();
-            for (short, log) in logs {
-                let limit = group.as_ref().map_or(u64::MAX, |group| group.log_limit(*short));
-                if limit == 0 {
-                    continue;
-                }
-                hasher.update(short.as_bytes());
-                if log.size() < limit {
-                    hasher.update(log.size().to_be_bytes());
-                    hasher.update(log.last_id.id16());
-                } else {
-                    // How much more of it somebody has is of no concern.
-                    hasher.update(limit.to_be_bytes());
-                }
-            }
-            hasher.finalize().into()
-        })
-    }
-
-    fn heads(&self) -> Vec<Head> {
-        let head = |(device, log): (&ShortId, &LogState)| Head {
-            device: *device,
-            size: log.size(),
-            id16: log.last_id.id16(),
-        };
-        self.logs.iter().map(head).collect()
     }
 
     /// Answers a peer.
@@ -314,17 +282,17 @@ impl SyncEngine {
                 }
             }
             Request::Pull { have, max_bytes } => {
-                let have = have.into_iter().collect();
+                let (have, forked) = self.held_by(&have, view);
                 let max = usize::try_from(max_bytes)
                     .unwrap_or(usize::MAX)
                     .min(MAX_PAGE_BYTES);
                 let (events, more) = view.events_beyond(&have, max);
                 let events = events.into_iter().map(|stored| stored.event).collect();
-                self.respond(id, Response::Events { events, more });
+                self.respond(id, Response::Events { events, more, forked });
             }
             Request::Push { events } => {
                 self.respond(id, Response::Ack);
-                self.take_events(from, events, now, view);
+                self.take_events(from, events, false, now, view);
             }
             Request::InSync { digest } => {
                 self.respond(id, Response::Ack);
@@ -395,12 +363,12 @@ impl SyncEngine {
         match result {
             Ok(Response::Same) => self.caught_up(from, view),
             Ok(Response::Heads(heads)) => {
-                let behind = heads.iter().any(|head| {
-                    let known = self.logs.get(&head.device).map_or(0, LogState::size);
-                    known < head.size.min(self.log_limit(head.device))
-                });
-                if behind {
-                    self.pull(from);
+                let lacking = heads.iter().filter(|head| self.lacks(head, view)).count();
+                if self.push_own_branches(from, &heads, view) {
+                    self.peers.ask_at(&from, now.boot.after(ASK_AGAIN));
+                }
+                if lacking > 0 {
+                    self.pull(from, view);
                 } else {
                     self.caught_up(from, view);
                 }
@@ -426,13 +394,22 @@ impl SyncEngine {
             peer.pulling = false;
         }
         match result {
-            Ok(Response::Events { events, more }) => {
+            Ok(Response::Events { events, more, forked }) => {
                 let before = self.digest();
-                let good = self.take_events(from, events, now, view);
-                if good && more && before != self.digest() {
-                    self.pull(from);
+                let doubts = self.branches.doubts();
+                let good = self.take_events(from, events, true, now, view);
+                for device in forked {
+                    self.branches.suspect(device);
+                }
+                let moved = before != self.digest();
+                if good && (doubts != self.branches.doubts() || (more && moved)) {
+                    self.pull(from, view);
                 } else if good && !more {
                     self.caught_up(from, view);
+                    if self.branches.forked(self.me.short()) {
+                        // What it lacks of this device's it may ask of another machine with this key.
+                        self.peers.ask_at(&from, now.boot.after(ASK_AGAIN));
+                    }
                 } else {
                     self.peers.ask_at(&from, now.boot.after(PENALTY));
                 }
@@ -449,15 +426,28 @@ impl SyncEngine {
         &mut self,
         from: DeviceId,
         events: Vec<SignedEvent>,
+        is_pull: bool,
         now: Now,
         view: &impl StateView,
     ) -> bool {
         for event in events {
             match self.accept(&event, view) {
-                Ok(()) => self.peers.quiet = Some(now.boot.after(QUIET)),
+                Ok(()) => {
+                    self.peers.quiet = Some(now.boot.after(QUIET));
+                    self.ask_all_of_branches(&event, now);
+                }
                 Err(Refused::Known) => {}
                 Err(Refused::Gap) => {
-                    self.pull(from);
+                    self.pull(from, view);
+                    return true;
+                }
+                Err(Refused::Branch(device)) => {
+                    // Once it was told of earlier heads, a peer sends branches before what comes after them.
+                    if !self.branches.suspect(device) && is_pull {
+                        self.misbehaved(from, "an event after a branch of a log that nobody has", now);
+                        return false;
+                    }
+                    self.pull(from, view);
                     return true;
                 }
                 Err(Refused::Bad(reason)) => {
@@ -516,7 +506,8 @@ impl SyncEngine {
         if self.peers.round.is_some_and(|at| at <= now.boot) {
             let jitter = Duration::from_millis(self.random.below(2 * ROUND_JITTER_MS));
             let next = ROUND - Duration::from_millis(ROUND_JITTER_MS) + jitter;
-            self.peers.round = Some(now.boot.after(next));
+            let forked = self.branches.forked(self.me.short());
+            self.peers.round = Some(now.boot.after(if forked { FORKED_ROUND } else { next }));
             self.ask_some_neighbour();
         }
     }

@@ -40,7 +40,7 @@ pub fn resolve(state: &PathState, below: bool) -> Resolution<'_> {
         Some(version) if !below || version.node().is_some_and(|node| node.is_dir()) => Here::Version(version),
         Some(displaced) => {
             copies.push(displaced);
-            copies.sort_by_key(|version| version.dot);
+            copies.sort_by_key(|version| (version.order(), version.dot.item));
             let dir = state
                 .heads
                 .iter()

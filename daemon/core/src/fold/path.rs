@@ -238,6 +238,9 @@ pub(super) fn winner(heads: &[Version]) -> Option<&Version> {
 pub(super) fn copies(heads: &[Version]) -> Vec<&Version> {
     let won = winner(heads).and_then(Version::node);
     let mut shown: Vec<&Version> = Vec::new();
+    // Not in the order of dots: branches of a log have other names on other devices.
+    let mut heads: Vec<&Version> = heads.iter().collect();
+    heads.sort_by_key(|head| (head.order(), head.dot.item));
     for head in heads {
         let Some(node) = head.node() else { continue };
         let twin = shown.iter().any(|other| other.node() == Some(node));

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::event::{EventError, EventKind, Header, Seen, SignedEvent, VerifiedEvent};
 use super::item::Item;
-use super::log::{LogError, LogState};
+use super::log::{Left, LogError, LogState};
 use crate::ids::{DeviceId, EventId, GroupId, ShortId};
 use crate::merkle::{self, Peaks};
 use crate::time::Hlc;
@@ -118,6 +118,9 @@ pub struct Audit {
     group: GroupId,
     depth: Depth,
     logs: BTreeMap<ShortId, Followed>,
+    /// The branches there are, with their authors, and what each begins with, once the log that it left was followed so far.
+    branches: BTreeMap<ShortId, (DeviceId, Left)>,
+    begun: BTreeMap<ShortId, LogState>,
     admitted: BTreeSet<DeviceId>,
     events: u64,
 }
@@ -147,8 +150,22 @@ impl Audit {
             group,
             depth,
             logs: BTreeMap::new(),
+            branches: BTreeMap::new(),
+            begun: BTreeMap::new(),
             admitted: BTreeSet::new(),
             events: 0,
+        }
+    }
+
+    /// Says what logs the store has: a branch can be followed if it is named before its first event is shown, and before the
+    /// log that it left has passed that place.
+    pub fn expect(&mut self, stored: &BTreeMap<ShortId, Option<LogState>>) {
+        for (name, log) in stored {
+            if let Some(log) = log
+                && let Some(left) = log.left
+            {
+                self.branches.insert(*name, (log.author, left));
+            }
         }
     }
 
@@ -172,7 +189,7 @@ impl Audit {
     ) -> Vec<Fault> {
         let mut wrong = Vec::new();
         let verified = self.verify(row, &mut wrong);
-        let believed = believe(row, verified.is_some(), &mut wrong);
+        let believed = self.believe(row, verified.is_some(), &mut wrong);
         if let Some(header) = &believed.header
             && self.depth == Depth::Full
         {
@@ -183,7 +200,7 @@ impl Audit {
         if self.depth == Depth::Full {
             self.check_membership(verified.as_ref(), &believed, &mut wrong);
         }
-        self.follow(&believed, &mut wrong);
+        self.follow(&believed, &mut stored, &mut wrong);
         self.events += 1;
         let (device, seq) = (short_of(row), row.seq);
         let faults = wrong.into_iter().map(|what| Fault { device, seq, what });
@@ -243,21 +260,136 @@ impl Audit {
         stored: &mut impl FnMut(ShortId, u64) -> Option<(EventId, Hlc)>,
     ) -> Option<Wrong> {
         let (device, seq) = (seen.device, seen.next_seq.saturating_sub(1));
-        let log = self.logs.get(&device);
-        let Some(log) = log.filter(|log| log.state.size() >= seen.next_seq) else {
-            return Some(Wrong::SeenMissing { device, seq });
+        let branches = self.logs_of(device).filter(|name| {
+            let log = self.logs.get(name);
+            log.is_some_and(|log| log.state.size() >= seen.next_seq)
+        });
+        let mut nearest = Wrong::SeenMissing { device, seq };
+        for name in branches.collect::<Vec<_>>() {
+            match self.known_at(name, seen.next_seq, stored) {
+                None => {}
+                Some((id, _)) if id.id16() != seen.id16 => nearest = Wrong::SeenOther { device, seq },
+                Some((_, clock)) if clock >= hlc => return Some(Wrong::SeenLater { device, seq }),
+                Some(_) => return None,
+            }
+        }
+        Some(nearest)
+    }
+
+    /// Returns the names of a device's logs.
+    fn logs_of(&self, device: ShortId) -> impl Iterator<Item = ShortId> {
+        let further = self.branches.iter();
+        let further = further.filter(move |(_, (author, _))| author.short() == device);
+        std::iter::once(device).chain(further.map(|(name, _)| *name))
+    }
+
+    /// Returns id and clock of the last of the first `size` events of a log.
+    fn known_at(
+        &self,
+        log: ShortId,
+        size: u64,
+        stored: &mut impl FnMut(ShortId, u64) -> Option<(EventId, Hlc)>,
+    ) -> Option<(EventId, Hlc)> {
+        let state = &self.logs.get(&log)?.state;
+        if state.size() == size {
+            return Some((state.last_id, state.hlc));
+        }
+        stored(self.holder(log, size), size - 1)
+    }
+
+    /// Returns what an event's author had of each log, with the names of the logs in the store.
+    fn local_seen(
+        &self,
+        header: &Header,
+        stored: &mut impl FnMut(ShortId, u64) -> Option<(EventId, Hlc)>,
+    ) -> Vec<(ShortId, u64)> {
+        let mut local = |seen: &Seen| {
+            let is_it = |name: &ShortId| {
+                let last = self.known_at(*name, seen.next_seq, stored);
+                last.is_some_and(|(id, _)| id.id16() == seen.id16)
+            };
+            let log = self.logs_of(seen.device).find(is_it);
+            (
+                self.holder(log.unwrap_or(seen.device), seen.next_seq),
+                seen.next_seq,
+            )
         };
-        let newest = log.state.size() == seen.next_seq;
-        let known = if newest {
-            Some((log.state.last_id, log.state.hlc))
+        header.seen.iter().map(&mut local).collect()
+    }
+
+    /// Adds what is shared with the logs that these left.
+    fn with_shared(&self, mut seen: Vec<(ShortId, u64)>) -> Vec<(ShortId, u64)> {
+        for at in 0..seen.len() {
+            let (mut log, mut size) = seen[at];
+            while let Some((_, left)) = self.branches.get(&log) {
+                (log, size) = (left.log, left.size.min(size));
+                seen.push((log, size));
+            }
+        }
+        seen
+    }
+
+    /// Returns the log whose own the last of the first `size` events of a log is.
+    fn holder(&self, log: ShortId, size: u64) -> ShortId {
+        let mut holder = log;
+        while let Some((_, left)) = self.branches.get(&holder)
+            && size <= left.size
+        {
+            holder = left.log;
+        }
+        holder
+    }
+
+    /// Returns the name of the log in which an event stands: the store's column if a branch of its author is called so.
+    fn name_of(&self, row: &Row, author: DeviceId) -> ShortId {
+        let column = short_of(row);
+        let branch = self.branches.get(&column);
+        if branch.is_some_and(|(device, left)| *device == author && row.seq >= left.size) {
+            column
         } else {
-            stored(device, seq)
+            author.short()
+        }
+    }
+
+    /// Compares columns with bytes. The header is believed if it verifies, or if it is the one that the id names.
+    fn believe(&self, row: &Row, verified: bool, wrong: &mut Vec<Wrong>) -> Believed {
+        let computed = EventId::new(merkle::leaf_hash(&row.header));
+        let named = row.id == computed.as_bytes();
+        if !named {
+            wrong.push(Wrong::Column("id"));
+        }
+        let columns = || Believed {
+            short: short_of(row),
+            seq: row.seq,
+            id: EventId::from_slice(&row.id).unwrap_or(computed),
+            header: None,
         };
-        match known {
-            None => Some(Wrong::SeenMissing { device, seq }),
-            Some((id, _)) if id.id16() != seen.id16 => Some(Wrong::SeenOther { device, seq }),
-            Some((_, clock)) if clock >= hlc => Some(Wrong::SeenLater { device, seq }),
-            Some(_) => None,
+        let header = match Header::from_bytes(&row.header) {
+            Ok(header) => header,
+            Err(error) => {
+                if wrong.iter().all(|w| !matches!(w, Wrong::Event(_))) {
+                    wrong.push(error.into());
+                }
+                return columns();
+            }
+        };
+        if !verified && !named {
+            return columns();
+        }
+        let name = self.name_of(row, header.author);
+        let said = [
+            ("author's short id", row.short == name.as_bytes()),
+            ("author", row.author == header.author.as_bytes()),
+            ("place in the log", row.seq == header.seq),
+            ("kind", row.kind == i64::from(header.kind.code())),
+        ];
+        let differing = said.into_iter().filter(|(_, same)| !same);
+        wrong.extend(differing.map(|(column, _)| Wrong::Column(column)));
+        Believed {
+            short: name,
+            seq: header.seq,
+            id: computed,
+            header: Some(header),
         }
     }
 
@@ -296,12 +428,31 @@ impl Audit {
     }
 
     /// Takes the event up as the next of its log.
-    fn follow(&mut self, believed: &Believed, wrong: &mut Vec<Wrong>) {
+    fn follow(
+        &mut self,
+        believed: &Believed,
+        stored: &mut impl FnMut(ShortId, u64) -> Option<(EventId, Hlc)>,
+        wrong: &mut Vec<Wrong>,
+    ) {
         let author = believed.header.as_ref().map(|header| header.author);
+        let seen = believed
+            .header
+            .as_ref()
+            .map(|header| self.local_seen(header, stored));
+        let shared = self.with_shared(seen.clone().unwrap_or_default());
+        let begun = self.begun.remove(&believed.short);
+        let is_branch = self.branches.contains_key(&believed.short);
         let log = self.logs.entry(believed.short).or_insert_with(|| Followed {
-            state: LogState::empty(author.unwrap_or(DeviceId::new([0; DeviceId::LEN]))),
-            broken: author.is_none(),
+            broken: author.is_none() || (is_branch && begun.is_none()),
+            state: begun
+                .unwrap_or_else(|| LogState::empty(author.unwrap_or(DeviceId::new([0; DeviceId::LEN])))),
         });
+        for (name, (_, left)) in &self.branches {
+            if left.log == believed.short && left.size == believed.seq && !log.broken {
+                let begun = log.state.begin_branch(*name, *left);
+                self.begun.insert(*name, begun);
+            }
+        }
         let size = log.state.size();
         if believed.seq < size {
             wrong.push(Wrong::Twice);
@@ -312,8 +463,8 @@ impl Audit {
             log.state.peaks = Peaks::unknown(believed.seq);
             log.broken = true;
         }
-        if let (Some(header), false) = (&believed.header, log.broken)
-            && let Err(error) = log.state.check_next(header)
+        if let (Some(header), Some(seen), false) = (&believed.header, &seen, log.broken)
+            && let Err(error) = log.state.check_next(header, seen)
         {
             log.broken = error == LogError::PrevRoot;
             wrong.push(error.into());
@@ -322,52 +473,10 @@ impl Audit {
         log.state.last_id = believed.id;
         if let Some(header) = &believed.header {
             log.state.hlc = header.hlc;
-            let seen = header.seen.iter().map(|seen| (seen.device, seen.next_seq));
-            log.state.seen.extend(seen);
+            log.state.note_seen(&shared);
         } else {
             log.broken = true;
         }
-    }
-}
-
-/// Compares columns with bytes. The header is believed if it verifies, or if it is the one that the id names.
-fn believe(row: &Row, verified: bool, wrong: &mut Vec<Wrong>) -> Believed {
-    let computed = EventId::new(merkle::leaf_hash(&row.header));
-    let named = row.id == computed.as_bytes();
-    if !named {
-        wrong.push(Wrong::Column("id"));
-    }
-    let columns = || Believed {
-        short: short_of(row),
-        seq: row.seq,
-        id: EventId::from_slice(&row.id).unwrap_or(computed),
-        header: None,
-    };
-    let header = match Header::from_bytes(&row.header) {
-        Ok(header) => header,
-        Err(error) => {
-            if wrong.iter().all(|w| !matches!(w, Wrong::Event(_))) {
-                wrong.push(error.into());
-            }
-            return columns();
-        }
-    };
-    if !verified && !named {
-        return columns();
-    }
-    let said = [
-        ("author's short id", row.short == header.author.short().as_bytes()),
-        ("author", row.author == header.author.as_bytes()),
-        ("place in the log", row.seq == header.seq),
-        ("kind", row.kind == i64::from(header.kind.code())),
-    ];
-    let differing = said.into_iter().filter(|(_, same)| !same);
-    wrong.extend(differing.map(|(column, _)| Wrong::Column(column)));
-    Believed {
-        short: header.author.short(),
-        seq: header.seq,
-        id: computed,
-        header: Some(header),
     }
 }
 

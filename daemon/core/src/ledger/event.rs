@@ -80,8 +80,9 @@ impl EventKind {
     }
 }
 
-/// One entry of `seen`: the author had all events of `device` below `next_seq`, the last of which starts with `id16`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// One entry of `seen`: the author had all events of `device` below `next_seq`, the last of which starts with `id16`. Of a
+/// log that forked there is one for each branch; of the author's own those that it is not on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Seen {
     /// Whose log.
     pub device: ShortId,
@@ -104,7 +105,7 @@ pub struct Header {
     pub hlc: Hlc,
     /// The author's clock, for display only.
     pub wall_ms: u64,
-    /// What is newly seen of the others since the author's previous event, sorted by device.
+    /// What is newly seen of the others since the author's previous event, sorted.
     pub seen: Vec<Seen>,
     /// What sort.
     pub kind: EventKind,
@@ -398,8 +399,8 @@ impl Header {
         let seen = (0..array_len(d)?)
             .map(|_| Seen::read(d))
             .collect::<Result<Vec<_>, _>>()?;
-        let sorted = seen.windows(2).all(|pair| pair[0].device < pair[1].device);
-        let in_range = seen.iter().all(|s| s.next_seq > 0 && s.device != author.short());
+        let sorted = seen.windows(2).all(|pair| pair[0] < pair[1]);
+        let in_range = seen.iter().all(|s| s.next_seq > 0);
         if !sorted || !in_range {
             return Err(ShapeError::new());
         }

@@ -1,5 +1,7 @@
 //! A small ledger for tests, and the keys of those who write it.
 
+use std::collections::BTreeMap;
+
 use ed25519_dalek::SigningKey;
 
 use super::event::{Body, EventKind, Header, Seen, SignedEvent};
@@ -17,6 +19,8 @@ pub(super) struct World {
     pub(super) group: GroupId,
     pub(super) logs: Vec<LogState>,
     pub(super) arrived: Vec<(ShortId, Header, SignedEvent)>,
+    /// How many events the branches of a log share, for a source of proofs to say.
+    pub(super) forked: BTreeMap<ShortId, u64>,
 }
 
 pub(super) fn key(n: usize) -> SigningKey {
@@ -70,6 +74,7 @@ impl World {
             group: GroupId::new([0; 32]),
             logs: (0..8).map(|n| LogState::empty(device(n))).collect(),
             arrived: Vec::new(),
+            forked: BTreeMap::new(),
         };
         let genesis = Item::Genesis(Genesis {
             name: "home".into(),
@@ -111,7 +116,9 @@ impl World {
         let body = Body { seed: [7; 16], items };
         let (signed, _) = SignedEvent::sign(&key(n), &self.group, header, &body);
         let read = signed.read_stored().unwrap();
-        self.logs[n].push(&read);
+        let seen = read.header.seen.iter().map(|seen| (seen.device, seen.next_seq));
+        let seen: Vec<_> = seen.collect();
+        self.logs[n].push(read.id, &read.header, &seen);
         self.arrived.push((device(n).short(), read.header, signed));
         own.size()
     }

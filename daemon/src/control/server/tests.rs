@@ -1,6 +1,7 @@
 //! The whole service over a real socket, with a fake event loop behind it.
 
 mod members;
+mod quarantine;
 
 use std::path::{Path, PathBuf};
 
@@ -126,6 +127,7 @@ async fn event_loop(mut commands: mpsc::Receiver<ControlCommand>) {
                     _ => parts.send(Ok(VersionPart::Data(b"bytes".to_vec()))).await,
                 };
             }
+            ControlCommand::Quarantine(command) => quarantine::answer(command),
             ControlCommand::Ledger(command) => ledger(command).await,
             ControlCommand::Restore { path, pick, steps } => {
                 assert_eq!((path, pick), (None, Pick::Before(std::time::UNIX_EPOCH)));

@@ -49,6 +49,7 @@ impl LedgerReader {
         let mut audit = Audit::new(group, depth);
         let (mut after, mut first) = (0, None);
         let end = loop {
+            audit.expect(&self.logs()?);
             let rows = self.rows(after, depth == Depth::Full)?;
             let mut faults = Vec::new();
             for (arrival, row) in &rows {

@@ -7,6 +7,7 @@ use p2p_sync_core::ledger::audit::Row;
 use p2p_sync_core::ledger::{Header, LogState};
 use p2p_sync_core::merkle::leaf_hash;
 use p2p_sync_core::time::Hlc;
+use rusqlite::Connection;
 
 use super::super::StoreError;
 use super::super::codec::read_log;
@@ -110,6 +111,14 @@ impl LedgerReader {
         })
     }
 
+    /// Returns what is believed of each log; `None`: it cannot be read.
+    ///
+    /// # Errors
+    /// [`StoreError::Read`].
+    pub fn logs(&self) -> Result<BTreeMap<ShortId, Option<LogState>>, StoreError> {
+        self.read("the ledger's logs", all_logs)
+    }
+
     /// Returns the end of the ledger, if nothing arrived after a moment; else `None`.
     ///
     /// # Errors
@@ -125,14 +134,19 @@ impl LedgerReader {
             let first = optional(&snapshot, first, [], |row| {
                 Ok(row.get_ref(0)?.as_blob()?.to_vec())
             })?;
-            let mut statement = snapshot.prepare_cached("SELECT short, state FROM logs")?;
-            let mut rows = statement.query([])?;
-            let mut logs = BTreeMap::new();
-            while let Some(row) = rows.next()? {
-                let state = read_log(row.get_ref(1)?.as_blob()?).ok();
-                logs.insert(ShortId::new(row.get(0)?), state);
-            }
+            let logs = all_logs(&snapshot)?;
             Ok(Some(LedgerEnd { logs, first }))
         })
     }
+}
+
+pub(super) fn all_logs(c: &Connection) -> Result<BTreeMap<ShortId, Option<LogState>>, RowError> {
+    let mut statement = c.prepare_cached("SELECT short, state FROM logs")?;
+    let mut rows = statement.query([])?;
+    let mut logs = BTreeMap::new();
+    while let Some(row) = rows.next()? {
+        let state = read_log(row.get_ref(1)?.as_blob()?).ok();
+        logs.insert(ShortId::new(row.get(0)?), state);
+    }
+    Ok(logs)
 }

@@ -40,6 +40,14 @@ impl Source for LedgerReader {
         })
     }
 
+    fn shared(&self, author: ShortId) -> Result<Option<u64>, StoreError> {
+        let logs = self.logs()?.into_values().flatten();
+        let branches = logs
+            .filter(|log| log.author.short() == author)
+            .filter_map(|log| log.left);
+        Ok(branches.map(|left| left.size).min())
+    }
+
     fn admin_events(&self) -> Result<Vec<SignedEvent>, StoreError> {
         self.read("admin events", |c| {
             let sql = select_event!("WHERE kind <= 1 ORDER BY arrival");

@@ -137,6 +137,7 @@ impl World {
         let (signed, id) = SignedEvent::sign(&key(n), &self.group, header, &body);
         let read = signed.read_stored().unwrap();
         let stored = StoredEvent {
+            log: device(n).short(),
             author: device(n),
             seq: own.size(),
             id,
@@ -168,7 +169,8 @@ impl World {
                 .push(Write::Version(put.path.clone(), dot, Some(version)));
             self.writes.push(Write::PathState(put.path.clone(), Some(state)));
         }
-        self.logs[n].push(&read);
+        let seen = read.header.seen.iter().map(|seen| (seen.device, seen.next_seq));
+        self.logs[n].push(read.id, &read.header, &seen.collect::<Vec<_>>());
         self.events.push((stored, clock.wall_ms()));
     }
 

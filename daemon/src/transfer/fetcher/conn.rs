@@ -39,6 +39,9 @@ pub(super) enum CloseReason {
     Wire(#[from] WireError),
     #[error("The stream is not needed any more")]
     Dropped,
+    /// Another machine may have the peer's key, and the next stream lead there.
+    #[error("The peer lacks what it was asked for")]
+    Lacking,
 }
 
 /// A connection before and while it runs.
@@ -140,6 +143,9 @@ impl<R: AsyncRead + Unpin> Reader<'_, R> {
                 Answer::NotFound => {
                     self.pending.pop();
                     self.tell(ask, Outcome::NotFound);
+                    if self.pending.front().is_none() && batch.items.is_empty() {
+                        return Err(CloseReason::Lacking);
+                    }
                 }
                 Answer::Zero => self.take(batch, ask, Bytes::Zero).await,
                 Answer::Data => {

@@ -244,7 +244,7 @@ impl Fetcher {
             peer.conn = None;
         }
         match reason {
-            CloseReason::Dropped => {}
+            CloseReason::Dropped | CloseReason::Lacking => {}
             CloseReason::Wire(_) => self.ban(device, "It does not keep to the content protocol"),
             CloseReason::Open(OpenError::NotConnected) => self.drop_source_everywhere(device),
             CloseReason::Open(_) | CloseReason::Stream(_) | CloseReason::Ended | CloseReason::Stalled => {

@@ -8,8 +8,8 @@ use std::time::{Duration, SystemTime};
 use rustix::fs::{AtFlags, Mode, OFlags};
 
 use super::seen::{self, SeenClock};
-use super::{INDEX, Kept, day_number, day_start_ms, day_text, millis, prefix};
-use crate::root_dir::lstat_at;
+use super::{INDEX, Kept, KeptFile, day_and_name, day_number, day_start_ms, day_text, millis, prefix};
+use crate::root_dir::{lstat_at, print_of};
 use crate::worktree::slots::{names, not_supported, open_dir};
 
 /// Bytes kept since the last purge after which another one is worth its walk.
@@ -115,6 +115,28 @@ impl Kept {
             if !left && day < day_number(now) {
                 self.remove_day(day)?;
             }
+        }
+        Ok(purged)
+    }
+
+    /// Removes these versions, since the user wants them gone; one that a program wrote to since it was kept stays, for it
+    /// is another.
+    ///
+    /// # Errors
+    /// If one cannot be removed; the others before it are.
+    pub fn forget(&self, files: &[KeptFile]) -> io::Result<Purged> {
+        let mut purged = Purged::default();
+        for file in files {
+            let (day, name) = day_and_name(&file.place)?;
+            let dir = open_dir(&self.dir, day_text(day).as_bytes())?;
+            let print = lstat_at(&dir, &name)?.map(|stat| print_of(&stat));
+            if print.is_none_or(|now| (now.size, now.mtime_ns) != (file.size, file.mtime_ns)) {
+                continue;
+            }
+            rustix::fs::unlinkat(&dir, &name[..], AtFlags::empty())?;
+            self.state().pinned.remove(&(day, name));
+            purged.files += 1;
+            purged.bytes += file.size;
         }
         Ok(purged)
     }

@@ -309,3 +309,19 @@ fn a_directory_that_was_emptied_by_hand_is_written_anew() {
     rig.reopen();
     assert_eq!(rig.places("p"), [place]);
 }
+
+#[test]
+fn a_version_that_the_user_wants_gone_goes_at_once_unless_somebody_wrote_to_it() {
+    let mut rig = Rig::new();
+    let unwanted = rig.keep("p", "one");
+    let written = rig.keep("p", "two");
+    rig.keep("q", "one");
+    let files = rig.kept.of_path(&rel("p")).unwrap();
+    fs::write(rig.path(&written.to_string()), "longer than it was").unwrap();
+    let purged = rig.kept.forget(&files).unwrap();
+    assert_eq!((purged.files, purged.bytes), (1, 3));
+    assert!(!rig.path(&unwanted.to_string()).exists());
+    assert_eq!(rig.places("p"), [written]);
+    assert_eq!(rig.with("one").len(), 1, "that of another path stays");
+    assert_eq!(rig.kept.forget(&files).unwrap(), Purged::default());
+}

@@ -27,6 +27,8 @@ pub struct Draw {
     pub restores: bool,
     /// Whether roles change, and devices are removed and let in again.
     pub roles: bool,
+    /// Whether a second machine has the key of a device.
+    pub twins: bool,
 }
 
 impl Draw {
@@ -69,6 +71,9 @@ impl Draw {
             draw_roles(&mut plan, rng);
         }
         draw_actions(&mut plan, rng);
+        if self.twins {
+            draw_twins(&mut plan, rng);
+        }
         if !calm {
             draw_links(&mut plan, rng);
             draw_crashes(&mut plan, rng);
@@ -202,6 +207,25 @@ fn draw_jumps(plan: &mut Plan, rng: &mut Rng) {
             at: rng.below(plan.span_ms),
             device: rng.index(plan.devices.len()),
             by: if rng.percent(50) { by } else { -by },
+        });
+    }
+}
+
+/// A device is copied while its daemon is down, and now the one and now the other is switched on.
+fn draw_twins(plan: &mut Plan, rng: &mut Rng) {
+    let device = rng.index(plan.devices.len());
+    for _ in 0..rng.between(2, 6) {
+        let down = rng.between(plan.faults_from_ms, plan.span_ms);
+        plan.happenings.push(Happening::Crash {
+            at: down,
+            until: down + 2_000,
+            device,
+            steps: 0,
+            power: false,
+        });
+        plan.happenings.push(Happening::Exchange {
+            at: down + 1_000,
+            device,
         });
     }
 }

@@ -112,6 +112,7 @@ impl fmt::Display for Happening {
             Self::Empty { at, device } => write!(f, "empty {at} {device}"),
             Self::Jump { at, device, by } => write!(f, "jump {at} {device} {by}"),
             Self::Lose { at, device } => write!(f, "lose {at} {device}"),
+            Self::Exchange { at, device } => write!(f, "exchange {at} {device}"),
             Self::Backup { at, device } => write!(f, "backup {at} {device}"),
             Self::Restore { at, device } => write!(f, "restore {at} {device}"),
         }
@@ -247,6 +248,7 @@ fn read_simple(kind: &str, at: u64, device: usize) -> Result<Happening, String> 
     match kind {
         "empty" => Ok(Happening::Empty { at, device }),
         "lose" => Ok(Happening::Lose { at, device }),
+        "exchange" => Ok(Happening::Exchange { at, device }),
         "backup" => Ok(Happening::Backup { at, device }),
         "restore" => Ok(Happening::Restore { at, device }),
         _ => Err("nothing of this name happens".to_owned()),
@@ -287,6 +289,7 @@ mod tests {
             let plan = Draw {
                 restores: true,
                 roles: true,
+                twins: true,
             }
             .plan(seed);
             let text = format!("# why it is kept\n\n{plan}");

@@ -67,6 +67,7 @@ impl World {
             Happening::Empty { at, device } => fault(at, Fault::Empty(device)),
             Happening::Jump { at, device, by } => fault(at, Fault::Jump { device, by }),
             Happening::Lose { at, device } => fault(at, Fault::Lose(device)),
+            Happening::Exchange { at, device } => fault(at, Fault::Exchange(device)),
             Happening::Backup { at, device } => fault(at, Fault::Backup(device)),
             Happening::Restore { at, device } => fault(at, Fault::Restore(device)),
         }
@@ -117,6 +118,15 @@ impl World {
                 self.lose(device);
                 Ok(())
             }
+            Fault::Exchange(device) => {
+                // A copy of before it came to the group would never come there.
+                let group = self.devices[0].group_in_store();
+                if self.devices[device].group_in_store() == group {
+                    self.devices[device].exchange();
+                    self.last_activity_ms = self.time_ms;
+                }
+                Ok(())
+            }
             Fault::Backup(device) => {
                 let here = &mut self.devices[device];
                 here.backup = Some(here.store.durable().clone());
@@ -156,7 +166,8 @@ impl World {
 
     /// Nothing is left of a device but its folder; its user pairs it anew.
     fn lose(&mut self, device: usize) {
-        if self.devices[device].engine.is_some() || self.is_only_source(device) {
+        let here = &self.devices[device];
+        if here.engine.is_some() || here.twin.is_some() || self.is_only_source(device) {
             return;
         }
         self.devices[device].lose_state();

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! [group, null or [founder, recovery, name], [event…], [[log, dot, seq]…], [[device, hlc, name]…]]
-//! event = [id, hlc, author, seq, [[log, next]…], [[item number, item bytes, [[size, root, log, size]…]]…]]
+//! event = [id, hlc, author, log, seq, [[log, next]…], [[item number, item bytes, [[size, root, log, size]…]]…]]
 //! dot   = device, seq, item
 //! ```
 //!
@@ -60,10 +60,11 @@ impl Group {
         let mut before: BTreeMap<ShortId, &BTreeMap<ShortId, u64>> = BTreeMap::new();
         infallible(e.array(events.len() as u64));
         for event in events {
-            infallible(e.array(6));
+            infallible(e.array(7));
             infallible(e.bytes(event.id.as_bytes()));
             infallible(e.u64(event.hlc.bits()));
             infallible(e.bytes(event.author.as_bytes()));
+            infallible(e.bytes(event.log.as_bytes()));
             infallible(e.u64(event.seq));
             let known = before.insert(event.log, &event.seen);
             let news = event
@@ -127,14 +128,18 @@ impl Group {
     }
 
     fn read_events(&mut self, d: &mut Decoder<'_>) -> Result<(), ShapeError> {
-        let mut logs: BTreeMap<DeviceId, LogState> = BTreeMap::new();
+        let mut logs: BTreeMap<ShortId, LogState> = BTreeMap::new();
         for _ in 0..array_len(d)? {
-            array_of(d, 6)?;
+            array_of(d, 7)?;
             let id = EventId::new(bytes_of(d)?);
             let hlc = Hlc::from_bits(d.u64()?);
             let author = DeviceId::new(bytes_of(d)?);
+            let name = ShortId::new(bytes_of(d)?);
             let seq = d.u64()?;
-            let log = logs.entry(author).or_insert_with(|| LogState::empty(author));
+            let log = logs.entry(name).or_insert_with(|| LogState {
+                name,
+                ..LogState::empty(author)
+            });
             log.peaks = Peaks::unknown(seq + 1);
             for _ in 0..array_len(d)? {
                 array_of(d, 2)?;
@@ -145,7 +150,7 @@ impl Group {
             for _ in 0..array_len(d)? {
                 let (item, known) = read_item(d)?;
                 let place = Dot {
-                    device: author.short(),
+                    device: name,
                     seq,
                     item,
                 };

@@ -4,14 +4,14 @@
 
 use super::Group;
 use crate::access::{LiveGrant, Role, dominates};
-use crate::ids::{DeviceId, Dot};
+use crate::ids::{DeviceId, Dot, ShortId};
 use crate::ledger::{Grant, Invite, Item, VerifiedEvent};
 
 impl Group {
     /// Says whether an item of an admin event that was taken up has no effect for want of its author's rights.
-    pub(super) fn is_denied(&self, event: &VerifiedEvent) -> bool {
+    pub(super) fn is_denied(&self, event: &VerifiedEvent, log: ShortId) -> bool {
         let place = |item| Dot {
-            device: event.header.author.short(),
+            device: log,
             seq: event.header.seq,
             item,
         };

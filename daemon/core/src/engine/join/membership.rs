@@ -40,7 +40,7 @@ impl SyncEngine {
         // The event itself was not applied yet.
         let own = |(of, from, to): &(ShortId, u64, u64)| {
             let seq = event.header.seq;
-            *of == log.author.short() && *from == seq && *to > seq
+            *of == log.name && *from == seq && *to > seq
         };
         let judged: Vec<_> = change
             .judged
@@ -59,19 +59,25 @@ impl SyncEngine {
         log: &LogState,
         view: &impl StateView,
     ) -> Option<LogPoint> {
-        let short = device.short();
-        if !log.has_seen(short, head.size.checked_sub(1)?) {
-            return None;
-        }
-        let known = self.logs.get(&short)?;
-        let root = if known.size() == head.size {
-            known.peaks.root()
-        } else {
-            let next = self.pending.event(view, short, head.size)?;
-            Header::from_bytes(&next.event.header).ok()?.prev_root
+        let last = head.size.checked_sub(1)?;
+        let is_it = |other: &&LogState| {
+            if !log.has_seen(self.holder(other.name, last), last) {
+                return false;
+            }
+            let next = || {
+                let next = self.event_at(other.name, head.size, view)?;
+                Some(Header::from_bytes(&next.event.header).ok()?.prev_root)
+            };
+            let root = if other.size() == head.size {
+                Some(other.peaks.root())
+            } else {
+                next()
+            };
+            root == Some(head.root)
         };
-        (root == head.root).then_some(LogPoint {
-            log: short,
+        let found = self.logs_of(device.short()).find(is_it)?;
+        Some(LogPoint {
+            log: self.holder(found.name, last),
             size: head.size,
         })
     }

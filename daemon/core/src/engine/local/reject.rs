@@ -14,7 +14,8 @@ const MAX_REFUSED: usize = 16_384;
 
 impl SyncEngine {
     /// Says whether this device may publish anything about a path.
-    pub(super) fn may_write(&self, path: &RelPath) -> bool {
+    #[must_use]
+    pub fn may_write(&self, path: &RelPath) -> bool {
         let group = self.group.as_ref();
         group.is_some_and(|group| group.writable(&self.me).covers(path))
     }

@@ -121,9 +121,11 @@ impl SyncEngine {
         let stored = self.pending.event(view, dot.device, dot.seq)?;
         let event = stored.event.read_stored().ok()?;
         let item = event.body.items.get(usize::try_from(dot.item).ok()?)?;
-        let said = match item {
+        let past = self.past_of(dot.device, dot.seq, view)?;
+        let item = self.localize(item, &past, dot.seq, view)?;
+        let said = match &item {
             Item::Discard { drop, .. } => Said::Discard(drop.clone()),
-            _ => Said::Write(version_of(&event, dot, item)?),
+            item => Said::Write(version_of(&event, dot, item)?),
         };
         Some(((event.header.hlc, event.id), dot, said))
     }

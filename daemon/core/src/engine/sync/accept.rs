@@ -7,8 +7,8 @@ use crate::engine::sync::Asked;
 use crate::engine::{
     GossipMessage, MAX_PUSH_BYTES, Notification, Output, Request, StateView, StoredEvent, SyncEngine,
 };
-use crate::ids::{DeviceId, EventId};
-use crate::ledger::{Body, EventKind, Header, Item, LogError, LogState, Seen, SignedEvent, VerifiedEvent};
+use crate::ids::{DeviceId, EventId, ShortId};
+use crate::ledger::{Body, EventKind, Header, Item, LogState, Seen, SignedEvent, VerifiedEvent};
 use crate::time::{Hlc, Now};
 
 impl SyncEngine {
@@ -30,48 +30,84 @@ impl SyncEngine {
         if !founding && !group.was_granted(&header.author) {
             return Err(Refused::Gap);
         }
-        let short = header.author.short();
-        if !founding && header.seq >= group.log_limit(short) {
+        if !founding && header.seq >= group.log_limit(header.author.short()) {
             return Err(Refused::Known);
         }
-        let log = self
-            .logs
-            .get(&short)
-            .cloned()
-            .unwrap_or_else(|| LogState::empty(header.author));
-        match log.check_next(&header) {
-            Err(LogError::Known) => return self.known_or_fork(&header, event, view),
-            Err(LogError::Gap) => return Err(Refused::Gap),
-            Err(_) => return Err(Refused::Bad("an event that does not continue its log")),
-            Ok(()) => {}
+        let log = self.find_log(&header, event, view)?;
+        let seen = self.check_past(&header, log.hlc, view)?;
+        if log.check_next(&header, &seen).is_err() {
+            return Err(Refused::Bad("an event that does not continue its log"));
         }
         let verified = event
             .verify(&group.id)
             .map_err(|_| Refused::Bad("an event that does not verify"))?;
-        self.check_clock(&header, log.hlc, view)?;
-        self.apply(&verified, log, view);
+        if log.size() == log.left.map_or(u64::MAX, |left| left.size) {
+            self.add_branch(&log);
+        }
+        let seen = self.with_shared(seen);
+        self.apply(&verified, log, &seen, view);
         Ok(())
     }
 
-    pub(super) fn known_or_fork(
-        &mut self,
+    /// Returns the log that an event continues; a new one if it branches off.
+    fn find_log(
+        &self,
         header: &Header,
         event: &SignedEvent,
         view: &impl StateView,
-    ) -> Result<(), Refused> {
-        let stored = self.pending.event(view, header.author.short(), header.seq);
-        if stored.is_some_and(|stored| stored.id == event.id()) {
+    ) -> Result<LogState, Refused> {
+        let device = header.author.short();
+        let id = event.id();
+        if self.find_end(device, header.seq + 1, &id.id16(), view).is_some() {
             return Err(Refused::Known);
         }
-        Err(Refused::Bad("a second event for one place in a log"))
+        let logs = self.branches.logs(device).filter_map(|log| self.logs.get(&log));
+        let continues = |log: &&LogState| log.size() == header.seq && log.peaks.root() == header.prev_root;
+        let mut logs = logs.peekable();
+        if logs.peek().is_none() {
+            let first = LogState::empty(header.author);
+            return if header.seq == 0 {
+                Ok(first)
+            } else {
+                Err(Refused::Gap)
+            };
+        }
+        let longest = self.logs_of(device).map(LogState::size).max().unwrap_or(0);
+        if let Some(log) = logs.find(continues) {
+            return Ok(log.clone());
+        }
+        if header.seq > longest {
+            return Err(Refused::Gap);
+        }
+        let is_member = self
+            .group
+            .as_ref()
+            .is_some_and(|group| group.is_member(&header.author));
+        if !is_member {
+            return Err(Refused::Known);
+        }
+        let Some(left) = self.find_fork(header, view) else {
+            return Err(Refused::Branch(device));
+        };
+        let branch = self.branch_off(header.author, id, left, view);
+        // One more than are taken; whoever makes so many is to be removed.
+        branch.ok_or(Refused::Known)
     }
 
     /// Checks what an event has seen, and that its clock does not use up what others need for theirs; `newest` is the
-    /// clock of the event before it.
-    fn check_clock(&self, header: &Header, mut newest: Hlc, view: &impl StateView) -> Result<(), Refused> {
+    /// clock of the event before it. Returns what it has seen with the names of the logs here.
+    fn check_past(
+        &self,
+        header: &Header,
+        mut newest: Hlc,
+        view: &impl StateView,
+    ) -> Result<Vec<(ShortId, u64)>, Refused> {
         let mut all_known = true;
+        let mut past = Vec::with_capacity(header.seen.len());
         for seen in &header.seen {
-            match self.check_seen(seen, header.hlc, view)? {
+            let (here, clock) = self.check_seen(seen, header.hlc, view)?;
+            past.push(here);
+            match clock {
                 Some(clock) => newest = newest.max(clock),
                 None => all_known = false,
             }
@@ -82,62 +118,67 @@ impl SyncEngine {
             header.hlc.may_follow_unknown(newest)
         };
         if fits {
-            Ok(())
+            Ok(past)
         } else {
             Err(Refused::Bad("an event whose clock is ahead of all dates"))
         }
     }
 
-    /// Checks one entry of `seen`: the event is here, is the named one, and is older by the hybrid clock, which is returned;
-    /// `None` if it is none that is taken.
+    /// Checks one entry of `seen`: the event is here, and is older by the hybrid clock. Returns it with the name of the log,
+    /// and its clock; no clock if it is none that is taken.
     pub(super) fn check_seen(
         &self,
         seen: &Seen,
         hlc: Hlc,
         view: &impl StateView,
-    ) -> Result<Option<Hlc>, Refused> {
+    ) -> Result<((ShortId, u64), Option<Hlc>), Refused> {
         // What is not taken cannot be asked for: its author's peers say what they had of it.
         if seen.next_seq > self.log_limit(seen.device) {
-            return Ok(None);
+            return Ok(((seen.device, seen.next_seq), None));
         }
-        let log = self.logs.get(&seen.device).ok_or(Refused::Gap)?;
-        if log.size() < seen.next_seq {
+        let longest = self.logs_of(seen.device).map(LogState::size).max().unwrap_or(0);
+        if longest < seen.next_seq {
             return Err(Refused::Gap);
         }
-        let (id16, clock) = if log.size() == seen.next_seq {
-            (log.last_id.id16(), log.hlc)
-        } else {
-            let stored = self
-                .pending
-                .event(view, seen.device, seen.next_seq - 1)
-                .ok_or(Refused::Gap)?;
-            let header = Header::from_bytes(&stored.event.header).map_err(|_| Refused::Gap)?;
-            (stored.id.id16(), header.hlc)
+        let Some(log) = self.find_end(seen.device, seen.next_seq, &seen.id16, view) else {
+            return Err(Refused::Branch(seen.device));
         };
-        if id16 != seen.id16 {
-            return Err(Refused::Bad("an event that has seen another history"));
-        }
+        let clock = match self.logs.get(&log) {
+            Some(state) if state.size() == seen.next_seq => state.hlc,
+            _ => {
+                let stored = self.event_at(log, seen.next_seq - 1, view).ok_or(Refused::Gap)?;
+                Header::from_bytes(&stored.event.header)
+                    .map_err(|_| Refused::Gap)?
+                    .hlc
+            }
+        };
         if clock >= hlc {
             return Err(Refused::Bad("an event older than what it has seen"));
         }
-        Ok(Some(clock))
+        Ok(((log, seen.next_seq), Some(clock)))
     }
 
     /// Applies a checked event to log, group and paths.
-    pub(super) fn apply(&mut self, event: &VerifiedEvent, mut log: LogState, view: &impl StateView) {
+    pub(super) fn apply(
+        &mut self,
+        event: &VerifiedEvent,
+        mut log: LogState,
+        seen: &[(ShortId, u64)],
+        view: &impl StateView,
+    ) {
         let author = event.header.author;
-        let short = author.short();
-        log.push(event);
+        log.push(event.id, &event.header, seen);
         self.peers.heads_moved();
         self.pending.add_event(StoredEvent {
             author,
+            log: log.name,
             seq: event.header.seq,
             id: event.id,
             kind: event.header.kind.code(),
             event: event.signed.clone(),
         });
-        self.pending.set_log(short, log.clone());
-        self.logs.insert(short, log.clone());
+        self.pending.set_log(log.clone());
+        self.logs.insert(log.name, log.clone());
         let critical = event.body.items.iter().any(Item::is_unknown_critical);
         if critical || event.header.kind.is_unknown_critical() {
             self.notify(Notification::UpgradeNeeded { device: author });
@@ -145,7 +186,7 @@ impl SyncEngine {
         }
         self.apply_to_group(event, &log, view);
         if event.header.kind == EventKind::Work {
-            self.apply_work(event, view);
+            self.apply_work(event, &log, view);
         }
     }
 
@@ -171,12 +212,14 @@ impl SyncEngine {
         view: &impl StateView,
     ) {
         let log = self.log_of(DeviceId::new(key.verifying_key().to_bytes()));
+        let items = items.into_iter().map(|item| self.to_wire(item, view)).collect();
         let (signed, id) = self.sign_event(key, &log, kind, items, now);
         let Ok(verified) = signed.read_stored() else {
             debug_assert!(false, "an event of our own making is well-formed");
             return;
         };
-        self.apply(&verified, log, view);
+        let seen = self.local_seen(&verified.header, view);
+        self.apply(&verified, log, &seen, view);
         self.peers.quiet = Some(now.boot.after(QUIET));
         self.broadcast(&signed, &verified.header, id);
     }
@@ -200,18 +243,17 @@ impl SyncEngine {
     ) -> (SignedEvent, EventId) {
         let author = own.author;
         let newest = self.logs.values().map(|log| log.hlc).max().unwrap_or_default();
-        let seen = self
-            .logs
-            .iter()
-            .filter(|(short, log)| {
-                **short != author.short() && own.seen.get(short).copied().unwrap_or(0) < log.size()
-            })
-            .map(|(short, log)| Seen {
-                device: *short,
+        let unseen = self.logs.iter().filter(|(name, log)| {
+            **name != own.name && own.seen.get(name).copied().unwrap_or(0) < log.size()
+        });
+        let mut seen: Vec<Seen> = unseen
+            .map(|(_, log)| Seen {
+                device: log.author.short(),
                 next_seq: log.size(),
                 id16: log.last_id.id16(),
             })
             .collect();
+        seen.sort_unstable();
         let header = Header {
             author,
             seq: own.size(),

@@ -39,6 +39,12 @@ pub trait Source {
     /// The source cannot be read.
     fn ids(&self, author: ShortId, size: u64, each: &mut dyn FnMut(EventId)) -> Result<(), Self::Error>;
 
+    /// Returns how many events all branches of a log share; `None`: it has not forked.
+    ///
+    /// # Errors
+    /// The source cannot be read.
+    fn shared(&self, author: ShortId) -> Result<Option<u64>, Self::Error>;
+
     /// Returns all Genesis and Admin events, in the order in which they arrived.
     ///
     /// # Errors
@@ -77,6 +83,10 @@ pub enum MakeError<E> {
     /// The item is void: its author's role did not allow it then, as far as the ledger shows.
     #[error("The author's role did not allow this, or the ledger does not show it")]
     NotAllowed,
+    /// A device whose log forked made the item, or what shows its author's role, after that: others cannot be shown which
+    /// branch is meant.
+    #[error("The log of {0} has forked, and what comes after that cannot be proven")]
+    Forked(DeviceId),
     /// What was made does not check: the ledger is damaged.
     #[error("The ledger does not prove its own event; check it: syncctl ledger verify --full")]
     Damaged(#[source] ProofError),
@@ -112,6 +122,7 @@ pub fn make<S: Source>(
         Err(ProofError::Role) => return Err(MakeError::NotAllowed),
         Err(error) => return Err(MakeError::Damaged(error)),
     }
+    maker.check_unforked(&event)?;
     let newest = maker.newest(&event)?;
     let proof = Proof {
         links: std::mem::take(&mut maker.links),
@@ -162,6 +173,24 @@ struct Maker<'a, S> {
 type Made<T, S> = Result<Option<T>, MakeError<<S as Source>::Error>>;
 
 impl<S: Source> Maker<'_, S> {
+    /// Checks that all that is shown comes before any fork of its log.
+    fn check_unforked(&self, event: &At) -> Result<(), MakeError<S::Error>> {
+        let links = self
+            .links
+            .iter()
+            .filter_map(|link| Header::from_bytes(&link.signed.header).ok());
+        for header in links.chain([event.header.clone()]) {
+            let shared = self
+                .source
+                .shared(header.author.short())
+                .map_err(MakeError::Source)?;
+            if shared.is_some_and(|shared| header.seq >= shared) {
+                return Err(MakeError::Forked(header.author));
+            }
+        }
+        Ok(())
+    }
+
     /// Returns an item with all that shows its author's role; `None` if nothing does.
     fn link(&mut self, event: &At, index: u32) -> Made<Link, S> {
         let Some(proof) = event.signed.item_proof(index) else {

@@ -25,6 +25,10 @@ impl Source for World {
         Ok(found.map(|(.., event)| event.clone()))
     }
 
+    fn shared(&self, author: ShortId) -> Result<Option<u64>, Infallible> {
+        Ok(self.forked.get(&author).copied())
+    }
+
     fn newest(&self, author: ShortId) -> Result<Option<SignedEvent>, Infallible> {
         let last = self.arrived.iter().rev().find(|(short, ..)| *short == author);
         Ok(last.map(|(.., event)| event.clone()))
@@ -311,4 +315,16 @@ proptest! {
         proof[at..end].copy_from_slice(&bytes[..end - at]);
         prop_assert!(proof == before || check(&proof, world.group).is_err());
     }
+}
+
+#[test]
+fn nothing_is_proven_that_comes_after_a_fork() {
+    let (mut world, seq) = grown();
+    world.forked.insert(device(2).short(), seq + 1);
+    assert!(made(&world, 2, seq, 1).is_ok(), "both branches have it");
+    world.forked.insert(device(2).short(), seq);
+    assert!(matches!(made(&world, 2, seq, 1), Err(MakeError::Forked(by)) if by == device(2)));
+    // Nor what rests on such a grant.
+    world.forked = BTreeMap::from([(device(0).short(), 0)]);
+    assert!(matches!(made(&world, 2, seq, 1), Err(MakeError::Forked(by)) if by == device(0)));
 }
