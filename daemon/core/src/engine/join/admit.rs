@@ -239,15 +239,19 @@ impl SyncEngine {
         self.enter_group();
     }
 
-    /// Says whether none of these events has the place of another that is known here. Whoever lost his rights could sign
-    /// one for a time when he had them.
+    /// Says whether none of these events has the place of another that is known here, by a device that lost rights: it could
+    /// sign one for a time when it had them. Where nothing was lost, both count, for its log has forked.
     pub(super) fn contradicts_nothing(&self, events: &[SignedEvent], view: &impl StateView) -> bool {
+        let lost = |author: &DeviceId| {
+            let mut grants = self.group.iter().flat_map(|group| group.grants(author));
+            grants.any(|grant| !grant.is_current())
+        };
         events.iter().all(|event| {
             let Ok(header) = Header::from_bytes(&event.header) else {
                 return false;
             };
             let known = self.pending.event(view, header.author.short(), header.seq);
-            known.is_none_or(|known| known.id == event.id())
+            known.is_none_or(|known| known.id == event.id()) || !lost(&header.author)
         })
     }
 }
