@@ -28,7 +28,13 @@ fn replay(tables: &Tables, gaps: bool) -> Result<(), String> {
         let begun = begin(tables, &logs, key.0, stored.author, &passed);
         let log = logs.entry(key.0).or_insert(begun);
         let seen = local_seen(tables, &event.header);
-        log.check_next(&event.header, &seen)
+        let is_here = |((log, size), told): &(&(ShortId, u64), &Seen)| {
+            let last = tables.events.get(&(*log, *size - 1));
+            last.is_some_and(|event| event.id.id16() == told.id16)
+        };
+        let known = seen.iter().zip(&event.header.seen).filter(is_here);
+        let known: Vec<(ShortId, u64)> = known.map(|(here, _)| *here).collect();
+        log.check_next(&event.header, &known)
             .map_err(|error| format!("{key:?}: {error}"))?;
         passed.insert((key.0, key.1), log.clone());
         log.push(event.id, &event.header, &with_shared(tables, seen.clone()));

@@ -439,7 +439,15 @@ impl Audit {
             .header
             .as_ref()
             .map(|header| self.local_seen(header, stored));
-        let shared = self.with_shared(seen.clone().unwrap_or_default());
+        // Of a removed device's log not all is here.
+        let told = believed.header.iter().flat_map(|header| &header.seen);
+        let is_here = |((log, size), told): &(&(ShortId, u64), &Seen)| {
+            let last = self.known_at(*log, *size, stored);
+            last.is_some_and(|(id, _)| id.id16() == told.id16)
+        };
+        let known = seen.iter().flatten().zip(told).filter(is_here);
+        let known: Vec<(ShortId, u64)> = known.map(|(here, _)| *here).collect();
+        let shared = self.with_shared(seen.unwrap_or_default());
         let begun = self.begun.remove(&believed.short);
         let is_branch = self.branches.contains_key(&believed.short);
         let log = self.logs.entry(believed.short).or_insert_with(|| Followed {
@@ -463,8 +471,8 @@ impl Audit {
             log.state.peaks = Peaks::unknown(believed.seq);
             log.broken = true;
         }
-        if let (Some(header), Some(seen), false) = (&believed.header, &seen, log.broken)
-            && let Err(error) = log.state.check_next(header, seen)
+        if let (Some(header), false) = (&believed.header, log.broken)
+            && let Err(error) = log.state.check_next(header, &known)
         {
             log.broken = error == LogError::PrevRoot;
             wrong.push(error.into());

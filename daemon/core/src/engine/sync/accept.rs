@@ -11,6 +11,9 @@ use crate::ids::{DeviceId, EventId, ShortId};
 use crate::ledger::{Body, EventKind, Header, Item, LogState, Seen, SignedEvent, VerifiedEvent};
 use crate::time::{Hlc, Now};
 
+/// So many events of a log.
+type LogSize = (ShortId, u64);
+
 impl SyncEngine {
     /// Checks an event in full and applies it (ledger.md 7).
     pub(in crate::engine) fn accept(
@@ -34,8 +37,8 @@ impl SyncEngine {
             return Err(Refused::Known);
         }
         let log = self.find_log(&header, event, view)?;
-        let seen = self.check_past(&header, log.hlc, view)?;
-        if log.check_next(&header, &seen).is_err() {
+        let (seen, known) = self.check_past(&header, log.hlc, view)?;
+        if log.check_next(&header, &known).is_err() {
             return Err(Refused::Bad("an event that does not continue its log"));
         }
         let verified = event
@@ -95,30 +98,30 @@ impl SyncEngine {
     }
 
     /// Checks what an event has seen, and that its clock does not use up what others need for theirs; `newest` is the
-    /// clock of the event before it. Returns what it has seen with the names of the logs here.
+    /// clock of the event before it. Returns what it has seen with the names of the logs here, and as much of it as is here: of
+    /// a removed device's log that is not taken nobody can say which branch is meant.
     fn check_past(
         &self,
         header: &Header,
         mut newest: Hlc,
         view: &impl StateView,
-    ) -> Result<Vec<(ShortId, u64)>, Refused> {
-        let mut all_known = true;
-        let mut past = Vec::with_capacity(header.seen.len());
+    ) -> Result<(Vec<LogSize>, Vec<LogSize>), Refused> {
+        let (mut past, mut known) = (Vec::with_capacity(header.seen.len()), Vec::new());
         for seen in &header.seen {
             let (here, clock) = self.check_seen(seen, header.hlc, view)?;
             past.push(here);
-            match clock {
-                Some(clock) => newest = newest.max(clock),
-                None => all_known = false,
+            if let Some(clock) = clock {
+                newest = newest.max(clock);
+                known.push(here);
             }
         }
-        let fits = if all_known {
+        let fits = if known.len() == past.len() {
             header.hlc.may_follow(newest)
         } else {
             header.hlc.may_follow_unknown(newest)
         };
         if fits {
-            Ok(past)
+            Ok((past, known))
         } else {
             Err(Refused::Bad("an event whose clock is ahead of all dates"))
         }
@@ -131,7 +134,7 @@ impl SyncEngine {
         seen: &Seen,
         hlc: Hlc,
         view: &impl StateView,
-    ) -> Result<((ShortId, u64), Option<Hlc>), Refused> {
+    ) -> Result<(LogSize, Option<Hlc>), Refused> {
         // What is not taken cannot be asked for: its author's peers say what they had of it.
         if seen.next_seq > self.log_limit(seen.device) {
             return Ok(((seen.device, seen.next_seq), None));
@@ -141,7 +144,12 @@ impl SyncEngine {
             return Err(Refused::Gap);
         }
         let Some(log) = self.find_end(seen.device, seen.next_seq, &seen.id16, view) else {
-            return Err(Refused::Branch(seen.device));
+            let author = self.logs.get(&seen.device).map(|log| log.author);
+            // No further branch of a removed device's log is taken.
+            return match author.filter(|author| !self.is_member(author)) {
+                Some(_) => Ok(((seen.device, seen.next_seq), None)),
+                None => Err(Refused::Branch(seen.device)),
+            };
         };
         let clock = match self.logs.get(&log) {
             Some(state) if state.size() == seen.next_seq => state.hlc,
