@@ -4,7 +4,7 @@
 use std::fs;
 
 use anyhow::{Context, Result, ensure};
-use p2p_sync_tests::harness::{Device, settle};
+use p2p_sync_tests::harness::{Device, PATIENCE, settle};
 
 use super::{back_up, is_said_to_be_old, put_back};
 use crate::removing::{nobody_misbehaved, wait_roles};
@@ -40,7 +40,9 @@ fn an_old_state_takes_back_whom_it_removed_and_hears_that_it_was_lowered() -> Re
     }
     put_back(&devices[1], &backup)?;
     devices[1].start()?;
-    ensure!(is_said_to_be_old(&devices[1])?, "{}", devices[1].status()?.0);
+    devices[1].wait("its state to be said to be old", PATIENCE, |device| {
+        Ok(is_said_to_be_old(device)?.then_some(()).ok_or_else(String::new))
+    })?;
     // It takes itself for an admin, and cleo for a member, and must not say anything yet.
     wait_role(&devices[1], "ben", Some("admin"))?;
     wait_role(&devices[1], "cleo", Some("editor"))?;
