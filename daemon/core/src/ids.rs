@@ -4,6 +4,7 @@
 //! They print as lower-case hexadecimal; [`DeviceId`] and [`ShortId`] also have a short form for people.
 
 use std::fmt;
+use std::ops::RangeInclusive;
 
 use data_encoding::HEXLOWER;
 
@@ -127,6 +128,15 @@ impl DeviceId {
 }
 
 impl ShortId {
+    /// Returns the devices that may have this short name: those whose ids begin so.
+    #[must_use]
+    pub fn devices(&self) -> RangeInclusive<DeviceId> {
+        let [mut first, mut last] = [[0; DeviceId::LEN], [0xff; DeviceId::LEN]];
+        first[..Self::LEN].copy_from_slice(&self.0);
+        last[..Self::LEN].copy_from_slice(&self.0);
+        DeviceId(first)..=DeviceId(last)
+    }
+
     /// Returns the first 8 hexadecimal digits, as in the name of a conflict copy.
     #[must_use]
     pub fn label(&self) -> String {
@@ -185,6 +195,19 @@ mod tests {
         assert_eq!(DeviceId::from_hex(&id.to_hex()), Ok(id));
         assert!(DeviceId::from_hex("07").is_err());
         assert!(DeviceId::from_hex(&"0G".repeat(32)).is_err());
+    }
+
+    #[test]
+    fn a_short_name_stands_for_the_devices_whose_ids_begin_so() {
+        let mut id = [7; 32];
+        let short = DeviceId::new(id).short();
+        assert!(short.devices().contains(&DeviceId::new(id)));
+        id[31] = 0xff;
+        assert!(short.devices().contains(&DeviceId::new(id)));
+        for other in [6, 8] {
+            id[7] = other;
+            assert!(!short.devices().contains(&DeviceId::new(id)));
+        }
     }
 
     #[test]

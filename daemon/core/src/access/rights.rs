@@ -119,6 +119,15 @@ impl Rights {
         self.grants.keys()
     }
 
+    /// Returns the device of this short name that ever had a valid grant.
+    #[must_use]
+    pub fn device(&self, short: ShortId) -> Option<&DeviceId> {
+        self.grants
+            .range(short.devices())
+            .next()
+            .map(|(device, _)| device)
+    }
+
     /// Returns a device's grants that are live at a place of one of its logs.
     pub fn live_at(&self, device: &DeviceId, log: ShortId, at: Position) -> impl Iterator<Item = &LiveGrant> {
         self.grants(device)

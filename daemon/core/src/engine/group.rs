@@ -127,7 +127,7 @@ impl Group {
     pub(super) fn log_limit(&self, log: ShortId) -> u64 {
         let Some(device) = self.device(log) else {
             // Who was granted something once, by somebody who turned out to have no right to, has no log here.
-            let named = self.granted.iter().any(|device| device.short() == log);
+            let named = self.granted.range(log.devices()).next().is_some();
             return if named { 0 } else { u64::MAX };
         };
         if self.is_member(&device) || self.recovery() == Some(device) {
@@ -154,10 +154,7 @@ impl Group {
     pub(super) fn device(&self, log: ShortId) -> Option<DeviceId> {
         let branch = self.history.as_ref().and_then(|history| history.branch(log));
         let short = branch.map_or(log, |branch| branch.device.short());
-        self.rights
-            .devices()
-            .find(|device| device.short() == short)
-            .copied()
+        self.rights.device(short).copied()
     }
 
     /// Takes up logs that branch off others.
