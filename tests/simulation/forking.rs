@@ -287,3 +287,29 @@ fn copies_of_events_with_one_number_have_two_names() {
         assert_eq!(state(&desk, index, "shared"), told, "device {index}");
     }
 }
+
+/// What a branch of a branch has in its past is also what the other had when they parted.
+#[test]
+fn a_machine_that_was_copied_twice_has_the_past_of_the_one_it_was_copied_from() {
+    let (mut desk, _) = forked([&[(path("here"), file(2))], &[(path("there"), file(3))]]);
+    // This machine's branch came second, and has seen the first.
+    desk.report(1, &[(path("seen"), file(4))]);
+    desk.pass(1_000);
+    desk.disconnect(0, 1);
+    let mut third = desk.twin(1);
+    desk.report(1, &[(path("by the second"), file(5))]);
+    desk.pass(1_000);
+    desk.connect(0, 1);
+    desk.pass(70_000);
+    desk.swap(1, &mut third);
+    desk.report(1, &[(path("there"), file(6))]);
+    desk.pass(1_000);
+    desk.connect(0, 1);
+    desk.connect(0, 2);
+    desk.pass(70_000);
+    assert_equal(&desk, &[0, 1, 2]);
+    for index in 0..3 {
+        let there = state(&desk, index, "there");
+        assert_eq!((there.0, there.1.len()), (content(6), 0), "device {index}");
+    }
+}

@@ -46,6 +46,7 @@ use ignoring::Ignoring;
 use join::Joining;
 use local::Local;
 pub use own_log::{OwnLogName, OwnLogNotes, OwnLogSize};
+pub use paths::version_of;
 use pending::Pending;
 use sync::{Peers, Place};
 use work::Work;

@@ -9,10 +9,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use p2p_sync_core::engine::StateView as _;
+use p2p_sync_core::engine::{StateView as _, version_of};
 use p2p_sync_core::fold::{Version, names};
 use p2p_sync_core::ids::{Dot, ShortId};
-use p2p_sync_core::ledger::{Item, VerifiedEvent};
+use p2p_sync_core::ledger::VerifiedEvent;
 use p2p_sync_core::rel_path::RelPath;
 
 use super::{History, facts};
@@ -53,20 +53,8 @@ impl Events {
     /// Returns the version that a mention would be if its author had had the right to it; `None` if it is none.
     pub(super) fn version(&mut self, view: &StoreView, dot: Dot) -> Option<Version> {
         let event = self.get(view, dot.device, dot.seq)?;
-        let (entry, base) = match event.body.items.get(usize::try_from(dot.item).ok()?)? {
-            Item::Put(put) => (Some(put.entry.clone()), &put.base),
-            Item::Del { base, .. } => (None, base),
-            _ => return None,
-        };
-        Some(Version {
-            dot,
-            event: event.id,
-            hlc: event.header.hlc,
-            entry,
-            base: base.clone(),
-            import: false,
-            origins: Vec::new(),
-        })
+        let item = event.body.items.get(usize::try_from(dot.item).ok()?)?;
+        version_of(&event, dot, item)
     }
 }
 

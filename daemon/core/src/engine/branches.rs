@@ -189,20 +189,13 @@ impl SyncEngine {
             left: Some(left),
             ..LogState::empty(author)
         };
-        let (mut log, mut size) = (left.log, left.size);
         for seq in 0..left.size {
             let event = self.event_at(left.log, seq, view)?;
             let header = Header::from_bytes(&event.event.header).ok()?;
             let seen = self.local_seen(&header, view);
             state.push(event.id, &header, &seen);
         }
-        loop {
-            state.seen.insert(log, size);
-            let Some(further) = self.logs.get(&log).and_then(|state| state.left) else {
-                break;
-            };
-            (log, size) = (further.log, further.size.min(size));
-        }
+        state.note_seen(&self.with_shared(vec![(left.log, left.size)]));
         Some(state)
     }
 

@@ -4,7 +4,7 @@ mod judge;
 
 use std::collections::BTreeSet;
 
-use self::judge::version_of;
+pub use self::judge::version_of;
 use super::work::Need;
 use super::{Notification, StateView, SyncEngine};
 use crate::fold::names::{self, Here};

@@ -5,7 +5,7 @@ use std::sync::mpsc::{Receiver, channel};
 use ed25519_dalek::SigningKey;
 use p2p_sync_core::engine::{Batch, BatchNo, StoredEvent, Write};
 use p2p_sync_core::ids::{ContentHash, DeviceId, GroupId};
-use p2p_sync_core::ledger::{Body, EventKind, Header, Put, PutFlags, SignedEvent};
+use p2p_sync_core::ledger::{Body, EventKind, Header, Item, Put, PutFlags, SignedEvent};
 use p2p_sync_core::time::Hlc;
 use p2p_sync_core::tree::{Entry, Node};
 use tokio::sync::{mpsc, oneshot};

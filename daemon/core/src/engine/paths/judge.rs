@@ -131,8 +131,9 @@ impl SyncEngine {
     }
 }
 
-/// Returns the version that a Put or Del is, without its origins.
-pub(super) fn version_of(event: &VerifiedEvent, dot: Dot, item: &Item) -> Option<Version> {
+/// Returns the version that a Put or Del is, without its origins; `None` if the item is neither.
+#[must_use]
+pub fn version_of(event: &VerifiedEvent, dot: Dot, item: &Item) -> Option<Version> {
     let (entry, base, import) = match item {
         Item::Put(put) => (Some(put.entry.clone()), &put.base, put.flags.import),
         Item::Del { base, .. } => (None, base, false),

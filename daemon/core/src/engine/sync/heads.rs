@@ -41,7 +41,8 @@ impl SyncEngine {
 
     /// Returns the end of what is taken of a log. `None`: nothing, or no more than belongs to other branches too.
     fn head_that_counts(&self, log: &LogState) -> Option<(ShortId, u64, [u8; 16])> {
-        let size = self.size_that_counts(log);
+        let limit = self.log_limit(log.name);
+        let size = log.size().min(limit);
         let shared = log.left.map_or(0, |left| left.size);
         let goes_on = |branch: &LogState| {
             let left = branch.left.filter(|left| left.log == log.name);
@@ -51,14 +52,9 @@ impl SyncEngine {
         if size <= shared || self.logs_of(device).any(goes_on) {
             return None;
         }
-        // How much more of it somebody has is of no concern.
-        let id16 = if size == log.size() {
-            log.last_id.id16()
-        } else {
-            [0; 16]
-        };
-        let open = size < self.log_limit(log.name);
-        Some((device, size, if open { id16 } else { [0; 16] }))
+        // How much more of it than that somebody has is of no concern.
+        let id16 = if size < limit { log.last_id.id16() } else { [0; 16] };
+        Some((device, size, id16))
     }
 
     fn size_that_counts(&self, log: &LogState) -> u64 {
