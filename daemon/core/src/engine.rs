@@ -39,6 +39,7 @@ use crate::access::Role;
 use crate::ids::{ContentHash, DeviceId, ShortId};
 use crate::ledger::LogState;
 use crate::rel_path::RelPath;
+use crate::signature;
 use crate::time::{BootInstant, Now};
 use branches::Branches;
 use group::Group;
@@ -116,7 +117,7 @@ impl SyncEngine {
     /// Takes up the durable state.
     #[must_use]
     pub fn new(config: EngineConfig, recovered: Recovered) -> Self {
-        let key = SigningKey::from_bytes(&config.secret);
+        let key = signature::key_pair(&config.secret);
         let me = DeviceId::new(key.verifying_key().to_bytes());
         let mut group = recovered
             .settings

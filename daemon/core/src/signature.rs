@@ -4,10 +4,37 @@
 //! spent on signing, and nothing that the simulator looks for needs a signature nobody can forge; so its long searches
 //! run twice as fast. The daemon does not compile with it.
 
+use std::cell::RefCell;
+use std::collections::HashMap;
+
 use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
 
 /// Whether signatures prove nothing in this build.
 pub const ARE_FORGEABLE: bool = cfg!(feature = "forgeable-signatures");
+
+thread_local! {
+    /// The pairs made by this thread, for long searches only: a schedule makes the same ones again at each restart.
+    static MADE: RefCell<HashMap<[u8; 32], SigningKey>> = RefCell::default();
+}
+
+/// How many pairs a thread remembers at most.
+const MADE_AT_MOST: usize = 1024;
+
+/// Returns the pair whose secret half is `secret`.
+#[must_use]
+pub fn key_pair(secret: &[u8; 32]) -> SigningKey {
+    if !ARE_FORGEABLE {
+        return SigningKey::from_bytes(secret);
+    }
+    MADE.with_borrow_mut(|made| {
+        if made.len() >= MADE_AT_MOST {
+            made.clear();
+        }
+        made.entry(*secret)
+            .or_insert_with(|| SigningKey::from_bytes(secret))
+            .clone()
+    })
+}
 
 /// Returns `key`'s signature over `message`.
 pub(crate) fn sign(key: &SigningKey, message: &[u8]) -> [u8; 64] {

@@ -3,13 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use ed25519_dalek::SigningKey;
 use p2p_sync_core::engine::{
     BatchNo, EngineConfig, FoundBy, Input, LocalChange, OwnLogNotes, ScanNo, Status, StoredEvent, SyncEngine,
 };
 use p2p_sync_core::ids::{ContentHash, DeviceId, GroupId};
 use p2p_sync_core::ignore::{IgnoreNothing, IgnoreRules};
 use p2p_sync_core::rel_path::RelPath;
+use p2p_sync_core::signature::key_pair;
 use p2p_sync_core::time::{BootInstant, Now};
 use p2p_sync_core::tree::{Installed, Node};
 
@@ -140,7 +140,7 @@ impl Device {
         let secret = rng.bytes32();
         Self {
             index,
-            id: DeviceId::new(SigningKey::from_bytes(&secret).verifying_key().to_bytes()),
+            id: DeviceId::new(key_pair(&secret).verifying_key().to_bytes()),
             secret,
             trust_lan,
             engine: None,
@@ -336,7 +336,7 @@ impl Device {
     /// State and key are lost; the folder stays.
     pub fn lose_state(&mut self) {
         self.secret = self.dice.bytes32();
-        self.id = DeviceId::new(SigningKey::from_bytes(&self.secret).verifying_key().to_bytes());
+        self.id = DeviceId::new(key_pair(&self.secret).verifying_key().to_bytes());
         self.store = MemoryStore::default();
         self.backup = None;
         self.guarded.clear();

@@ -14,8 +14,6 @@ mod removal;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use ed25519_dalek::SigningKey;
-
 use self::admit::read_chain;
 use self::byname::{Asking, Requests};
 pub use self::byname::{JoinRequest, LanDevice, PairCode, PairCommand, PairError, PairReply};
@@ -205,7 +203,7 @@ impl SyncEngine {
     /// Makes a group of one.
     fn found_group(&mut self, now: Now, view: &impl StateView) {
         let secret = self.random.bytes32();
-        let recovery = SigningKey::from_bytes(&secret).verifying_key().to_bytes();
+        let recovery = signature::key_pair(&secret).verifying_key().to_bytes();
         let items = vec![
             Item::Genesis(Genesis {
                 name: self.name.clone(),
@@ -239,7 +237,7 @@ impl SyncEngine {
                 secret,
             } => {
                 let invite = Invite {
-                    key: SigningKey::from_bytes(&secret).verifying_key().to_bytes(),
+                    key: signature::key_pair(&secret).verifying_key().to_bytes(),
                     role,
                     expires_ms,
                     max_uses,
@@ -433,7 +431,7 @@ impl SyncEngine {
 
     fn redeem(&mut self, to: DeviceId, nonce: &[u8; 32]) {
         let Some(join) = &self.joining.active else { return };
-        let key = SigningKey::from_bytes(&join.ticket.secret);
+        let key = signature::key_pair(&join.ticket.secret);
         let group = join.ticket.group;
         let redeem = Redeem {
             group,
