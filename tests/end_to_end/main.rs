@@ -18,6 +18,7 @@ mod malicious;
 mod offline;
 mod pairing;
 mod pairing_by_name;
+mod persons;
 mod programs;
 mod quarantine;
 mod random;
