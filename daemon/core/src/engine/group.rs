@@ -10,7 +10,7 @@ mod void;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-pub(super) use self::deeds::{grant_message, nonce_message};
+pub(super) use self::deeds::{grant_message, heads_in, nonce_message};
 use crate::access::{
     AdminEvent, Branch, Deed, GrantDeed, GrantFlags, History, Kept, LiveGrant, LogPoint, Rights, Role,
     Scopes, Writable, evaluate,

@@ -476,7 +476,8 @@ impl SyncEngine {
         reply: Option<CommandId>,
         now: Now,
     ) {
-        let shown = read_chain(ticket.group, None, events).filter(|shown| shown.is_member(&self.me));
+        let shown =
+            read_chain(ticket.group, None, events, &self.me).filter(|shown| shown.is_member(&self.me));
         let Some(shown) = shown else {
             if let Some(id) = reply {
                 let reply = Err(CommandError::Refused(RefuseReason::BadInvite));

@@ -376,13 +376,18 @@ impl Work {
         takers.next().is_none().then(|| taker.clone())
     }
 
-    /// Says whether some other path lacks the content that lies at `from`, and has it nowhere else yet.
+    /// Says whether some other path lacks the content that lies at `from`, and has it nowhere else yet. One that cannot be
+    /// installed as things are is not waited for: what stands at `from` would stay as long as that does.
     fn must_stay(&self, content: &ContentHash, from: &RelPath) -> bool {
-        let others = |map: &BTreeMap<ContentHash, BTreeSet<RelPath>>, free: bool| {
-            let mut paths = map.get(content).into_iter().flatten();
-            paths.any(|path| path != from && !(free && self.is_busy(path)))
+        let is_stuck = |path: &RelPath| {
+            let state = self.needs.get(path);
+            state.is_some_and(|state| state.attempts >= STUCK_AFTER)
         };
-        others(&self.wanted, false) && !others(&self.removable, true) && !self.held.contains_key(content)
+        let mut takers = others(&self.wanted, content, from);
+        let mut doomed = others(&self.removable, content, from);
+        takers.any(|path| !is_stuck(path))
+            && !doomed.any(|path| !self.is_busy(path))
+            && !self.held.contains_key(content)
     }
 
     /// Puts paths back into the queue whose content is safe.
@@ -549,6 +554,16 @@ impl SyncEngine {
             }
         }
     }
+}
+
+/// Returns the paths of a content but for one.
+fn others<'a>(
+    map: &'a BTreeMap<ContentHash, BTreeSet<RelPath>>,
+    content: &ContentHash,
+    but: &'a RelPath,
+) -> impl Iterator<Item = &'a RelPath> {
+    let paths = map.get(content).into_iter().flatten();
+    paths.filter(move |path| *path != but)
 }
 
 fn content_of(want: &Option<Want>) -> Option<ContentHash> {

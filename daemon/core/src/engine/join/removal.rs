@@ -100,7 +100,7 @@ impl SyncEngine {
     /// Says whether these events, on top of what is known here, make this device a member no more.
     fn ends_membership(&self, events: &[SignedEvent]) -> bool {
         let group = self.group.as_ref();
-        let shown = group.and_then(|group| read_chain(group.id, Some(group), events));
+        let shown = group.and_then(|group| read_chain(group.id, Some(group), events, &self.me));
         shown.is_some_and(|shown| !shown.is_member(&self.me))
     }
 
