@@ -10,6 +10,7 @@ mod leave;
 mod membership;
 mod recovering;
 mod removal;
+mod telling;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -476,8 +477,7 @@ impl SyncEngine {
         reply: Option<CommandId>,
         now: Now,
     ) {
-        let shown =
-            read_chain(ticket.group, None, events, &self.me).filter(|shown| shown.is_member(&self.me));
+        let shown = read_chain(ticket.group, None, events).filter(|shown| shown.is_member(&self.me));
         let Some(shown) = shown else {
             if let Some(id) = reply {
                 let reply = Err(CommandError::Refused(RefuseReason::BadInvite));

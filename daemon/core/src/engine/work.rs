@@ -31,7 +31,8 @@ const MAX_QUEUED: usize = 4096;
 const RETRY_MIN: Duration = Duration::from_millis(200);
 /// Longest wait before a refused path is tried again.
 const RETRY_MAX: Duration = Duration::from_secs(60);
-/// Wait before peers are asked again for a content that none of them had.
+/// First wait before peers are asked again for a content that none of them had, though nothing says that one has it now;
+/// doubles up to 64 times that.
 const SOURCE_RETRY: Duration = Duration::from_secs(10);
 /// Installs whose end is remembered one by one: those of the last groups. What was seen before older ones is looked at
 /// again wherever it is.
@@ -77,6 +78,8 @@ struct NeedState {
     need: Need,
     stage: Stage,
     attempts: u32,
+    /// How often nobody had its content.
+    unsourced: u32,
 }
 
 #[derive(Debug, Clone)]
@@ -242,6 +245,7 @@ impl Work {
             need,
             stage: Stage::Ready,
             attempts: 0,
+            unsourced: 0,
         });
         state.need = need;
         if matches!(state.stage, Stage::Ready | Stage::Parked) {

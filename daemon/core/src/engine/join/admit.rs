@@ -10,9 +10,7 @@ use crate::engine::{
     InboundId, MAX_PRESENT_BYTES, Redeem, RefuseReason, Request, Response, StateView, StoredEvent, SyncEngine,
 };
 use crate::ids::{DeviceId, Dot, EventId, GroupId, ShortId};
-use crate::ledger::{
-    EventKind, Grant, GrantVia, Header, Item, Keep, LogHead, LogState, Revoke, SignedEvent, VerifiedEvent,
-};
+use crate::ledger::{EventKind, Grant, GrantVia, Header, Item, Keep, LogHead, LogState, Revoke, SignedEvent};
 use crate::merkle::Peaks;
 use crate::signature;
 use crate::time::Now;
@@ -151,10 +149,10 @@ impl SyncEngine {
         }
     }
 
-    /// Returns the admin events that lead from genesis to a device's Grant, in the order of their hybrid clocks.
+    /// Returns the admin events that lead from genesis to a device's Grant, in the order of telling.
     pub(super) fn chain_of(&self, device: &DeviceId, view: &impl StateView) -> Vec<SignedEvent> {
         let chain = self.chain_events(device, view);
-        chain.into_iter().map(|stored| stored.event).collect()
+        self.in_telling_order(chain.into_iter().map(|stored| stored.event).collect())
     }
 
     pub(super) fn chain_events(&self, device: &DeviceId, view: &impl StateView) -> Vec<StoredEvent> {
@@ -222,9 +220,10 @@ impl SyncEngine {
             self.respond(id, Response::Accepted { events: Vec::new() });
             return;
         }
-        let shown = self.contradicts_nothing(events, view)
-            && read_chain(group.id, Some(group), events, &from).is_some_and(|shown| shown.is_member(&from));
-        if !shown && group.was_granted(&from) {
+        let lets_in = |known| read_chain(group.id, known, events).is_some_and(|shown| shown.is_member(&from));
+        let shown = self.contradicts_nothing(events, view) && lets_in(Some(group));
+        // Whom a removed device let in may never have been granted anything here, and has to hear of that removal.
+        if !shown && (group.was_granted(&from) || lets_in(None)) {
             let events = self.removal_of(&from, view);
             self.respond(id, Response::Removed { events });
             return;
@@ -261,48 +260,25 @@ impl SyncEngine {
 /// Evaluates a chain of admin events without the logs they stand in, on top of what is known of the group; `None` if one
 /// is malformed, not signed, or founds another group. Enough to let a device ask for the ledger, which then says the
 /// same or refuses it.
-///
-/// The chain does not say all that its authors had heard of. Whom an event gave rights may have acted by older ones, when he
-/// had not heard of it; the reading counts in which `device` is a member.
-pub(super) fn read_chain(
-    group: GroupId,
-    known: Option<&Group>,
-    events: &[SignedEvent],
-    device: &DeviceId,
-) -> Option<Group> {
+pub(super) fn read_chain(group: GroupId, known: Option<&Group>, events: &[SignedEvent]) -> Option<Group> {
+    let mut shown = known.cloned().unwrap_or_else(|| Group::new(group));
     let size: usize = events.iter().map(SignedEvent::len).sum();
     if size > MAX_PRESENT_BYTES {
         return None;
     }
-    let verified = events.iter().map(|event| event.verify(&group).ok());
-    let chain: Vec<VerifiedEvent> = verified.collect::<Option<_>>()?;
-    let known = known.cloned().unwrap_or_else(|| Group::new(group));
-    let all_heard = read_as(known.clone(), &chain, false);
-    if all_heard.is_member(device) {
-        return Some(all_heard);
-    }
-    let first_heard = read_as(known, &chain, true);
-    Some(if first_heard.is_member(device) {
-        first_heard
-    } else {
-        all_heard
-    })
-}
-
-/// Reads a chain so that whom an event gave rights had heard of it, always or (`first`) if he had none before.
-fn read_as(mut shown: Group, chain: &[VerifiedEvent], first: bool) -> Group {
     let mut before: BTreeMap<ShortId, u64> = BTreeMap::new();
     let mut said: BTreeMap<ShortId, BTreeMap<ShortId, u64>> = BTreeMap::new();
-    let mut granted: BTreeSet<DeviceId> = BTreeSet::new();
-    for event in chain {
-        let header = &event.header;
+    for event in events {
+        let verified = event.verify(&group).ok()?;
+        let header = &verified.header;
         // The logs are not at hand: what gave rights before it in the chain counts as seen, and what its author said. But
-        // an event that took rights may be of the same time; only whom it gave others surely had heard of it.
+        // an event that took rights may be of the same time; only whom it gave others surely had heard of it, and the
+        // order of telling sees to that.
         let own = said.entry(header.author.short()).or_default();
         for other in &header.seen {
             raise(own, other.device, other.next_seq);
         }
-        for (device, head) in kept_heads(&event.body.items) {
+        for (device, head) in kept_heads(&verified.body.items) {
             raise(own, device.short(), head.size);
         }
         let mut seen = before.clone();
@@ -314,27 +290,25 @@ fn read_as(mut shown: Group, chain: &[VerifiedEvent], first: bool) -> Group {
             seen,
             ..LogState::empty(header.author)
         };
-        if !shown.has_event(event) {
+        if !shown.has_event(&verified) {
             // Whoever keeps the events up to a head had them.
             let point = |device: &DeviceId, head: &LogHead| LogPoint {
                 log: device.short(),
                 size: head.size,
             };
-            shown.apply(event, &log, |device, head| Some(point(device, head)));
+            shown.apply(&verified, &log, |device, head| Some(point(device, head)));
         }
         let (author, next) = (header.author.short(), header.seq + 1);
-        if !event.body.items.iter().any(takes_rights) {
+        if !verified.body.items.iter().any(takes_rights) {
             raise(&mut before, author, next);
         }
-        for item in &event.body.items {
-            if let Item::Grant(grant) = item
-                && (granted.insert(grant.device) || !first)
-            {
+        for item in &verified.body.items {
+            if let Item::Grant(grant) = item {
                 raise(said.entry(grant.device.short()).or_default(), author, next);
             }
         }
     }
-    shown
+    Some(shown)
 }
 
 fn raise(seen: &mut BTreeMap<ShortId, u64>, device: ShortId, next_seq: u64) {

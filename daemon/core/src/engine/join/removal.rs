@@ -56,7 +56,7 @@ impl SyncEngine {
                 events.append(&mut shown);
             }
         }
-        events.into_values().collect()
+        self.in_telling_order(events.into_values().collect())
     }
 
     /// Returns an event and those that lead from genesis to its author's grants, in the order of their hybrid clocks.
@@ -100,7 +100,7 @@ impl SyncEngine {
     /// Says whether these events, on top of what is known here, make this device a member no more.
     fn ends_membership(&self, events: &[SignedEvent]) -> bool {
         let group = self.group.as_ref();
-        let shown = group.and_then(|group| read_chain(group.id, Some(group), events, &self.me));
+        let shown = group.and_then(|group| read_chain(group.id, Some(group), events));
         shown.is_some_and(|shown| !shown.is_member(&self.me))
     }
 

@@ -212,7 +212,7 @@ impl SyncEngine {
             return;
         };
         self.joining.asking = None;
-        if !read_chain(group, None, events, &self.me).is_some_and(|shown| shown.is_member(&self.me)) {
+        if !read_chain(group, None, events).is_some_and(|shown| shown.is_member(&self.me)) {
             self.pair_failed(id, PairError::BadAnswer);
             return;
         }
