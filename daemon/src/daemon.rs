@@ -8,8 +8,8 @@
 //! daemon whose store or journal failed does the same when it is told to stop, but for 3 and 7.
 
 mod binding;
-
 mod network;
+mod socket;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
@@ -25,8 +25,7 @@ use tracing::{error, info, warn};
 
 use crate::content_index::{SharedStore, StoreBeliefs, SwarmStreams};
 use crate::control::{
-    Access, Backend, COMMAND_QUEUE, ControlCommand, ControlService, ControlSocket, NOTIFICATION_QUEUE,
-    SocketError, StatusSnapshot,
+    Backend, COMMAND_QUEUE, ControlCommand, NOTIFICATION_QUEUE, SocketError, StatusSnapshot,
 };
 use crate::event_loop::{Channels, EventLoop, LoopError, Services};
 use crate::free_space::Reserve;
@@ -189,7 +188,7 @@ impl Daemon {
         let (notifications, _) = broadcast::channel(NOTIFICATION_QUEUE);
         let snapshot = StatusSnapshot::starting(options.name.clone(), options.folder.clone(), started);
         let (status, status_view) = watch::channel(Arc::new(snapshot));
-        let socket = bind(&options)?;
+        let socket = socket::bind(&options)?;
         let socket_path = socket.as_ref().map(|socket| socket.path().to_owned());
         let backend = Backend {
             commands: control.clone(),
@@ -220,7 +219,7 @@ impl Daemon {
                 stopping: stopping.clone(),
             },
         )?;
-        let server = socket.map(|socket| serve(socket, backend, &options, stopping));
+        let server = socket.map(|socket| socket::serve(socket, backend, &options, stopping));
         info!(device = %device.short(), folder = %options.folder.display(), "Started");
         let join = options.join.clone();
         let task = tokio::spawn(running.run(join, server, started));
@@ -425,6 +424,7 @@ impl Running {
             Arc::new(move || watcher.degraded())
         };
         let (ask_sender, asks) = mpsc::unbounded_channel();
+        let (judge_sender, judges) = mpsc::unbounded_channel();
         let (view, worktree) = (opened.store.view()?, opened.worktree.clone());
         let history = History::new(view, writer.clone(), worktree, ask_sender);
         let services = Services {
@@ -439,7 +439,7 @@ impl Running {
             fetcher,
             provider,
             history: Arc::new(history),
-            ledger: Arc::new(Ledger::new(opened.store.ledger())),
+            ledger: Arc::new(Ledger::new(opened.store.ledger(), judge_sender)),
             stats,
             status: ends.status,
             notifications: ends.notifications,
@@ -455,6 +455,7 @@ impl Running {
             stale,
             control: ends.control_inbox,
             asks,
+            judges,
             shutdown: ends.stopping,
         };
         Ok(Self {
@@ -541,43 +542,6 @@ impl Running {
         }
         self.event_loop.run(&mut self.channels).await
     }
-}
-
-fn bind(options: &Options) -> Result<Option<ControlSocket>, DaemonError> {
-    let Some(place) = &options.socket else {
-        return Ok(None);
-    };
-    let access = access(options);
-    if let Some(passed) = ControlSocket::from_systemd()? {
-        if let Some(group) = access.read_only_group.filter(|group| !passed.admits(group)) {
-            warn!(
-                group,
-                "The socket of systemd lets this group not connect; see [control] in config.toml"
-            );
-        }
-        return Ok(Some(passed));
-    }
-    Ok(Some(ControlSocket::bind(place, &access)?))
-}
-
-fn access(options: &Options) -> Access {
-    let (all, readers) = (&options.control_group, &options.control_read_only_group);
-    Access::current(all.clone(), readers.clone())
-}
-
-fn serve(
-    socket: ControlSocket,
-    backend: Backend,
-    options: &Options,
-    mut stopping: watch::Receiver<bool>,
-) -> JoinHandle<()> {
-    let access = access(options);
-    tokio::spawn(async move {
-        let shutdown = async move { drop(stopping.changed().await) };
-        if let Err(error) = ControlService::new(backend, access).serve(socket, shutdown).await {
-            error!(error = %crate::error_chain(&error), "The control socket failed");
-        }
-    })
 }
 
 fn make_dir(path: &Path) -> Result<(), DaemonError> {

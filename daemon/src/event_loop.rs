@@ -34,7 +34,7 @@ use crate::history::{Ask, History, Wanted};
 use crate::ignore_rules::Rules;
 use crate::install_task::{DiskCommand, DiskEvent};
 use crate::journal::JournalService;
-use crate::ledger::Ledger;
+use crate::ledger::{Judge, Ledger};
 use crate::network::{NetworkCommand, NetworkEvent};
 use crate::scan_task::{ScanCommand, ScanEvent};
 use crate::store::{StoreError, StoreView, StoreWriter};
@@ -61,6 +61,7 @@ pub(crate) struct Channels {
     pub(crate) stale: mpsc::UnboundedReceiver<RelPath>,
     pub(crate) control: mpsc::Receiver<ControlCommand>,
     pub(crate) asks: mpsc::UnboundedReceiver<Ask>,
+    pub(crate) judges: mpsc::UnboundedReceiver<Judge>,
     pub(crate) shutdown: watch::Receiver<bool>,
 }
 
@@ -221,6 +222,7 @@ impl EventLoop {
                 }
                 Some(command) = channels.control.recv() => self.control(command)?,
                 Some(ask) = channels.asks.recv() => self.ask(ask),
+                Some(question) = channels.judges.recv() => self.judge(question),
                 event = channels.fetch.recv() => {
                     let Some(event) = event else { return Err(LoopError::ServiceEnded("content")) };
                     self.fetch(event)?;

@@ -1,22 +1,24 @@
 //! The ledger for people: pages, single events, events as they arrive, checks, proofs.
 //!
-//! Each question is a task of its own, with a connection to the store of its own, and never touches the event loop; that
-//! only tells when something became durable, so that followers look again. The store is the followers' queue: who reads
+//! Each question is a task of its own, with a connection to the store of its own. The event loop tells when something became
+//! durable, so that followers look again, and says what of the events that are shown counts ([`Judge`]); all else never
+//! touches it. The store is the followers' queue: who reads
 //! slowly reads later. A crash loses nothing but the answers under way.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use p2p_sync_core::engine::CommandError;
-use p2p_sync_core::ids::GroupId;
+use p2p_sync_core::engine::{CommandError, Verdict};
+use p2p_sync_core::ids::{GroupId, ShortId};
+use p2p_sync_core::ledger::VerifiedEvent;
 use p2p_sync_core::ledger::audit::Depth;
 use p2p_sync_core::ledger::proof::{self, MakeError};
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 use crate::control::{
     ControlError, EventRef, FollowPart, LedgerCommand, ProveTarget, Proven, ReplyTo, VerifyStep,
 };
-use crate::ledger_query::LedgerEvent;
+use crate::ledger_query::{JudgedEvent, LedgerEvent, LedgerPage};
 use crate::store::{AuditEnd, LedgerFile, LedgerReader, StoreError};
 
 /// Pages, events and proofs that are read at once; more wait.
@@ -28,10 +30,21 @@ const HEARTBEAT: Duration = Duration::from_secs(15);
 /// Faults that a check names; a ledger with more is lost anyway.
 const MAX_FAULTS: u64 = 1_000;
 
+/// Asks what of events counts.
+#[derive(Debug)]
+pub(crate) struct Judge {
+    /// The events, each with the log that it is stored in.
+    pub(crate) events: Vec<(ShortId, Arc<VerifiedEvent>)>,
+    /// The verdicts, in the same order.
+    pub(crate) reply: oneshot::Sender<Vec<Verdict>>,
+}
+
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Ledger {
     file: LedgerFile,
+    /// Holds as many questions as there are readers and followers, at most.
+    judges: mpsc::UnboundedSender<Judge>,
     /// Changes when something became durable.
     durable: watch::Sender<()>,
     reading: Semaphore,
@@ -40,9 +53,10 @@ pub(crate) struct Ledger {
 }
 
 impl Ledger {
-    pub(crate) fn new(file: LedgerFile) -> Self {
+    pub(crate) fn new(file: LedgerFile, judges: mpsc::UnboundedSender<Judge>) -> Self {
         Self {
             file,
+            judges,
             durable: watch::channel(()).0,
             reading: Semaphore::new(MAX_READING),
             following: Semaphore::new(MAX_FOLLOWING),
@@ -59,14 +73,20 @@ impl Ledger {
     pub(crate) fn answer(self: &Arc<Self>, command: LedgerCommand, group: Option<GroupId>) {
         match command {
             LedgerCommand::List { query, reply } => {
+                let this = Arc::clone(self);
                 let page = move |reader: &LedgerReader, group| {
-                    let page = reader.page(&query).map_err(unreadable)?;
-                    Ok((page, group))
+                    let LedgerPage { events, next } = reader.page(&query).map_err(unreadable)?;
+                    let events = this.judge(events)?;
+                    Ok((LedgerPage { events, next }, group))
                 };
                 self.read(group, reply, page);
             }
             LedgerCommand::Get { event, reply } => {
-                let event = move |reader: &LedgerReader, group| Ok((find(reader, &event)?, group));
+                let this = Arc::clone(self);
+                let event = move |reader: &LedgerReader, group| {
+                    let found = this.judge(vec![find(reader, &event)?])?.pop();
+                    Ok((found.ok_or(ControlError::Stopping)?, group))
+                };
                 self.read(group, reply, event);
             }
             LedgerCommand::Prove { target, reply } => {
@@ -114,8 +134,34 @@ impl Ledger {
         });
     }
 
+    /// Reads events and asks what of them counts. Waits for the answer; not for the event loop's own thread.
+    fn judge(&self, events: Vec<LedgerEvent>) -> Result<Vec<JudgedEvent>, ControlError> {
+        let read = events.iter().map(|event| {
+            let stored = &event.stored;
+            let read = stored.event.read_stored().map_err(|error| {
+                let author = stored.author.short().label();
+                ControlError::LedgerDamaged(format!("event {} of {author}: {error}", stored.seq))
+            })?;
+            Ok((stored.log, Arc::new(read)))
+        });
+        let read: Vec<(ShortId, Arc<VerifiedEvent>)> = read.collect::<Result<_, ControlError>>()?;
+        if read.is_empty() {
+            return Ok(Vec::new());
+        }
+        let (reply, answer) = oneshot::channel();
+        let asked = self.judges.send(Judge {
+            events: read.clone(),
+            reply,
+        });
+        asked.map_err(|_| ControlError::Stopping)?;
+        let verdicts = answer.blocking_recv().map_err(|_| ControlError::Stopping)?;
+        let judged = events.into_iter().zip(read).zip(verdicts);
+        let judged = judged.map(|((event, (_, read)), verdict)| JudgedEvent { event, read, verdict });
+        Ok(judged.collect())
+    }
+
     async fn follow(
-        &self,
+        self: &Arc<Self>,
         group: Option<GroupId>,
         parts: &mpsc::Sender<Result<FollowPart, ControlError>>,
     ) -> Result<(), ControlError> {
@@ -125,8 +171,8 @@ impl Ledger {
         let mut durable = self.durable.subscribe();
         let file = self.file.clone();
         let opened = blocking(move || {
-            let reader = file.open()?;
-            let (_, arrival) = reader.extent()?;
+            let reader = file.open().map_err(unreadable)?;
+            let (_, arrival) = reader.extent().map_err(unreadable)?;
             Ok((reader, arrival))
         });
         let (mut reader, mut arrival) = opened.await?;
@@ -137,14 +183,16 @@ impl Ledger {
             {
                 return Ok(());
             }
+            let this = Arc::clone(self);
             let read = blocking(move || {
-                let next = reader.next_arrived(arrival)?;
+                let next = reader.next_arrived(arrival).map_err(unreadable)?;
+                let next = this.judge(next.into_iter().collect())?.pop();
                 Ok((reader, next))
             });
             let next;
             (reader, next) = read.await?;
             if let Some(event) = next {
-                arrival = event.arrival;
+                arrival = event.event.arrival;
                 part = Some(FollowPart::Event(Box::new(event)));
                 continue;
             }
@@ -206,10 +254,10 @@ impl Ledger {
 }
 
 async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
+    work: impl FnOnce() -> Result<T, ControlError> + Send + 'static,
 ) -> Result<T, ControlError> {
     let done = tokio::task::spawn_blocking(work).await;
-    done.map_err(|_| ControlError::Stopping)?.map_err(unreadable)
+    done.unwrap_or(Err(ControlError::Stopping))
 }
 
 fn find(reader: &LedgerReader, event: &EventRef) -> Result<LedgerEvent, ControlError> {

@@ -1,7 +1,10 @@
 //! What can be asked of the ledger: words that the store, which answers, and the control API, which asks, have in common.
 
-use p2p_sync_core::engine::StoredEvent;
+use std::sync::Arc;
+
+use p2p_sync_core::engine::{StoredEvent, Verdict};
 use p2p_sync_core::ids::{EventId, ShortId};
+use p2p_sync_core::ledger::VerifiedEvent;
 use p2p_sync_core::rel_path::RelPath;
 
 /// An event, and when it arrived here among the others.
@@ -11,6 +14,17 @@ pub struct LedgerEvent {
     pub arrival: u64,
     /// The event.
     pub stored: StoredEvent,
+}
+
+/// An event that was read, and judged.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JudgedEvent {
+    /// As it is stored.
+    pub event: LedgerEvent,
+    /// What it says.
+    pub read: Arc<VerifiedEvent>,
+    /// What of that counts, as is known here now.
+    pub verdict: Verdict,
 }
 
 /// By what events are ordered.
@@ -51,10 +65,19 @@ pub struct LedgerPlace {
 }
 
 /// Events, and where the next page begins, if there is one.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct LedgerPage {
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LedgerPage<E = LedgerEvent> {
     /// In the wanted order.
-    pub events: Vec<LedgerEvent>,
+    pub events: Vec<E>,
     /// The place of the last of them, if more follow.
     pub next: Option<LedgerPlace>,
+}
+
+impl<E> Default for LedgerPage<E> {
+    fn default() -> Self {
+        Self {
+            events: Vec::new(),
+            next: None,
+        }
+    }
 }

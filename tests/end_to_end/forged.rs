@@ -2,6 +2,7 @@
 //! chained as they should be. The honest devices judge each as the table says and go on.
 
 mod device;
+mod log;
 mod requests;
 mod table;
 
@@ -81,6 +82,7 @@ fn what_a_role_does_not_allow_changes_nothing_and_is_seen_and_what_it_allows_doe
         check(honest, &settle(&both)?, &before)?;
     }
     check_open(&honest[0], &before)?;
+    check_log(&honest[0], &forgers, &forged)?;
     check_denials(&honest, &watch, &forgers)?;
     go_on(&mut honest, &before)
 }
@@ -237,6 +239,29 @@ fn check_open(device: &Device, before: &Before) -> Result<()> {
         };
         let key = DeviceId::new(key).to_hex();
         ensure!(open(&key) == is_open, "{}: {answer}", cell.name());
+    }
+    Ok(())
+}
+
+/// Checks that the log marks what has no effect, and only that.
+fn check_log(device: &Device, forgers: &[Forger], forged: &[Vec<SignedEvent>]) -> Result<()> {
+    for ((forger, signed), (actor, role, _)) in forgers.iter().zip(forged).zip(ACTORS) {
+        let answer = device.ctl_json(["log", "--json", "-n", "1000", "--device", &forger.id.to_hex()])?;
+        let events = answer["events"].as_array().context("A log has events")?;
+        for (cell, event) in cells(actor).zip(signed) {
+            let id = event.id().to_hex();
+            let event = events.iter().find(|event| event["id"] == id.as_str());
+            let event = event.with_context(|| cell.name())?;
+            ensure!(
+                event["void"] == (cell.outcome != Outcome::Yes),
+                "{}: {event}",
+                cell.name()
+            );
+            let items = event["items"].as_array().context("An event has items")?;
+            let is_void = |item: &Value| item["void"] == event["void"];
+            ensure!(items.iter().all(is_void), "{}: {event}", cell.name());
+            ensure!(event["role_then"] == role.as_str(), "{}: {event}", cell.name());
+        }
     }
     Ok(())
 }

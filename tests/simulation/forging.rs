@@ -4,15 +4,16 @@ use ed25519_dalek::SigningKey;
 use p2p_sync_core::access::{GrantFlags, Role, Scopes};
 use p2p_sync_core::engine::{
     FolderState, InboundId, Input, MembersCommand, MembersReply, Notification, Reply, Request, Response,
-    StateView,
+    StateView, Verdict,
 };
 use p2p_sync_core::ids::DeviceId;
 use p2p_sync_core::ledger::{
-    Body, EventKind, Genesis, Grant, GrantVia, Header, Invite, Item, Keep, LogHead, LogState, Pin, Revoke,
-    Seen, SignedEvent,
+    Body, EventKind, Genesis, Grant, GrantVia, Header, Invite, Item, Keep, LogHead, LogState, Pin, Put,
+    PutFlags, Revoke, Seen, SignedEvent,
 };
 use p2p_sync_core::rel_path::RelPath;
 use p2p_sync_core::time::Hlc;
+use p2p_sync_core::tree::{Entry, Node};
 
 use crate::desk::{Desk, File};
 
@@ -72,6 +73,14 @@ impl Desk {
         SignedEvent::sign(&key, &group, header, &body).0
     }
 
+    /// What a device says of an event of another's log.
+    fn verdict(&self, on: usize, of: usize, seq: u64) -> Verdict {
+        let log = self.seats[of].id().short();
+        let stored = self.seats[on].store.durable().event(log, seq).expect("an event");
+        let event = stored.event.read_stored().expect("well-formed");
+        self.seats[on].engine.verdict(log, &event)
+    }
+
     /// How often a device told its users that another wanted what it may not.
     fn denials(&self, on: usize) -> usize {
         let notified = self.seats[on].notified.iter();
@@ -79,6 +88,20 @@ impl Desk {
             .filter(|news| matches!(news, Notification::Denied { .. }))
             .count()
     }
+}
+
+fn put(at: &str) -> Item {
+    Item::Put(Put {
+        path: path(at),
+        entry: Entry {
+            node: Node::Dir,
+            mode: 0o755,
+            mtime_ns: 1,
+        },
+        base: Vec::new(),
+        flags: PutFlags::default(),
+        moved_from: None,
+    })
 }
 
 fn path(text: &str) -> RelPath {
@@ -339,4 +362,66 @@ fn who_was_let_in_by_an_admin_that_is_removed_at_the_same_time_gets_nothing_any_
     );
     let answer = desk.answers.remove(&id);
     assert!(matches!(answer, Some(Response::Refused(_))), "{answer:?}");
+}
+
+#[test]
+fn of_each_event_is_known_in_which_role_it_was_made_and_what_of_it_counts() {
+    let mut desk = Desk::three(Role::Editor, Role::Viewer);
+    let name = Item::Name("n".to_owned());
+    let said: [(EventKind, Vec<Item>, &[u32]); 8] = [
+        (EventKind::Work, vec![put("a"), put("b")], &[]),
+        // One event says one thing of a path.
+        (EventKind::Work, vec![put("c"), put("c")], &[1]),
+        (EventKind::Admin, vec![name.clone(), grant(Role::Viewer)], &[1]),
+        (EventKind::Admin, vec![name.clone()], &[]),
+        (EventKind::Admin, vec![], &[]),
+        // Each kind of event says its own things only.
+        (EventKind::Work, vec![name], &[0]),
+        (
+            EventKind::Admin,
+            vec![put("d"), revoke(desk.seats[2].id())],
+            &[0, 1],
+        ),
+        (EventKind::Work, vec![put("e")], &[]),
+    ];
+    let first = desk.log(0, 1).size();
+    for (kind, items, _) in &said {
+        desk.forge(1, *kind, items.clone(), None, &[0, 2]);
+    }
+    desk.forge(2, EventKind::Work, vec![put("f")], None, &[0]);
+    let editors = |(_, items, void): &(EventKind, Vec<Item>, &[u32])| Verdict {
+        role: Some(Role::Editor),
+        void: void.to_vec(),
+        is_void: !void.is_empty() && void.len() == items.len(),
+    };
+    let expected: Vec<Verdict> = said.iter().map(editors).collect();
+    let judged = |desk: &Desk, on| -> Vec<Verdict> {
+        let seqs = (first..).take(said.len());
+        seqs.map(|seq| desk.verdict(on, 1, seq)).collect()
+    };
+    assert_eq!(
+        (judged(&desk, 0), judged(&desk, 2)),
+        (expected.clone(), expected.clone())
+    );
+    let viewers = Verdict {
+        role: Some(Role::Viewer),
+        void: vec![0],
+        is_void: true,
+    };
+    assert_eq!(desk.verdict(0, 2, 0), viewers);
+
+    desk.connect(0, 2);
+    desk.remove(0, 1, Some(first + 1)).expect("removed");
+    desk.pass(10_000);
+    for on in [0, 2] {
+        let now = judged(&desk, on);
+        assert_eq!(now[0], expected[0], "on {on}");
+        for (verdict, (_, items, _)) in now.iter().zip(&said).skip(1) {
+            // What somebody calls himself needs no right.
+            let counts = items.iter().any(|item| matches!(item, Item::Name(_)));
+            assert_eq!(verdict.role, None, "on {on}: {items:?}");
+            assert!(verdict.is_void || counts, "on {on}: {items:?}");
+        }
+        assert_eq!(now[7].void, [0], "on {on}");
+    }
 }

@@ -4,6 +4,7 @@
 //! A run that once failed is kept: by its seed as long as that means the same, or as a file in `kept/`, as
 //! `simulate --shrink SEED` prints it.
 
+mod asking;
 mod desk;
 mod explaining;
 mod flooding;

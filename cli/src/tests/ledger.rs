@@ -29,7 +29,9 @@ fn event(seq: u64) -> v1::Event {
         items: vec![v1::EventItem {
             index: 0,
             what: Some(What::Put(put)),
+            void: false,
         }],
+        role_then: v1::Role::Editor.into(),
         arrival: seq,
         header: b"head".to_vec(),
         signature: vec![7; 64],
@@ -147,11 +149,11 @@ async fn a_log_is_one_line_for_each_item_and_says_what_it_left_out() {
     let lines: Vec<&str> = out.lines().collect();
     assert_eq!(
         lines[1],
-        "1970-01-01T00:00:05Z  laptop  put   docs/plan.odt  41.1 KiB  8f3a8f3a8f3a"
+        "1970-01-01T00:00:05Z  laptop  editor  put   docs/plan.odt  41.1 KiB  8f3a8f3a8f3a"
     );
     assert_eq!(
         lines[2],
-        "1970-01-01T00:00:05Z  laptop  and   2 more                   8f3a8f3a8f3a"
+        "1970-01-01T00:00:05Z  laptop  editor  and   2 more                   8f3a8f3a8f3a"
     );
     assert_eq!(lines.len(), 7, "{out}");
     let (_, alias, _) = run("ledger log -n 3").await;

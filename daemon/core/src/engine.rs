@@ -20,6 +20,7 @@ mod paths;
 mod pending;
 mod sync;
 mod times;
+mod verdict;
 mod why;
 mod work;
 
@@ -50,6 +51,7 @@ pub use own_log::{OwnLogName, OwnLogNotes, OwnLogSize};
 pub use paths::version_of;
 use pending::Pending;
 use sync::{Peers, Place};
+pub use verdict::Verdict;
 use work::Work;
 
 /// Keeps one folder of one group in step with its peers.

@@ -4,7 +4,6 @@ mod convert;
 
 use std::time::{Duration, SystemTime};
 
-use p2p_sync_core::engine::StoredEvent;
 use p2p_sync_core::ids::{DeviceId, EventId, GroupId, ShortId};
 use p2p_sync_core::ledger::audit::Fault;
 use p2p_sync_core::rel_path::RelPath;
@@ -19,7 +18,7 @@ use super::history::{Reply, STREAM_QUEUE};
 use super::service::Rpcs;
 use super::status::{from_error, invalid};
 use super::{ControlCommand, ControlError, ReplyTo, StatusSnapshot};
-use crate::ledger_query::{LedgerEvent, LedgerOrder, LedgerPage, LedgerQuery};
+use crate::ledger_query::{JudgedEvent, LedgerOrder, LedgerPage, LedgerQuery};
 
 /// Events in one answer unless the caller says otherwise.
 const DEFAULT_PAGE: usize = 100;
@@ -42,14 +41,14 @@ pub enum LedgerCommand {
         /// Which.
         query: LedgerQuery,
         /// The page, and whose ledger it is.
-        reply: ReplyTo<(LedgerPage, GroupId)>,
+        reply: ReplyTo<(LedgerPage<JudgedEvent>, GroupId)>,
     },
     /// One event.
     Get {
         /// Which.
         event: EventRef,
         /// The event, and whose ledger it is in.
-        reply: ReplyTo<(LedgerEvent, GroupId)>,
+        reply: ReplyTo<(JudgedEvent, GroupId)>,
     },
     /// Events as they arrive.
     Follow {
@@ -109,7 +108,7 @@ pub enum FollowPart {
     /// What arrived after this comes.
     Started(u64),
     /// An event.
-    Event(Box<LedgerEvent>),
+    Event(Box<JudgedEvent>),
     /// Nothing happened for a while.
     Heartbeat,
 }
@@ -153,7 +152,7 @@ impl LedgerService for Rpcs {
         let events = page.events.iter();
         let events = events.map(|event| convert::event(event, &shown, &names));
         Ok(Response::new(v1::ListEventsResponse {
-            events: events.collect::<Result<_, _>>().map_err(|e| from_error(&e))?,
+            events: events.collect(),
             next_page_token: page
                 .next
                 .map(|place| token::write(&asked, place))
@@ -179,7 +178,7 @@ impl LedgerService for Rpcs {
         let convert = move |part| {
             seq += 1;
             let names = status.borrow().clone();
-            convert::follow(seq, part, &shown, &names)
+            Ok(convert::follow(seq, part, &shown, &names))
         };
         Ok(Response::new(pump(inbox, self.stopping.clone(), convert)))
     }
@@ -193,9 +192,8 @@ impl LedgerService for Rpcs {
             .ask(|reply| ControlCommand::Ledger(LedgerCommand::Get { event, reply }))
             .await?;
         let names = self.backend.status.borrow().clone();
-        let event = convert::event(&event, &Shown::all(), &names).map_err(|e| from_error(&e))?;
         Ok(Response::new(v1::GetEventResponse {
-            event: Some(event),
+            event: Some(convert::event(&event, &Shown::all(), &names)),
             group_id: group.to_hex(),
         }))
     }
@@ -369,14 +367,6 @@ fn is_hex(text: &str) -> bool {
 
 fn no_event(text: String) -> Status {
     from_error(&ControlError::NoSuchEvent(text))
-}
-
-/// Reads a stored event's items; they were checked before they were stored.
-fn read(stored: &StoredEvent) -> Result<p2p_sync_core::ledger::VerifiedEvent, ControlError> {
-    stored.event.read_stored().map_err(|error| {
-        let author = stored.author.short().label();
-        ControlError::LedgerDamaged(format!("event {} of {author}: {error}", stored.seq))
-    })
 }
 
 #[cfg(test)]

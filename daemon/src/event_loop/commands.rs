@@ -9,6 +9,7 @@ use tracing::{debug, error, info, trace, warn};
 use super::{EventLoop, LoopError, Waiting};
 use crate::clock;
 use crate::control::{ControlCommand, ControlError, Joined, JournalSummary, LedgerCommand};
+use crate::ledger::Judge;
 use crate::network::NetworkCommand;
 
 impl EventLoop {
@@ -128,9 +129,17 @@ impl EventLoop {
         self.input(Input::Command { id, command })
     }
 
-    /// Hands a question about the ledger over; reading it needs nothing of the loop.
+    /// Hands a question about the ledger over; reading it needs nothing of the loop but verdicts.
     pub(super) fn read_ledger(&self, command: LedgerCommand) {
         self.services.ledger.answer(command, self.engine.status().group);
+    }
+
+    /// Says what of events counts.
+    pub(super) fn judge(&self, question: Judge) {
+        let events = question.events.iter();
+        let verdicts = events.map(|(log, event)| self.engine.verdict(*log, event));
+        // A reader that went away wants no answer.
+        let _ = question.reply.send(verdicts.collect());
     }
 
     pub(super) fn journal_summary(&self) -> JournalSummary {

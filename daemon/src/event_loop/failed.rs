@@ -58,6 +58,7 @@ impl EventLoop {
                 _ = alive.tick() => crate::service_manager::alive(),
                 _ = status.tick() => self.publish_status(),
                 Some(command) = channels.control.recv() => self.answer_failed(command),
+                Some(question) = channels.judges.recv() => self.judge(question),
                 Some(event) = channels.network.recv() => self.serve_only(event),
                 Some(_) = channels.fetch.recv() => {}
                 Some(_) = channels.disk.recv() => {}

@@ -227,6 +227,7 @@ fn message(index: u32, item: &Item) -> v1::EventItem {
     v1::EventItem {
         index,
         what: Some(what),
+        void: false,
     }
 }
 

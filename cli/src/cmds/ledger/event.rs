@@ -11,18 +11,31 @@ use crate::view::{DeviceJson, role};
 /// Digits of an event's id that people are shown: enough to name it by.
 const ID_SHOWN: usize = 12;
 
+/// What people are told of what has no effect for want of its author's rights.
+const VOID: &str = "counts nowhere";
+
 #[derive(Debug, Serialize)]
 pub(super) struct EventJson {
     id: String,
     author: DeviceJson,
     author_role: Option<&'static str>,
+    role_then: Option<&'static str>,
+    void: bool,
     seq: u64,
     time: Option<String>,
     hlc: String,
     kind: &'static str,
     items_total: u32,
-    items: Vec<ItemJson>,
+    items: Vec<JudgedJson>,
     arrival: u64,
+}
+
+/// An item, and whether it counts.
+#[derive(Debug, Serialize)]
+struct JudgedJson {
+    #[serde(flatten)]
+    item: ItemJson,
+    void: bool,
 }
 
 #[derive(Debug, Serialize)]
@@ -113,13 +126,24 @@ impl EventJson {
             id: event.id.clone(),
             author: event.author.clone().unwrap_or_default().into(),
             author_role: role(event.author_role()),
+            role_then: role(event.role_then()),
+            void: event.void,
             seq: event.seq,
             time: event.time.map(|time| time.to_string()),
             hlc: event.hlc.to_string(),
             kind: kind(event.kind()),
             items_total: event.items_total,
-            items: items(event),
+            items: event.items.iter().map(JudgedJson::of).collect(),
             arrival: event.arrival,
+        }
+    }
+}
+
+impl JudgedJson {
+    fn of(item: &v1::EventItem) -> Self {
+        Self {
+            item: ItemJson::of(item),
+            void: item.void,
         }
     }
 }
@@ -319,24 +343,37 @@ fn put_words(item: &v1::PutItem) -> (&'static str, String, String) {
     (verb, escape(&item.path), more)
 }
 
-/// Returns one line for each shown item of an event: time, device, what it says, the event's id.
+/// Returns one line for each shown item of an event: time, device, its role then, what it says, the event's id.
 pub(super) fn lines(event: &v1::Event) -> Vec<Vec<String>> {
-    let id: String = event.id.chars().take(ID_SHOWN).collect();
-    let head = || vec![time(event), author(event)];
-    let mut lines: Vec<Vec<String>> = Vec::new();
-    for item in &event.items {
-        let mut line = head();
-        line.extend(words(item));
-        line.push(id.clone());
-        lines.push(line);
-    }
+    let mut lines: Vec<Vec<String>> = event.items.iter().map(|item| line(event, judged(item))).collect();
     if lines.is_empty() {
-        let mut line = head();
-        let nothing = ["note".to_owned(), String::new(), String::new(), id];
-        line.extend(nothing);
-        lines.push(line);
+        let more = if event.void { VOID } else { "" };
+        lines.push(line(event, ["note".to_owned(), String::new(), more.to_owned()]));
     }
     lines
+}
+
+/// Returns what an item says, and whether it counts.
+pub(super) fn judged(item: &v1::EventItem) -> [String; 3] {
+    let [verb, about, mut more] = words(item);
+    if item.void {
+        let sep = if more.is_empty() { "" } else { ", " };
+        more.push_str(sep);
+        more.push_str(VOID);
+    }
+    [verb, about, more]
+}
+
+fn line(event: &v1::Event, says: [String; 3]) -> Vec<String> {
+    let mut line = vec![time(event), author(event), role_then(event).to_owned()];
+    line.extend(says);
+    line.push(event.id.chars().take(ID_SHOWN).collect());
+    line
+}
+
+/// Returns the role in which an event was made.
+pub(super) fn role_then(event: &v1::Event) -> &'static str {
+    role(event.role_then()).unwrap_or("none")
 }
 
 /// Returns the line that says how many items of an event were not shown; none if all were.
@@ -345,10 +382,8 @@ pub(super) fn left_out(event: &v1::Event) -> Option<Vec<String>> {
     if left == 0 {
         return None;
     }
-    let mut line = vec![time(event), author(event), "and".to_owned()];
-    let id = event.id.chars().take(ID_SHOWN).collect();
-    line.extend([format!("{} more", number(left)), String::new(), id]);
-    Some(line)
+    let says = ["and".to_owned(), format!("{} more", number(left)), String::new()];
+    Some(line(event, says))
 }
 
 /// Returns when an event was signed, to the second.
@@ -381,6 +416,7 @@ mod tests {
         v1::EventItem {
             index: 0,
             what: Some(what),
+            void: false,
         }
     }
 
@@ -432,13 +468,22 @@ mod tests {
             hlc: 1 << 60,
             kind: v1::EventKind::Work.into(),
             items_total: 1,
-            items: vec![item(del)],
+            items: vec![v1::EventItem {
+                void: true,
+                ..item(del)
+            }],
             arrival: 9,
+            role_then: v1::Role::Viewer.into(),
+            void: true,
             ..Default::default()
         };
         assert_eq!(
+            lines(&event),
+            [["", "", "viewer", "delete", "x", "counts nowhere", "ab"]]
+        );
+        assert_eq!(
             serde_json::to_string(&EventJson::of(&event)).unwrap(),
-            r#"{"id":"ab","author":{"id":null,"name":"","peer_id":null},"author_role":null,"seq":3,"time":null,"hlc":"1152921504606846976","kind":"work","items_total":1,"items":[{"index":0,"type":"del","path":"x","path_hex":null,"base":["0a0a0a0a-1-0"],"moved_to":null}],"arrival":9}"#
+            r#"{"id":"ab","author":{"id":null,"name":"","peer_id":null},"author_role":null,"role_then":"viewer","void":true,"seq":3,"time":null,"hlc":"1152921504606846976","kind":"work","items_total":1,"items":[{"index":0,"type":"del","path":"x","path_hex":null,"base":["0a0a0a0a-1-0"],"moved_to":null,"void":true}],"arrival":9}"#
         );
     }
 }

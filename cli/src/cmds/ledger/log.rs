@@ -102,7 +102,7 @@ async fn pages(
 }
 
 fn words(listed: &Listed) -> String {
-    let heading = ["TIME", "DEVICE", "WHAT", "ABOUT", "", "EVENT"];
+    let heading = ["TIME", "DEVICE", "ROLE", "WHAT", "ABOUT", "", "EVENT"];
     let mut rows = vec![heading.map(str::to_owned).to_vec()];
     for event in &listed.events {
         rows.extend(lines(event));

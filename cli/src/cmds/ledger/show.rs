@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use p2p_sync_proto::v1;
 use serde::Serialize;
 
-use super::event::{EventJson, author, kind, time, words};
+use super::event::{EventJson, author, judged, kind, role_then, time};
 use crate::cmds::status;
 use crate::exit::{Exit, Failure};
 use crate::output::{Stop, escape, hex, table};
@@ -85,9 +85,11 @@ fn text(event: &v1::Event, group: &str) -> String {
     let device = event.author.clone().unwrap_or_default();
     line("Event", escape(event.id.as_bytes()));
     line("Group", escape(group.as_bytes()));
-    let role = role(event.author_role()).unwrap_or("no member");
+    let now = role(event.author_role()).unwrap_or("no member");
     let id = escape(device.id.as_bytes());
-    line("Device", format!("{} ({id}), now {role}", author(event)));
+    line("Device", format!("{} ({id}), now {now}", author(event)));
+    let void = if event.void { ": it counts nowhere" } else { "" };
+    line("Role then", format!("{}{void}", role_then(event)));
     line(
         "Number",
         format!("{} of its log, arrived here as {}", event.seq, event.arrival),
@@ -102,7 +104,7 @@ fn text(event: &v1::Event, group: &str) -> String {
     let rows: Vec<Vec<String>> = (event.items.iter())
         .map(|item| {
             let mut row = vec![item.index.to_string()];
-            row.extend(words(item));
+            row.extend(judged(item));
             row
         })
         .collect();

@@ -7,10 +7,12 @@
 mod accept;
 mod heads;
 mod limits;
+mod pace;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use self::pace::{ASK_AGAIN, FORKED_ROUND, GOSSIP_GRACE, PENALTY, QUIET, ROUND};
 use super::{
     GossipMessage, InboundId, MAX_PAGE_BYTES, Notification, Output, PeerStatus, Phase, RefuseReason, Request,
     RequestFailed, RequestId, Response, StateView, SyncEngine,
@@ -19,23 +21,6 @@ use crate::ids::{DeviceId, ShortId};
 use crate::ledger::{LogState, SignedEvent};
 use crate::time::{BootInstant, Now};
 
-/// Between two exchanges of heads with some neighbour, when nothing happens.
-const ROUND: Duration = Duration::from_secs(60);
-/// As [`ROUND`], of a device whose log forked, and after which all are asked who may lack a branch: what is asked of such a
-/// device, or pushed to it, reaches one of its machines only.
-const FORKED_ROUND: Duration = Duration::from_secs(5);
-/// Spread of [`ROUND`], so that devices do not ask in step.
-const ROUND_JITTER_MS: u64 = 10_000;
-/// After the last change, until heads are compared with a neighbour.
-const QUIET: Duration = Duration::from_secs(5);
-/// After gossip named an unknown event, until its neighbour is asked; the push is usually faster.
-const GOSSIP_GRACE: Duration = Duration::from_millis(500);
-/// Until a peer that did not answer is asked again.
-const ASK_AGAIN: Duration = Duration::from_secs(2);
-/// Refusals of a peer to take us for a member after which it is asked rarely.
-const REFUSALS: u32 = 5;
-/// Until a peer that sent nothing usable is asked again.
-const PENALTY: Duration = Duration::from_secs(60);
 /// Pushes to one peer that wait for their acknowledgement; beyond it the peer pulls.
 const MAX_PUSHES: u32 = 64;
 
@@ -53,6 +38,8 @@ pub(super) struct Peer {
     said: Option<[u8; 32]>,
     pub(super) in_sync: bool,
     ask_at: Option<BootInstant>,
+    /// Until when it is asked for nothing.
+    not_before: Option<BootInstant>,
     pub(super) caught_up: bool,
     /// How often it said that it does not take us for a member.
     refusals: u32,
@@ -89,6 +76,8 @@ pub(super) struct Peers {
     digest: Option<[u8; 32]>,
     round: Option<BootInstant>,
     quiet: Option<BootInstant>,
+    /// Whether anything that came since heads were compared last was pulled.
+    pulled: bool,
     limits: limits::Limits,
 }
 
@@ -128,30 +117,9 @@ impl Peers {
         self.map.values().any(|peer| peer.pulling)
     }
 
-    pub(super) fn deadline(&self) -> Option<(BootInstant, &'static str)> {
-        let asks = self
-            .map
-            .values()
-            .filter_map(|peer| Some((peer.ask_at?, "ask a peer for its heads")));
-        let round = self.round.map(|at| (at, "compare heads with some neighbour"));
-        let quiet = self.quiet.map(|at| (at, "compare heads after a change"));
-        asks.chain(round).chain(quiet).min()
-    }
-
     /// Has the digest computed again.
     pub(super) fn heads_moved(&mut self) {
         self.digest = None;
-    }
-
-    /// Has a peer that does not want us, and said so often, asked again after a long while only.
-    pub(super) fn leave_alone(&mut self, device: &DeviceId, now: Now) {
-        if let Some(peer) = self.map.get_mut(device) {
-            peer.refusals = peer.refusals.saturating_add(1);
-            if peer.refusals <= REFUSALS {
-                return;
-            }
-            peer.ask_at = Some(now.boot.after(PENALTY));
-        }
     }
 
     /// Forgets what was said about a group that is left; the connections stay until the network drops them.
@@ -164,15 +132,10 @@ impl Peers {
             peer.said = None;
             peer.in_sync = false;
             peer.ask_at = None;
+            peer.not_before = None;
             peer.caught_up = false;
         }
         self.heads_moved();
-    }
-
-    pub(super) fn ask_at(&mut self, device: &DeviceId, at: BootInstant) {
-        if let Some(peer) = self.map.get_mut(device) {
-            peer.ask_at = Some(peer.ask_at.map_or(at, |known| known.min(at)));
-        }
     }
 }
 
@@ -207,6 +170,7 @@ impl SyncEngine {
             said: None,
             in_sync: false,
             ask_at: None,
+            not_before: None,
             caught_up: false,
             refusals: 0,
         };
@@ -414,7 +378,7 @@ impl SyncEngine {
                         self.peers.ask_at(&from, now.boot.after(ASK_AGAIN));
                     }
                 } else {
-                    self.peers.ask_at(&from, now.boot.after(PENALTY));
+                    self.peers.pause(&from, now);
                 }
             }
             Ok(Response::Refused(_)) | Err(RequestFailed) => {
@@ -437,11 +401,14 @@ impl SyncEngine {
             match self.accept(&event, view) {
                 Ok(()) => {
                     self.peers.quiet = Some(now.boot.after(QUIET));
+                    self.peers.pulled |= is_pull;
                     self.ask_all_of_branches(&event, now);
                 }
                 Err(Refused::Known) => {}
                 Err(Refused::Gap) => {
-                    self.pull(from, view);
+                    if !self.peers.is_paused(&from, now) {
+                        self.pull(from, view);
+                    }
                     return true;
                 }
                 Err(Refused::Branch(device)) => {
@@ -450,7 +417,9 @@ impl SyncEngine {
                         self.misbehaved(from, "an event after a branch of a log that nobody has", now);
                         return false;
                     }
-                    self.pull(from, view);
+                    if !self.peers.is_paused(&from, now) {
+                        self.pull(from, view);
+                    }
                     return true;
                 }
                 Err(Refused::Bad(reason)) => {
@@ -460,11 +429,6 @@ impl SyncEngine {
             }
         }
         true
-    }
-
-    fn misbehaved(&mut self, device: DeviceId, reason: &'static str, now: Now) {
-        self.peers.ask_at(&device, now.boot.after(PENALTY));
-        self.notify(Notification::PeerMisbehaved { device, reason });
     }
 
     /// A peer has nothing that we lack.
@@ -486,52 +450,6 @@ impl SyncEngine {
         let known = self.logs.get(&author.short()).map_or(0, LogState::size);
         if *seq >= known {
             self.peers.ask_at(&from, now.boot.after(GOSSIP_GRACE));
-        }
-    }
-
-    /// Compares heads where it is time to.
-    pub(super) fn sync_timeout(&mut self, now: Now) {
-        let due: Vec<DeviceId> = self
-            .peers
-            .map
-            .iter()
-            .filter(|(_, peer)| peer.ask_at.is_some_and(|at| at <= now.boot))
-            .map(|(device, _)| *device)
-            .collect();
-        for device in due {
-            if self.is_member(&device) {
-                self.ask_heads(device);
-            } else if let Some(peer) = self.peers.map.get_mut(&device) {
-                peer.ask_at = None;
-            }
-        }
-        if self.peers.quiet.is_some_and(|at| at <= now.boot) {
-            self.peers.quiet = None;
-            self.ask_some_neighbour();
-        }
-        if self.peers.round.is_some_and(|at| at <= now.boot) {
-            let jitter = Duration::from_millis(self.random.below(2 * ROUND_JITTER_MS));
-            let next = ROUND - Duration::from_millis(ROUND_JITTER_MS) + jitter;
-            let forked = self.branches.forked(self.me.short());
-            self.peers.round = Some(now.boot.after(if forked { FORKED_ROUND } else { next }));
-            self.ask_some_neighbour();
-        }
-    }
-
-    fn ask_some_neighbour(&mut self) {
-        let members: Vec<DeviceId> = self
-            .peers
-            .map
-            .keys()
-            .filter(|device| self.is_member(device))
-            .copied()
-            .collect();
-        if members.is_empty() {
-            return;
-        }
-        let chosen = self.random.below(members.len() as u64);
-        if let Some(device) = usize::try_from(chosen).ok().and_then(|i| members.get(i)) {
-            self.ask_heads(*device);
         }
     }
 

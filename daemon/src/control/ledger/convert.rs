@@ -10,9 +10,9 @@ use p2p_sync_core::tree::Node;
 use p2p_sync_proto::v1;
 use p2p_sync_proto::v1::event_item::What;
 
-use super::{FollowPart, VerifyStep, read};
-use crate::control::{ControlError, StatusSnapshot, convert, history};
-use crate::ledger_query::LedgerEvent;
+use super::{FollowPart, VerifyStep};
+use crate::control::{StatusSnapshot, convert, history};
+use crate::ledger_query::JudgedEvent;
 
 /// What of an event is shown.
 #[derive(Debug, Clone)]
@@ -36,12 +36,8 @@ impl Shown {
 }
 
 /// Returns an event as a message; `names` are the devices' names.
-pub(super) fn event(
-    event: &LedgerEvent,
-    shown: &Shown,
-    names: &StatusSnapshot,
-) -> Result<v1::Event, ControlError> {
-    let read = read(&event.stored)?;
+pub(super) fn event(judged: &JudgedEvent, shown: &Shown, names: &StatusSnapshot) -> v1::Event {
+    let JudgedEvent { event, read, verdict } = judged;
     let header = &read.header;
     let (device, role) = history::author(header.author.short(), names);
     let id = header.author.to_hex();
@@ -61,9 +57,17 @@ pub(super) fn event(
         items_total: header.n_items,
         items: wanted
             .take(shown.items)
-            .map(|(i, item)| self::item(i, item))
+            .map(|(i, item)| v1::EventItem {
+                void: verdict.void.binary_search(&i).is_ok(),
+                ..self::item(i, item)
+            })
             .collect(),
         arrival: event.arrival,
+        role_then: verdict
+            .role
+            .map_or(v1::Role::Unspecified, convert::role_to_proto)
+            .into(),
+        void: verdict.is_void,
         ..v1::Event::default()
     };
     if shown.bytes {
@@ -74,7 +78,7 @@ pub(super) fn event(
         message.signature = signed.signature.to_vec();
         message.body = signed.body.to_vec();
     }
-    Ok(message)
+    message
 }
 
 fn seen(header: &Header) -> Vec<v1::EventSeen> {
@@ -139,6 +143,7 @@ fn item(index: u32, item: &Item) -> v1::EventItem {
     v1::EventItem {
         index,
         what: Some(what),
+        void: false,
     }
 }
 
@@ -231,15 +236,15 @@ pub(super) fn follow(
     part: FollowPart,
     shown: &Shown,
     names: &StatusSnapshot,
-) -> Result<v1::FollowEventsResponse, ControlError> {
+) -> v1::FollowEventsResponse {
     use v1::follow_events_response::Change;
     let change = match part {
         FollowPart::Started(arrival) => Change::Started(v1::FollowStarted { arrival }),
-        FollowPart::Event(event) => Change::Event(self::event(&event, shown, names)?),
+        FollowPart::Event(event) => Change::Event(self::event(&event, shown, names)),
         FollowPart::Heartbeat => Change::Heartbeat(v1::FollowHeartbeat {}),
     };
     let change = Some(change);
-    Ok(v1::FollowEventsResponse { seq, change })
+    v1::FollowEventsResponse { seq, change }
 }
 
 /// Returns a step of a check.

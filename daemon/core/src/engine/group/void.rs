@@ -1,13 +1,45 @@
 //! Whether an event says what its author may not say, so that people can be told.
 //!
-//! What counts is evaluated elsewhere; this only finds what did not. It is asked once, when the event is taken up.
+//! What counts is evaluated elsewhere; this only finds what did not. It is asked when the event is taken up, and when
+//! somebody reads the ledger.
+
+use std::collections::BTreeSet;
 
 use super::Group;
 use crate::access::{LiveGrant, Role, dominates};
 use crate::ids::{DeviceId, Dot, ShortId};
-use crate::ledger::{Grant, Invite, Item, VerifiedEvent};
+use crate::ledger::{EventKind, Grant, Invite, Item, VerifiedEvent};
+use crate::rel_path::RelPath;
 
 impl Group {
+    /// Returns the places of the items of an event that was taken up which have no effect: for want of its author's rights,
+    /// or because events of its kind do not say such a thing.
+    pub(in crate::engine) fn void_items(&self, event: &VerifiedEvent, log: ShortId) -> Vec<u32> {
+        let (author, seq) = (&event.header.author, event.header.seq);
+        let writable = self.writable_at(author, log, seq);
+        let mut written = BTreeSet::new();
+        let mut is_void = |i: u32, item| match event.header.kind {
+            EventKind::Work => match Item::path(item) {
+                Some(path) => !writable.covers(path) || is_second(&mut written, path, item),
+                None => !matches!(item, Item::Unknown { .. }),
+            },
+            EventKind::Genesis | EventKind::Admin => {
+                let place = Dot {
+                    device: log,
+                    seq,
+                    item: i,
+                };
+                let is_late = matches!(item, Item::Genesis(_)) && event.header.kind == EventKind::Admin;
+                item.path().is_some() || is_late || self.is_void(author, place, item)
+            }
+            EventKind::Unknown(_) => false,
+        };
+        let items = (0..).zip(&event.body.items);
+        items
+            .filter_map(|(i, item)| is_void(i, item).then_some(i))
+            .collect()
+    }
+
     /// Says whether an item of an admin event that was taken up has no effect for want of its author's rights.
     pub(super) fn is_denied(&self, event: &VerifiedEvent, log: ShortId) -> bool {
         let place = |item| Dot {
@@ -57,4 +89,9 @@ impl Group {
 /// Says whether the holder of a grant may make an invite.
 fn may_invite(by: &LiveGrant, invite: &Invite) -> bool {
     invite.role != Role::Owner && by.role.may_give(invite.role) && invite.scopes.within(&by.scopes)
+}
+
+/// Says whether an item writes a path that an earlier one of its event wrote.
+fn is_second<'a>(written: &mut BTreeSet<&'a RelPath>, path: &'a RelPath, item: &Item) -> bool {
+    !matches!(item, Item::Discard { .. }) && !written.insert(path)
 }
