@@ -260,6 +260,7 @@ impl Work {
         };
         state.stage = Stage::Ready;
         self.unsourced.remove(path);
+        self.given_up.remove(path);
         match state.need {
             Need::Put { .. } => self.ready_puts.insert(path.clone()),
             Need::Remove { .. } => self.ready_removes.insert(path.clone()),
@@ -553,7 +554,8 @@ impl SyncEngine {
             self.work.retry.pop_first();
             let parked = self.work.stage(&path) == Some(Stage::Parked);
             let alone = self.work.unsourced.contains(&path) && self.peers.connected().next().is_none();
-            if parked && !alone {
+            // Its wait may have been for something else, before it was left alone.
+            if parked && !alone && !self.work.given_up.contains(&path) {
                 self.work.make_ready(&path);
             }
         }
