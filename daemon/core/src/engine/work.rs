@@ -127,6 +127,8 @@ pub(super) struct Work {
     installing: Vec<Installing>,
     busy: BTreeSet<RelPath>,
     rescan_after: BTreeSet<RelPath>,
+    /// Contents that nobody had, and that now stand in the folder, or stood there and may be among the old versions.
+    appeared: BTreeSet<ContentHash>,
     /// Paths that are left alone until the folder changes.
     given_up: BTreeSet<RelPath>,
     /// When the newest installs were over.
@@ -467,12 +469,13 @@ impl SyncEngine {
     }
 
     /// Starts what can be started.
-    pub(super) fn schedule(&mut self, view: &impl StateView) {
+    pub(super) fn schedule(&mut self, now: Now, view: &impl StateView) {
         if self.phase != Phase::Running || self.paused {
             return;
         }
         self.work.unblock();
         self.work.look_again();
+        self.work.try_what_appeared(now);
         self.schedule_puts(view);
         self.schedule_removes();
         if self.work.is_empty() && !self.work.failed.is_empty() {

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use super::{Need, SOURCE_RETRY, Stage, Work};
 use crate::engine::{Cause, SyncEngine};
+use crate::ids::ContentHash;
 use crate::rel_path::RelPath;
 use crate::time::{BootInstant, Now};
 
@@ -48,6 +49,27 @@ impl Work {
         self.retry.insert((BootInstant::from_millis(whole), path.clone()));
         self.unsourced.insert(path.clone());
         self.reasons.insert(path.clone(), Cow::Borrowed(NO_SOURCE));
+    }
+
+    /// Notes that a content came into the folder, or went from it.
+    pub(in crate::engine) fn may_be_here(&mut self, content: Option<ContentHash>) {
+        let Some(content) = content.filter(|_| !self.unsourced.is_empty()) else {
+            return;
+        };
+        if self.wanted.contains_key(&content) {
+            self.appeared.insert(content);
+        }
+    }
+
+    /// Tries paths again that nobody had the content of, soon after it may be had here: when what was replaced has been put
+    /// aside.
+    pub(super) fn try_what_appeared(&mut self, now: Now) {
+        for content in std::mem::take(&mut self.appeared) {
+            let paths = self.wanted.get(&content).into_iter().flatten();
+            for path in paths.filter(|path| self.unsourced.remove(*path)) {
+                self.retry.insert((now.boot.after(SOURCE_RETRY), path.clone()));
+            }
+        }
     }
 
     /// Says whether a path waits to be taken away.
