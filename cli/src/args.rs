@@ -10,8 +10,8 @@ use std::time::{Duration, SystemTime};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub(crate) use self::members::{
-    DeviceCommand, InviteCommand, InviteRole, InviteWanted, MemberCommand, RecoveryCommand, RemovalWanted,
-    RoleName, RoleWanted,
+    DeviceCommand, InviteCommand, InviteRole, InviteWanted, MemberCommand, PersonWanted, RecoveryCommand,
+    RemovalWanted, RoleName, RoleWanted,
 };
 pub(crate) use self::quarantine::QuarantineCommand;
 
@@ -120,6 +120,7 @@ Examples:
 Examples:
   syncctl member list
   syncctl member role laptop admin
+  syncctl member person laptop Anna
   syncctl member remove laptop"
     )]
     Member {
@@ -181,6 +182,9 @@ Examples:
         /// What the device may do
         #[arg(long, default_value = "editor")]
         role: InviteRole,
+        /// Whose device it is, for people
+        #[arg(long, value_name = "NAME")]
+        person: Option<String>,
     },
     /// Show this device, or give it another name
     Device {

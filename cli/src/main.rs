@@ -222,6 +222,9 @@ async fn dispatch(command: Option<Command>, session: &mut Session<'_>) -> Result
             command: Some(MemberCommand::Role(wanted)),
         }) => cmds::member::role(session, wanted).await,
         Some(Command::Member {
+            command: Some(MemberCommand::Person(wanted)),
+        }) => cmds::member::person(session, wanted).await,
+        Some(Command::Member {
             command: Some(MemberCommand::Remove(wanted)),
         }) => cmds::member::remove(session, wanted).await,
         Some(Command::Recovery { command }) => match command {
@@ -241,8 +244,13 @@ async fn dispatch(command: Option<Command>, session: &mut Session<'_>) -> Result
             let choice = cmds::join::choice(keep_both, prefer_group);
             cmds::join::run(session, ticket, choice, dry_run).await
         }
-        Some(Command::Approve { device, code, role }) => match (device, code) {
-            (Some(device), Some(code)) => cmds::pairing::approve(session, device, code, role).await,
+        Some(Command::Approve {
+            device,
+            code,
+            role,
+            person,
+        }) => match (device, code) {
+            (Some(device), Some(code)) => cmds::pairing::approve(session, device, code, role, person).await,
             _ => cmds::pairing::list_requests(session).await,
         },
         Some(Command::Rescan { path }) => cmds::rescan::run(session, path).await,

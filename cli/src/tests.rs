@@ -30,6 +30,7 @@ pub(crate) fn sample_status() -> v1::Status {
             id: "0a0a0a0a0a0a".into(),
             name: "atlas".into(),
             peer_id: "12D3Koo".into(),
+            person: "Anna".into(),
         }),
         group_id: "0707070707".into(),
         role: v1::Role::Owner.into(),
@@ -79,7 +80,10 @@ pub(crate) fn sample_peers() -> Vec<v1::Peer> {
     };
     vec![
         peer(
-            device("0a", "atlas"),
+            device("0a", "atlas").map(|device| v1::Device {
+                person: "Anna".into(),
+                ..device
+            }),
             v1::Role::Owner,
             v1::PeerState::ThisDevice,
             "",

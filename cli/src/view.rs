@@ -3,7 +3,7 @@
 use p2p_sync_proto::v1;
 use serde::Serialize;
 
-use crate::output::{JsonPath, or_null};
+use crate::output::{JsonPath, escape, or_null, short};
 
 /// `p2psync.status/1`.
 #[derive(Debug, Serialize)]
@@ -31,6 +31,8 @@ pub(crate) struct DeviceJson {
     name: String,
     #[serde(serialize_with = "or_null_owned")]
     peer_id: String,
+    #[serde(serialize_with = "or_null_owned")]
+    person: String,
 }
 
 #[derive(Debug, Serialize)]
@@ -118,6 +120,7 @@ impl From<v1::Device> for DeviceJson {
             id: device.id,
             name: device.name,
             peer_id: device.peer_id,
+            person: device.person,
         }
     }
 }
@@ -184,6 +187,20 @@ pub(crate) fn role(role: v1::Role) -> Option<&'static str> {
         v1::Role::Editor => Some("editor"),
         v1::Role::Admin => Some("admin"),
         v1::Role::Owner => Some("owner"),
+    }
+}
+
+/// Returns a device's name, or the beginning of its id, and whose it is if that was said.
+pub(crate) fn device_words(device: &v1::Device) -> String {
+    let name = if device.name.is_empty() {
+        short(&device.id)
+    } else {
+        &device.name
+    };
+    let name = escape(name.as_bytes());
+    match device.person.as_str() {
+        "" => name,
+        person => format!("{name} ({})", escape(person.as_bytes())),
     }
 }
 

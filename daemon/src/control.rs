@@ -36,6 +36,7 @@ use p2p_sync_core::engine::{
     CommandError, JoinChoice, MembersCommand, Notification, Reply, Status, WhyReport,
 };
 use p2p_sync_core::ids::GroupId;
+use p2p_sync_core::ledger::Person;
 use p2p_sync_core::rel_path::RelPath;
 use p2p_sync_core::ticket::Ticket;
 use tokio::sync::{broadcast, mpsc, oneshot, watch as latest};
@@ -69,6 +70,8 @@ pub enum ControlCommand {
         max_uses: u32,
         /// Where whoever redeems it may write.
         scopes: Scopes,
+        /// Whose devices it lets in, if that is to be said.
+        person: Option<Person>,
         /// The ticket.
         reply: ReplyTo<Ticket>,
     },

@@ -115,6 +115,7 @@ impl Demo {
             expires: None,
             max_uses: 1,
             scopes: Scopes::whole(),
+            person: None,
             reply,
         };
         let ticket = command(&self.atlas, invite, answer).await?;

@@ -19,6 +19,7 @@ mod new_key;
 mod offline;
 mod pairing;
 mod pairing_by_name;
+mod persons;
 mod programs;
 mod quarantine;
 mod random;

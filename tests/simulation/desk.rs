@@ -13,6 +13,7 @@ use p2p_sync_core::engine::{
     Recovered, RecoveredInstall, Reply, Request, RequestFailed, RequestId, Response, ScanNo, SyncEngine,
 };
 use p2p_sync_core::ids::{ContentHash, DeviceId, GroupId};
+use p2p_sync_core::ledger::Person;
 use p2p_sync_core::rel_path::RelPath;
 use p2p_sync_core::time::{BootInstant, Now};
 use p2p_sync_core::tree::{Entry, Fingerprint, Node};
@@ -255,6 +256,17 @@ impl Desk {
 
     /// As [`Desk::invite`], to write in these parts of the folder only.
     pub(crate) fn invite_to(&mut self, index: usize, role: Role, scopes: Scopes) -> String {
+        self.invite_person(index, role, scopes, None)
+    }
+
+    /// As [`Desk::invite_to`], for a device of this person.
+    pub(crate) fn invite_person(
+        &mut self,
+        index: usize,
+        role: Role,
+        scopes: Scopes,
+        person: Option<Person>,
+    ) -> String {
         self.next += 1;
         let mut secret = [0; 32];
         secret[..8].copy_from_slice(&self.next.to_be_bytes());
@@ -266,6 +278,7 @@ impl Desk {
                 expires_ms,
                 max_uses,
                 scopes,
+                person,
                 secret,
             },
         );

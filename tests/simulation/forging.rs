@@ -19,7 +19,14 @@ use crate::desk::{Desk, File};
 
 impl Desk {
     /// Signs the next event of a device's log, which its engine does not hear of, and shows it to others.
-    fn forge(&mut self, by: usize, kind: EventKind, items: Vec<Item>, hlc: Option<Hlc>, to: &[usize]) {
+    pub(crate) fn forge(
+        &mut self,
+        by: usize,
+        kind: EventKind,
+        items: Vec<Item>,
+        hlc: Option<Hlc>,
+        to: &[usize],
+    ) {
         let event = self.sign(by, kind, items, hlc);
         let from = self.seats[by].id();
         for other in to {
@@ -130,6 +137,7 @@ fn invite(role: Role) -> Item {
         expires_ms: None,
         max_uses: 1,
         scopes: Scopes::whole(),
+        person: None,
     })
 }
 
@@ -145,6 +153,7 @@ fn grant(role: Role) -> Item {
         via: GrantVia::Author,
         scopes: Scopes::whole(),
         flags: GrantFlags::default(),
+        person: None,
     })
 }
 

@@ -20,6 +20,7 @@ mod joining;
 mod leaving;
 mod pairing_by_name;
 mod pausing;
+mod persons;
 mod publishing;
 mod recovering;
 mod recovering_key;

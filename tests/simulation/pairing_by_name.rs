@@ -37,7 +37,15 @@ fn ask(desk: &mut Desk, asker: usize, answerer: usize) -> (String, CommandId) {
 fn approve(desk: &mut Desk, here: usize, who: usize, code: &str, role: Role) -> Result<Reply, CommandError> {
     let device = desk.seats[who].id().short().label();
     let code = code.to_owned();
-    desk.command(here, Command::Pair(PairCommand::Approve { device, code, role }));
+    desk.command(
+        here,
+        Command::Pair(PairCommand::Approve {
+            device,
+            code,
+            role,
+            person: None,
+        }),
+    );
     desk.seats[here]
         .replies
         .pop()

@@ -35,6 +35,7 @@ fn invite() -> Command {
         expires_ms: None,
         max_uses: 1,
         scopes: p2p_sync_core::access::Scopes::whole(),
+        person: None,
         secret: [9; 32],
     }
 }

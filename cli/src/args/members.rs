@@ -25,16 +25,28 @@ Examples:
   syncctl member role laptop viewer --now"
     )]
     Role(RoleWanted),
+    /// Say whose device a member is
+    #[command(
+        after_help = "The tag is for people, and for syncctl member remove; it gives no rights. An owner may tag every device, an
+admin its own and those of editors and viewers.
+
+Examples:
+  syncctl member person laptop Anna
+  syncctl member person laptop --none"
+    )]
+    Person(PersonWanted),
     /// End the membership of devices
     #[command(
         after_help = "The devices get nothing any more, and nothing of them is taken. Their folders stay as they are, with
-changes that are not known here. To undo also what a device did before, give --cut the number at which that began: it is
+changes that are not known here. The name of a person (syncctl member person) stands for all members that are that
+person's; they are listed first, and go in one event. Type person:NAME if a device is called so, too. To undo also what a device did before, give --cut the number at which that began: it is
 the middle number of a version as syncctl history prints it. Whom it had removed after that stays removed: that is said
 again, and printed.
 
 Examples:
   syncctl member remove laptop
   syncctl member remove laptop phone --reason \"sold\" --yes
+  syncctl member remove person:Anna
   syncctl member remove 3f2a0b0c --cut 17 --with-admitted"
     )]
     Remove(RemovalWanted),
@@ -55,11 +67,24 @@ pub(crate) struct RoleWanted {
     pub(crate) now: bool,
 }
 
+/// Whose a device is.
+#[derive(Debug, Args)]
+pub(crate) struct PersonWanted {
+    /// Which device
+    pub(crate) device: String,
+    /// Whose, at most 64 bytes
+    #[arg(value_name = "NAME", required_unless_present = "none")]
+    pub(crate) person: Option<String>,
+    /// Nobody's in particular
+    #[arg(long, conflicts_with = "person")]
+    pub(crate) none: bool,
+}
+
 /// Who is to be removed, and how.
 #[derive(Debug, Args)]
 pub(crate) struct RemovalWanted {
-    /// Which devices
-    #[arg(required = true, value_name = "DEVICE")]
+    /// Which devices, or whose
+    #[arg(required = true, value_name = "DEVICE|PERSON")]
     pub(crate) devices: Vec<String>,
     /// Undo what the device did from this number of its log on
     #[arg(long, value_name = "SEQ")]
@@ -84,6 +109,7 @@ Examples:
   syncctl invite create
   syncctl invite create --role viewer --expires 7d --uses 5
   syncctl invite create --scope docs
+  syncctl invite create --person Anna
   TICKET=$(syncctl invite create --json | jq -r .ticket)")]
     Create(InviteWanted),
     /// List the invites
@@ -123,6 +149,9 @@ pub(crate) struct InviteWanted {
     /// Let the joining device write only at and below this path; may be given again
     #[arg(long = "scope", value_name = "PATH")]
     pub(crate) scopes: Vec<OsString>,
+    /// Whose device the joining one is, for people
+    #[arg(long, value_name = "NAME")]
+    pub(crate) person: Option<String>,
 }
 
 #[derive(Debug, Subcommand)]

@@ -53,7 +53,11 @@ pub(crate) async fn rename(session: &mut Session<'_>, name: String) -> Result<()
 fn words(device: &v1::Device) -> String {
     let [short, name, id, peer] =
         [short(&device.id), &device.name, &device.id, &device.peer_id].map(|text| escape(text.as_bytes()));
-    format!("{short}  \"{name}\"\n\nId        {id}\nPeerId    {peer}\n")
+    let person = match device.person.as_str() {
+        "" => String::new(),
+        person => format!("Person    {}\n", escape(person.as_bytes())),
+    };
+    format!("{short}  \"{name}\"\n\nId        {id}\nPeerId    {peer}\n{person}")
 }
 
 #[cfg(test)]
@@ -66,7 +70,7 @@ mod tests {
         let text = words(&sample_status().device.unwrap());
         assert_eq!(
             text,
-            "0a0a0a0a  \"atlas\"\n\nId        0a0a0a0a0a0a\nPeerId    12D3Koo\n"
+            "0a0a0a0a  \"atlas\"\n\nId        0a0a0a0a0a0a\nPeerId    12D3Koo\nPerson    Anna\n"
         );
     }
 }

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::cmds::place;
 use crate::output::{JsonPath, Stop, escape, hex, or_null, size, table};
-use crate::view::{DeviceJson, role};
+use crate::view::{DeviceJson, device_words, role};
 use crate::{CALL_TIMEOUT, Client, Session};
 
 /// Digits of a content's hash that people are shown.
@@ -177,8 +177,7 @@ pub(crate) fn time(version: &v1::PathVersion) -> String {
 pub(crate) fn author(version: &v1::PathVersion) -> String {
     match &version.author {
         None => "-".to_owned(),
-        Some(device) if device.name.is_empty() => crate::output::short(&device.id).to_owned(),
-        Some(device) => escape(device.name.as_bytes()),
+        Some(device) => device_words(device),
     }
 }
 

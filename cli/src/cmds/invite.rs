@@ -9,7 +9,7 @@ use crate::client::Invites;
 use crate::cmds::confirm::confirm;
 use crate::cmds::member::{self, NamedJson};
 use crate::exit::{Exit, Failure};
-use crate::output::{JsonPath, Stop, escape, short, table};
+use crate::output::{JsonPath, Stop, escape, or_null, short, table};
 use crate::view::role;
 use crate::{CALL_TIMEOUT, Client, Session};
 
@@ -23,6 +23,7 @@ struct Json {
     addresses: Vec<String>,
     key: String,
     scopes: Vec<JsonPath>,
+    person: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -41,6 +42,8 @@ struct InviteJson<'a> {
     max_uses: u32,
     uses: u32,
     state: &'static str,
+    #[serde(serialize_with = "or_null")]
+    person: &'a str,
 }
 
 pub(crate) async fn create(session: &mut Session<'_>, wanted: InviteWanted) -> Result<(), Stop> {
@@ -52,6 +55,7 @@ pub(crate) async fn create(session: &mut Session<'_>, wanted: InviteWanted) -> R
         valid_for: Some(valid_for),
         max_uses: wanted.uses,
         scopes: scopes.clone(),
+        person: wanted.person.clone().unwrap_or_default(),
     };
     let call = async |mut client: Client| client.create_invite(request).await;
     let invite = session.call(CALL_TIMEOUT, call).await?;
@@ -61,7 +65,7 @@ pub(crate) async fn create(session: &mut Session<'_>, wanted: InviteWanted) -> R
             "warning: the ticket has no address on it; the other device must be on the same local network"
         );
     }
-    let text = words(&invite, &scopes);
+    let text = words(&invite, &scopes, wanted.person.as_deref());
     let role = role(invite.role());
     let json = Json {
         schema: "p2psync.invite/1",
@@ -72,6 +76,7 @@ pub(crate) async fn create(session: &mut Session<'_>, wanted: InviteWanted) -> R
         addresses: invite.addresses,
         key: invite.key,
         scopes: scopes.iter().map(|path| JsonPath::new(path)).collect(),
+        person: wanted.person,
     };
     session.out.answer(&json, || text)
 }
@@ -125,6 +130,7 @@ impl<'a> InviteJson<'a> {
             max_uses: invite.max_uses,
             uses: invite.uses,
             state: state(invite.state()),
+            person: &invite.person,
         }
     }
 }
@@ -140,15 +146,21 @@ fn state(state: v1::InviteState) -> &'static str {
 }
 
 fn list_words(invites: &[v1::Invite]) -> String {
-    let heading = ["KEY", "ROLE", "WRITES", "USES", "STATE", "EXPIRES", "MADE BY"]
-        .map(str::to_owned)
-        .to_vec();
+    let heading = [
+        "KEY", "PERSON", "ROLE", "WRITES", "USES", "STATE", "EXPIRES", "MADE BY",
+    ]
+    .map(str::to_owned)
+    .to_vec();
     let rows = invites.iter().map(|invite| {
         let ends = invite
             .expires_at
             .map(|t| prost_types::Timestamp { nanos: 0, ..t }.to_string());
         vec![
             escape(short(&invite.key).as_bytes()),
+            match invite.person.as_str() {
+                "" => "-".to_owned(),
+                person => escape(person.as_bytes()),
+            },
             role(invite.role()).unwrap_or("-").to_owned(),
             match invite.role() {
                 v1::Role::Viewer => "-".to_owned(),
@@ -164,7 +176,7 @@ fn list_words(invites: &[v1::Invite]) -> String {
 }
 
 /// Returns the ticket on a line of its own, for copying.
-fn words(invite: &v1::CreateInviteResponse, scopes: &[Vec<u8>]) -> String {
+fn words(invite: &v1::CreateInviteResponse, scopes: &[Vec<u8>], person: Option<&str>) -> String {
     let ends = match invite.expires_at {
         Some(t) => format!("until {}", prost_types::Timestamp { nanos: 0, ..t }),
         None => "without end".to_owned(),
@@ -175,7 +187,7 @@ fn words(invite: &v1::CreateInviteResponse, scopes: &[Vec<u8>]) -> String {
         format!("{} uses", invite.max_uses)
     };
     format!(
-        "{ticket}\n\nMakes one {role}{writes}, {uses}, {ends}. Whoever has it can join: hand it over in private.\n\
+        "{ticket}\n\nMakes one {role}{whose}{writes}, {uses}, {ends}. Whoever has it can join: hand it over in private.\n\
          On the other machine, if its daemon runs:   syncctl join TICKET\n\
          and if not:                                 p2p_sync_daemon --join TICKET\n",
         ticket = invite.ticket,
@@ -185,6 +197,7 @@ fn words(invite: &v1::CreateInviteResponse, scopes: &[Vec<u8>]) -> String {
             format!(" that writes in {}", member::scope_words(scopes))
         },
         role = role(invite.role()).unwrap_or("member"),
+        whose = person.map_or_else(String::new, |person| format!(" of {}", escape(person.as_bytes()))),
     )
 }
 
@@ -205,10 +218,10 @@ mod tests {
             addresses: Vec::new(),
             key: "0505".into(),
         };
-        let text = words(&invite, &[]);
+        let text = words(&invite, &[], Some("Anna"));
         assert_eq!(text.lines().next(), Some("p2ps1abc"));
         assert!(
-            text.contains("Makes one editor, 1 use, until 1970-01-02T00:00:00Z."),
+            text.contains("Makes one editor of Anna, 1 use, until 1970-01-02T00:00:00Z."),
             "{text}"
         );
     }
@@ -221,13 +234,14 @@ mod tests {
             max_uses: 3,
             uses: 1,
             state: v1::InviteState::Open.into(),
+            person: "Anna".into(),
             ..Default::default()
         };
         assert_eq!(
             list_words(&[invite]),
             "\
-KEY       ROLE    WRITES  USES    STATE  EXPIRES  MADE BY
-05050505  editor  docs    1 of 3  open   never    -
+KEY       PERSON  ROLE    WRITES  USES    STATE  EXPIRES  MADE BY
+05050505  Anna    editor  docs    1 of 3  open   never    -
 "
         );
     }

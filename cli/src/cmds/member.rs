@@ -6,10 +6,11 @@ use p2p_sync_proto::v1;
 use serde::Serialize;
 use tonic::transport::Channel;
 
-use crate::args::{RemovalWanted, RoleName, RoleWanted};
+use crate::args::{PersonWanted, RemovalWanted, RoleName, RoleWanted};
 use crate::client::Members;
 use crate::cmds::confirm::confirm;
 use crate::cmds::place;
+use crate::exit::Failure;
 use crate::output::{JsonPath, Stop, escape, number, or_null, short, table};
 use crate::view::role as role_word;
 use crate::{CALL_TIMEOUT, Session};
@@ -25,6 +26,8 @@ struct MemberJson<'a> {
     id: &'a str,
     #[serde(serialize_with = "or_null")]
     name: &'a str,
+    #[serde(serialize_with = "or_null")]
+    person: &'a str,
     role: Option<&'static str>,
     scopes: Vec<JsonPath>,
     granted_by: Option<NamedJson<'a>>,
@@ -106,16 +109,20 @@ pub(crate) async fn remove(session: &mut Session<'_>, wanted: RemovalWanted) -> 
         removed: Vec<NamedJson<'a>>,
         again: Vec<NamedJson<'a>>,
     }
-    confirm(session, wanted.yes, &question(&wanted))?;
     let has_cut = wanted.cut.is_some();
-    let request = v1::RemoveMemberRequest {
+    let mut request = v1::RemoveMemberRequest {
         devices: wanted.devices,
         cut: wanted.cut,
         with_admitted: wanted.with_admitted,
         reason: wanted.reason,
+        only_list: true,
     };
-    let call = async |channel: Channel| Members::new(channel).remove_member(request).await;
-    let done = session.call_on(CALL_TIMEOUT, call).await?;
+    let listed = remove_call(session, request.clone()).await?.removed;
+    confirm(session, wanted.yes, &question(&listed, &request))?;
+    // Those who were shown are removed, whatever else the names mean by now.
+    request.devices = listed.into_iter().map(|device| device.id).collect();
+    request.only_list = false;
+    let done = remove_call(session, request).await?;
     let json = Json {
         schema: "p2psync.member-remove/1",
         removed: done.removed.iter().map(NamedJson::of).collect(),
@@ -127,6 +134,41 @@ pub(crate) async fn remove(session: &mut Session<'_>, wanted: RemovalWanted) -> 
             text.push_str("what is known here of its changes beyond the cut: syncctl quarantine list\n");
         }
         text
+    })
+}
+
+async fn remove_call(
+    session: &Session<'_>,
+    request: v1::RemoveMemberRequest,
+) -> Result<v1::RemoveMemberResponse, Failure> {
+    let call = async |channel: Channel| Members::new(channel).remove_member(request).await;
+    session.call_on(CALL_TIMEOUT, call).await
+}
+
+/// Says whose device a member is.
+pub(crate) async fn person(session: &mut Session<'_>, wanted: PersonWanted) -> Result<(), Stop> {
+    #[derive(Serialize)]
+    struct Json<'a> {
+        schema: &'static str,
+        device: NamedJson<'a>,
+        #[serde(serialize_with = "or_null")]
+        person: &'a str,
+    }
+    let request = v1::SetPersonRequest {
+        device: wanted.device,
+        person: wanted.person.filter(|_| !wanted.none).unwrap_or_default(),
+    };
+    let call = async |channel: Channel| Members::new(channel).set_person(request).await;
+    let device = session.call_on(CALL_TIMEOUT, call).await?.device;
+    let device = device.unwrap_or_default();
+    let json = Json {
+        schema: "p2psync.member-person/1",
+        device: NamedJson::of(&device),
+        person: &device.person,
+    };
+    session.out.answer(&json, || match device.person.as_str() {
+        "" => format!("{} is nobody's in particular", called(&device)),
+        person => format!("{} is a device of {}", called(&device), escape(person.as_bytes())),
     })
 }
 
@@ -166,13 +208,25 @@ pub(crate) fn called(device: &v1::Device) -> String {
     }
 }
 
-fn question(wanted: &RemovalWanted) -> String {
-    let names = escape(wanted.devices.join(", ").as_bytes());
+fn question(devices: &[v1::Device], wanted: &v1::RemoveMemberRequest) -> String {
+    let names: Vec<String> = devices.iter().map(whole_name).collect();
+    let mut names = names.join(", ");
+    if wanted.with_admitted {
+        names.push_str(", and whom only they admitted,");
+    }
     let undone = match wanted.cut {
         None => "What is known here of its changes stays".to_owned(),
         Some(cut) => format!("What it did from number {cut} on is undone on all devices"),
     };
     format!("Remove {names} from the group? {undone}; changes of it that are not known here count nowhere.")
+}
+
+/// Returns a device's name, the beginning of its id, and whose it is.
+fn whole_name(device: &v1::Device) -> String {
+    match device.person.as_str() {
+        "" => called(device),
+        person => format!("{} of {}", called(device), escape(person.as_bytes())),
+    }
 }
 
 fn removed_words(done: &v1::RemoveMemberResponse) -> String {
@@ -195,6 +249,7 @@ fn json(members: &[v1::Member]) -> ListJson<'_> {
         MemberJson {
             id: device.map_or("", |d| &d.id),
             name: device.map_or("", |d| &d.name),
+            person: device.map_or("", |d| &d.person),
             role: role_word(member.role()),
             scopes: member.scopes.iter().map(|path| JsonPath::new(path)).collect(),
             granted_by: member.granted_by.as_ref().map(NamedJson::of),
@@ -215,6 +270,7 @@ fn words(members: &[v1::Member]) -> String {
     let heading = [
         "DEVICE",
         "NAME",
+        "PERSON",
         "ROLE",
         "WRITES",
         "GRANTED BY",
@@ -252,6 +308,7 @@ fn row(member: &v1::Member) -> Vec<String> {
     vec![
         dash(short(&device.id)),
         dash(&device.name),
+        dash(&device.person),
         role_word(member.role()).unwrap_or("none").to_owned(),
         writes,
         by,
@@ -307,7 +364,10 @@ mod tests {
                 ..Default::default()
             },
             v1::Member {
-                device: device("0c", "lap\x1btop"),
+                device: device("0c", "lap\x1btop").map(|device| v1::Device {
+                    person: "An\x1bna".into(),
+                    ..device
+                }),
                 role: v1::Role::Editor.into(),
                 scopes: vec![b"docs".to_vec(), b"a\xff".to_vec()],
                 granted_by: device("0b", "atlas"),
@@ -321,10 +381,10 @@ mod tests {
         assert_eq!(
             words(&sample()),
             "\
-DEVICE    NAME        ROLE    WRITES       GRANTED BY  EVENTS  STATE
-0b0b0b0b  atlas       owner   everywhere   -           1,200   this device
-0c0c0c0c  lap\\x1btop  editor  docs, a\\xff  atlas       0       disconnected
-0a0a0a0a  old         none    -            -           7       removed by atlas (0b0b0b0b): sold
+DEVICE    NAME        PERSON    ROLE    WRITES       GRANTED BY  EVENTS  STATE
+0b0b0b0b  atlas       -         owner   everywhere   -           1,200   this device
+0c0c0c0c  lap\\x1btop  An\\x1bna  editor  docs, a\\xff  atlas       0       disconnected
+0a0a0a0a  old         -         none    -            -           7       removed by atlas (0b0b0b0b): sold
 "
         );
     }
@@ -334,8 +394,24 @@ DEVICE    NAME        ROLE    WRITES       GRANTED BY  EVENTS  STATE
         let members = sample();
         assert_eq!(
             serde_json::to_string(&json(&members[..1])).unwrap(),
-            r#"{"schema":"p2psync.members/1","members":[{"id":"0a0a0a0a0a0a","name":"old","role":null,"scopes":[],"granted_by":null,"this_device":false,"connected":false,"events":7,"removed_by":{"id":"0b0b0b0b0b0b","name":"atlas"},"removal_reason":"sold"}]}"#
+            r#"{"schema":"p2psync.members/1","members":[{"id":"0a0a0a0a0a0a","name":"old","person":null,"role":null,"scopes":[],"granted_by":null,"this_device":false,"connected":false,"events":7,"removed_by":{"id":"0b0b0b0b0b0b","name":"atlas"},"removal_reason":"sold"}]}"#
         );
+    }
+
+    #[test]
+    fn whom_a_removal_is_about_is_listed_with_whose_devices_they_are() {
+        let devices: Vec<v1::Device> = sample().into_iter().filter_map(|member| member.device).collect();
+        let mut request = v1::RemoveMemberRequest {
+            with_admitted: true,
+            ..Default::default()
+        };
+        let text = question(&devices[1..], &request);
+        let names =
+            "Remove atlas (0b0b0b0b), lap\\x1btop (0c0c0c0c) of An\\x1bna, and whom only they admitted, from";
+        assert!(text.starts_with(names), "{text}");
+        request.cut = Some(7);
+        let text = question(&devices[..1], &request);
+        assert!(text.contains("from number 7 on is undone"), "{text}");
     }
 
     #[test]

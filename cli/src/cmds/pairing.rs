@@ -159,11 +159,13 @@ pub(crate) async fn approve(
     device: String,
     code: String,
     given: InviteRole,
+    person: Option<String>,
 ) -> Result<(), Stop> {
     let request = v1::ApproveJoinRequest {
         device,
         code,
         role: invite::to_proto(given).into(),
+        person: person.unwrap_or_default(),
     };
     let approved = session
         .call(CALL_TIMEOUT, async |mut client: Client| {

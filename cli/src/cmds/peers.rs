@@ -20,6 +20,8 @@ struct PeerJson<'a> {
     name: &'a str,
     #[serde(serialize_with = "or_null")]
     peer_id: &'a str,
+    #[serde(serialize_with = "or_null")]
+    person: &'a str,
     state: &'static str,
     role: Option<&'static str>,
     #[serde(serialize_with = "or_null")]
@@ -63,6 +65,7 @@ fn json(peers: &[v1::Peer]) -> PeersJson<'_> {
             id: device.map_or("", |d| &d.id),
             name: device.map_or("", |d| &d.name),
             peer_id: device.map_or("", |d| &d.peer_id),
+            person: device.map_or("", |d| &d.person),
             state: peer_state(peer.state()),
             role: role(peer.role()),
             address: &peer.address,
@@ -76,7 +79,7 @@ fn json(peers: &[v1::Peer]) -> PeersJson<'_> {
 }
 
 fn words(peers: &[v1::Peer]) -> String {
-    let heading = ["DEVICE", "NAME", "ROLE", "STATE", "IN SYNC", "ADDRESS"]
+    let heading = ["DEVICE", "NAME", "PERSON", "ROLE", "STATE", "IN SYNC", "ADDRESS"]
         .map(str::to_owned)
         .to_vec();
     let dash = |text: &str| {
@@ -91,6 +94,7 @@ fn words(peers: &[v1::Peer]) -> String {
         vec![
             dash(short(&device.id)),
             dash(&device.name),
+            dash(&device.person),
             dash(role(peer.role()).unwrap_or_default()),
             peer_state(peer.state()).replace('_', " "),
             if peer.in_sync { "yes" } else { "no" }.to_owned(),
@@ -110,10 +114,10 @@ mod tests {
         assert_eq!(
             words(&sample_peers()),
             "\
-DEVICE    NAME           ROLE    STATE        IN SYNC  ADDRESS
-0a0a0a0a  atlas          owner   this device  yes      -
-0b0b0b0b  lap\\x1b[0mtop  editor  connected    no       /ip4/192.0.2.8/tcp/1
-0c0c0c0c  -              -       stranger     no       -
+DEVICE    NAME           PERSON  ROLE    STATE        IN SYNC  ADDRESS
+0a0a0a0a  atlas          Anna    owner   this device  yes      -
+0b0b0b0b  lap\\x1b[0mtop  -       editor  connected    no       /ip4/192.0.2.8/tcp/1
+0c0c0c0c  -              -       -       stranger     no       -
 "
         );
     }
@@ -123,7 +127,7 @@ DEVICE    NAME           ROLE    STATE        IN SYNC  ADDRESS
         let peers = sample_peers();
         assert_eq!(
             serde_json::to_string(&json(&peers[1..])).unwrap(),
-            r#"{"schema":"p2psync.peers/1","peers":[{"id":"0b0b0b0b0b0b","name":"lap\u001b[0mtop","peer_id":null,"state":"connected","role":"editor","address":"/ip4/192.0.2.8/tcp/1","in_sync":false},{"id":"0c0c0c0c0c0c","name":null,"peer_id":null,"state":"stranger","role":null,"address":null,"in_sync":false}]}"#
+            r#"{"schema":"p2psync.peers/1","peers":[{"id":"0b0b0b0b0b0b","name":"lap\u001b[0mtop","peer_id":null,"person":null,"state":"connected","role":"editor","address":"/ip4/192.0.2.8/tcp/1","in_sync":false},{"id":"0c0c0c0c0c0c","name":null,"peer_id":null,"person":null,"state":"stranger","role":null,"address":null,"in_sync":false}]}"#
         );
     }
 }

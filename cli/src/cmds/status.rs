@@ -43,6 +43,9 @@ fn words(status: &v1::Status, now: SystemTime) -> String {
         let _ = write!(text, "  device {}", escape(short(&device.id).as_bytes()));
     }
     let _ = write!(text, "  \"{}\"", escape(device.name.as_bytes()));
+    if !device.person.is_empty() {
+        let _ = write!(text, " of {}", escape(device.person.as_bytes()));
+    }
     if let Some(up) = status
         .started_at
         .and_then(|t| now.duration_since(SystemTime::try_from(t).ok()?).ok())
@@ -143,7 +146,7 @@ mod tests {
         assert_eq!(
             words(&sample_status(), now),
             "\
-p2p-sync 0.1.0  device 0a0a0a0a  \"atlas\"  up 1d 1h
+p2p-sync 0.1.0  device 0a0a0a0a  \"atlas\" of Anna  up 1d 1h
 
 Folder    /srv/sync
 State     syncing
@@ -162,7 +165,7 @@ Warnings  1 conflict copies lie in the folder
     fn the_status_as_json() {
         assert_eq!(
             serde_json::to_string(&StatusJson::from(sample_status())).unwrap(),
-            r#"{"schema":"p2psync.status/1","version":"0.1.0","device":{"id":"0a0a0a0a0a0a","name":"atlas","peer_id":"12D3Koo"},"group":"0707070707","role":"owner","started_at":"1970-01-12T13:46:40Z","folder":{"path":"/srv/sync","path_hex":null,"state":"syncing","files_total":12480,"files_needed":2,"bytes_needed":1572864,"conflicts":1,"join_held":0,"deletions_held":0,"stuck":[],"stuck_total":0,"join":null,"rejected":0,"failure":null},"peers":{"connected":1,"total":2},"listen_addresses":["/ip4/192.0.2.7/tcp/22010/p2p/12D3Koo"],"events":40,"bytes_in":5,"bytes_out":6,"warnings":[{"code":"CONFLICTS","message":"1 conflict copies lie in the folder"}]}"#
+            r#"{"schema":"p2psync.status/1","version":"0.1.0","device":{"id":"0a0a0a0a0a0a","name":"atlas","peer_id":"12D3Koo","person":"Anna"},"group":"0707070707","role":"owner","started_at":"1970-01-12T13:46:40Z","folder":{"path":"/srv/sync","path_hex":null,"state":"syncing","files_total":12480,"files_needed":2,"bytes_needed":1572864,"conflicts":1,"join_held":0,"deletions_held":0,"stuck":[],"stuck_total":0,"join":null,"rejected":0,"failure":null},"peers":{"connected":1,"total":2},"listen_addresses":["/ip4/192.0.2.7/tcp/22010/p2p/12D3Koo"],"events":40,"bytes_in":5,"bytes_out":6,"warnings":[{"code":"CONFLICTS","message":"1 conflict copies lie in the folder"}]}"#
         );
     }
 

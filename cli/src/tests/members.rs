@@ -58,10 +58,22 @@ impl MemberService for Fake {
         }
     }
 
+    async fn set_person(
+        &self,
+        request: Request<v1::SetPersonRequest>,
+    ) -> Result<Response<v1::SetPersonResponse>, Status> {
+        let person = request.into_inner().person;
+        let device = Some(v1::Device { person, ..device() });
+        Ok(Response::new(v1::SetPersonResponse { device }))
+    }
+
     async fn remove_member(
         &self,
-        _: Request<v1::RemoveMemberRequest>,
+        request: Request<v1::RemoveMemberRequest>,
     ) -> Result<Response<v1::RemoveMemberResponse>, Status> {
+        let request = request.into_inner();
+        // Removed is who was listed.
+        assert_eq!(request.only_list, request.devices != [device().id]);
         Ok(Response::new(v1::RemoveMemberResponse {
             removed: vec![device()],
             again: Vec::new(),
@@ -151,6 +163,8 @@ async fn all_of_them_answer_in_words_and_as_json() {
             "member-role/1",
         ),
         ("member remove ben --yes", "member-remove/1"),
+        ("member person ben Ben", "member-person/1"),
+        ("member person ben --none", "member-person/1"),
         ("invite list", "invites/1"),
         ("invite revoke 0505 --yes", "invite-revoke/1"),
         ("device rename atlas", "device-rename/1"),
@@ -164,6 +178,10 @@ async fn all_of_them_answer_in_words_and_as_json() {
     }
     let (_, out, _) = run("member role ben editor --scope docs --scope src").await;
     assert_eq!(out, "ben (0b0b0b0b) is now editor, writing in docs, src\n");
+    let (_, out, _) = run("member person ben Ben").await;
+    assert_eq!(out, "ben (0b0b0b0b) is a device of Ben\n");
+    let (_, out, _) = run("member person ben --none").await;
+    assert_eq!(out, "ben (0b0b0b0b) is nobody's in particular\n");
 }
 
 #[tokio::test]
@@ -203,6 +221,8 @@ async fn refusals_have_their_exit_codes_and_hints() {
         "member role ben king",
         "member remove",
         "member role ben",
+        "member person ben",
+        "member person ben Ben --none",
         "device rename",
     ] {
         assert_eq!(run(line).await.0, Exit::Usage, "{line}");

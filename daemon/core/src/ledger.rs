@@ -7,6 +7,7 @@ pub mod fuzzing;
 mod grant;
 mod item;
 mod log;
+mod person;
 pub mod proof;
 #[cfg(any(test, fuzzing))]
 mod samples;
@@ -19,3 +20,4 @@ pub(crate) use grant::grant_message;
 pub use item::{Genesis, Grant, GrantVia, Invite, Item, Keep, LogHead, Pin, Put, PutFlags, Revoke};
 pub(crate) use item::{MAX_DOTS, MAX_NAME, MAX_REASON};
 pub use log::{Left, LogError, LogState};
+pub use person::{Person, PersonError};

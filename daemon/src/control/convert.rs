@@ -9,6 +9,7 @@ use libp2p::{Multiaddr, PeerId};
 use p2p_sync_core::access::{Role, Scopes};
 use p2p_sync_core::engine::{FolderState, JoinChoice, Notification, PeerStatus};
 use p2p_sync_core::ids::DeviceId;
+use p2p_sync_core::ledger::Person;
 use p2p_sync_core::rel_path::RelPath;
 use p2p_sync_core::ticket::Ticket;
 use p2p_sync_proto::{reason, v1};
@@ -34,7 +35,7 @@ pub(super) fn status(snapshot: &StatusSnapshot) -> v1::Status {
     v1::Status {
         version: snapshot.version.to_owned(),
         device: Some(match engine.device {
-            Some(id) => device(id, &snapshot.name),
+            Some(id) => own_device(id, snapshot),
             None => v1::Device {
                 name: snapshot.name.clone(),
                 ..v1::Device::default()
@@ -154,7 +155,7 @@ pub(super) fn peers(snapshot: &StatusSnapshot) -> Vec<v1::Peer> {
         .filter(|p| Some(p.device) != own)
         .map(peer);
     let this = own.map(|id| v1::Peer {
-        device: Some(device(id, &snapshot.name)),
+        device: Some(own_device(id, snapshot)),
         role: optional_role(snapshot.engine.role).into(),
         state: v1::PeerState::ThisDevice.into(),
         address: snapshot.listen.first().cloned().unwrap_or_default(),
@@ -170,7 +171,7 @@ fn peer(peer: &PeerStatus) -> v1::Peer {
         (Some(_), false) => v1::PeerState::Disconnected,
     };
     v1::Peer {
-        device: Some(device(peer.device, &peer.name)),
+        device: Some(peer_device(peer)),
         role: optional_role(peer.role).into(),
         state: state.into(),
         address: peer.address.clone().unwrap_or_default(),
@@ -184,7 +185,41 @@ pub(super) fn device(id: DeviceId, name: &str) -> v1::Device {
         id: id.to_hex(),
         name: name.to_owned(),
         peer_id: peer_id(id).unwrap_or_default(),
+        person: String::new(),
     }
+}
+
+/// As [`device()`], with whose it is.
+pub(super) fn persons_device(id: DeviceId, name: &str, person: Option<&Person>) -> v1::Device {
+    v1::Device {
+        person: person_to_proto(person),
+        ..device(id, name)
+    }
+}
+
+/// Returns a device that the engine knows as a message.
+pub(super) fn peer_device(peer: &PeerStatus) -> v1::Device {
+    persons_device(peer.device, &peer.name, peer.person.as_ref())
+}
+
+/// Returns this device as a message.
+pub(super) fn own_device(id: DeviceId, snapshot: &StatusSnapshot) -> v1::Device {
+    let own = snapshot.engine.peers.iter().find(|peer| peer.device == id);
+    persons_device(id, &snapshot.name, own.and_then(|own| own.person.as_ref()))
+}
+
+/// Reads whose a device is; `None` if that is not said.
+pub(super) fn person(text: &str) -> Result<Option<Person>, Status> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let person = Person::parse(text).map_err(|e| invalid(reason::INVALID_ARGUMENT, e.to_string()))?;
+    Ok(Some(person))
+}
+
+/// Returns whose a device is; empty if that is not said.
+pub(super) fn person_to_proto(person: Option<&Person>) -> String {
+    person.map(ToString::to_string).unwrap_or_default()
 }
 
 /// Returns libp2p's name of a device; `None` if the id is no point of the curve, which no member's can be.
@@ -198,7 +233,7 @@ pub(super) fn change(event: Notification, names: &StatusSnapshot) -> v1::watch_r
     use v1::watch_response::Change;
     let named = |id: DeviceId| {
         let known = names.engine.peers.iter().find(|p| p.device == id);
-        Some(device(id, known.map_or("", |p| p.name.as_str())))
+        Some(known.map_or_else(|| device(id, ""), peer_device))
     };
     match event {
         Notification::PathSynced {
@@ -286,6 +321,7 @@ pub(super) struct InviteTerms {
     pub(super) expires: Option<SystemTime>,
     pub(super) max_uses: u32,
     pub(super) scopes: Scopes,
+    pub(super) person: Option<Person>,
 }
 
 /// Reads the terms of an invite that is made `now`.
@@ -321,6 +357,7 @@ pub(super) fn invite_terms(
         expires,
         max_uses: request.max_uses.max(1),
         scopes: scopes(request.scopes.clone())?,
+        person: person(&request.person)?,
     })
 }
 
@@ -444,6 +481,7 @@ mod tests {
         let status = |seed, role, connected| PeerStatus {
             device: id(seed),
             name: format!("d{seed}"),
+            person: None,
             role,
             connected,
             address: connected.then(|| "/ip4/127.0.0.1/tcp/1".to_owned()),
@@ -534,6 +572,7 @@ mod tests {
                 expires: None,
                 max_uses: 1,
                 scopes: Scopes::whole(),
+                person: None,
             }
         );
         let bad = [
@@ -543,6 +582,10 @@ mod tests {
             },
             v1::CreateInviteRequest {
                 role: 77,
+                ..Default::default()
+            },
+            v1::CreateInviteRequest {
+                person: "a\nb".into(),
                 ..Default::default()
             },
             v1::CreateInviteRequest {

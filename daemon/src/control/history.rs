@@ -204,7 +204,7 @@ pub(super) fn author(short: ShortId, names: &StatusSnapshot) -> (Option<v1::Devi
     let engine = &names.engine;
     if let Some(own) = engine.device.filter(|own| own.short() == short) {
         let role = engine.role.map(convert::role_to_proto);
-        return (Some(convert::device(own, &names.name)), role);
+        return (Some(convert::own_device(own, names)), role);
     }
     let is_it = |peer: &&PeerStatus| peer.device.short() == short;
     let is_branch_of = |peer: &&PeerStatus| peer.device.short().label() == short.label();
@@ -214,11 +214,9 @@ pub(super) fn author(short: ShortId, names: &StatusSnapshot) -> (Option<v1::Devi
         .find(is_it)
         .or_else(|| peers.iter().find(is_branch_of))
     {
-        Some(PeerStatus {
-            device, name, role, ..
-        }) => (
-            Some(convert::device(*device, name)),
-            role.map(convert::role_to_proto),
+        Some(peer) => (
+            Some(convert::peer_device(peer)),
+            peer.role.map(convert::role_to_proto),
         ),
         None => {
             let id = short.to_hex();

@@ -63,17 +63,14 @@ impl MemberService for Rpcs {
     ) -> Result<Response<v1::RemoveMemberResponse>, Status> {
         let request = request.into_inner();
         let reports = self.members().await?;
-        let devices = request
-            .devices
-            .iter()
-            .map(|text| naming::device(text, &reports))
-            .collect::<Result<Vec<DeviceId>, Status>>()?;
-        if devices.is_empty() {
-            return Err(invalid(reason::INVALID_ARGUMENT, "There is no device"));
-        }
-        if request.cut.is_some() && devices.len() > 1 {
-            let text = "A cut is a number in one device's log; remove the others by themselves";
-            return Err(invalid(reason::INVALID_ARGUMENT, text));
+        let devices = naming::devices(&request.devices, &reports)?;
+        let own = self.backend.status.borrow().engine.device;
+        removable(&devices, own, request.cut)?;
+        let name = |ids: Vec<DeviceId>| ids.into_iter().map(|id| named(id, &reports)).collect();
+        if request.only_list {
+            let removed = name(devices);
+            let again = Vec::new();
+            return Ok(Response::new(v1::RemoveMemberResponse { removed, again }));
         }
         let how = Removal {
             cut: request.cut,
@@ -84,11 +81,27 @@ impl MemberService for Rpcs {
         let Reply::Members(MembersReply::Removed { devices, again }) = reply else {
             return Err(from_error(&ControlError::TimedOut));
         };
-        let name = |ids: Vec<DeviceId>| ids.into_iter().map(|id| named(id, &reports)).collect();
         Ok(Response::new(v1::RemoveMemberResponse {
             removed: name(devices),
             again: name(again),
         }))
+    }
+
+    async fn set_person(
+        &self,
+        request: Request<v1::SetPersonRequest>,
+    ) -> Result<Response<v1::SetPersonResponse>, Status> {
+        let request = request.into_inner();
+        let person = convert::person(&request.person)?;
+        let reports = self.members().await?;
+        let device = naming::device(&request.device, &reports)?;
+        let said = v1::Device {
+            person: request.person,
+            ..named(device, &reports)
+        };
+        self.manage(MembersCommand::SetPerson { device, person }).await?;
+        let device = Some(said);
+        Ok(Response::new(v1::SetPersonResponse { device }))
     }
 
     async fn rename_device(
@@ -143,6 +156,37 @@ impl Rpcs {
             _ => Err(from_error(&ControlError::TimedOut)),
         }
     }
+}
+
+/// Refuses removals that cannot be meant, and says what to type.
+fn removable(devices: &[DeviceId], own: Option<DeviceId>, cut: Option<u64>) -> Result<(), Status> {
+    let bad = |text: String| Err(invalid(reason::INVALID_ARGUMENT, text));
+    let [first, ..] = devices else {
+        return bad("There is no device".to_owned());
+    };
+    if devices.len() == 1 {
+        return Ok(());
+    }
+    if cut.is_some() {
+        let text = format!(
+            "A cut is a number in one device's log; that names {}: remove them one by one, each by a number of its own: \
+             syncctl member remove {} --cut SEQ",
+            naming::list(devices),
+            naming::beginning(first),
+        );
+        return bad(text);
+    }
+    if let Some(own) = own.filter(|own| devices.contains(own)) {
+        let others: Vec<DeviceId> = devices.iter().copied().filter(|device| *device != own).collect();
+        let others: Vec<String> = others.iter().map(naming::beginning).collect();
+        let text = format!(
+            "One of them is this device, which cannot remove itself; remove the others: syncctl member remove {}; then it \
+             can leave: syncctl leave",
+            others.join(" ")
+        );
+        return bad(text);
+    }
+    Ok(())
 }
 
 /// Returns what a person should know about who may do what.
@@ -252,13 +296,15 @@ fn invite(report: &InviteReport, members: &[MemberReport], now: SystemTime) -> v
         max_uses: report.max_uses,
         uses: report.uses,
         state: state.into(),
+        person: convert::person_to_proto(report.person.as_ref()),
     }
 }
 
 /// Returns a device as a message. Who is or was no member, and gave a role, is the recovery key.
 fn named(id: DeviceId, all: &[MemberReport]) -> v1::Device {
     let known = all.iter().find(|report| report.device == id);
-    convert::device(id, known.map_or("recovery key", |report| report.name.as_str()))
+    let name = known.map_or("recovery key", |report| report.name.as_str());
+    convert::persons_device(id, name, known.and_then(|report| report.person.as_ref()))
 }
 
 #[cfg(test)]
@@ -272,6 +318,7 @@ mod tests {
         let peers = (0..).zip(roles).map(|(seed, role)| PeerStatus {
             device: DeviceId::new([seed; 32]),
             name: String::new(),
+            person: None,
             role: Some(*role),
             connected: false,
             address: None,
@@ -327,6 +374,7 @@ mod tests {
                 key: [1; 32],
                 role: Role::Editor,
                 scopes: Scopes::whole(),
+                person: None,
                 by: DeviceId::new([1; 32]),
                 expires_ms,
                 max_uses: 2,

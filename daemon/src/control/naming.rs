@@ -3,12 +3,15 @@
 use libp2p::identity::ed25519;
 use p2p_sync_core::engine::{InviteReport, MemberReport};
 use p2p_sync_core::ids::DeviceId;
+use p2p_sync_core::ledger::Person;
 use p2p_sync_core::ticket::{PREFIX, Ticket};
 use p2p_sync_proto::reason;
 use tonic::Status;
 
 use super::status::{invalid, not_found};
 
+/// Before the tag of a person, where that could be taken for a device's name.
+const PERSON: &str = "person:";
 /// Digits that the beginning of an id must have: fewer are typed by mistake.
 const MIN_DIGITS: usize = 4;
 /// Digits by which candidates are told apart.
@@ -49,6 +52,78 @@ pub(super) fn device(text: &str, known: &[MemberReport]) -> Result<DeviceId, Sta
             Err(ambiguous(text, candidates))
         }
     }
+}
+
+/// Returns the members and those who were that texts name: each a device, or a person, that is, all members that have the
+/// tag. What could be either has to be said more exactly.
+///
+/// # Errors
+/// As [`device()`].
+pub(super) fn devices(texts: &[String], known: &[MemberReport]) -> Result<Vec<DeviceId>, Status> {
+    let mut found: Vec<DeviceId> = Vec::new();
+    for text in texts {
+        for device in one_or_persons(text, known)? {
+            if !found.contains(&device) {
+                found.push(device);
+            }
+        }
+    }
+    Ok(found)
+}
+
+fn one_or_persons(text: &str, known: &[MemberReport]) -> Result<Vec<DeviceId>, Status> {
+    if let Some(person) = text.strip_prefix(PERSON) {
+        let devices = of_person(person, known);
+        return if devices.is_empty() {
+            let text = format!("No member is a device of {person:.100}; see: syncctl member list");
+            Err(not_found(reason::NO_SUCH_MEMBER, text))
+        } else {
+            Ok(devices)
+        };
+    }
+    let persons = of_person(text, known);
+    match device(text, known) {
+        Ok(device) if persons.is_empty() || persons == [device] => Ok(vec![device]),
+        Err(status) if persons.is_empty() => Err(status),
+        Err(status) if status.code() == tonic::Code::NotFound => Ok(persons),
+        named => {
+            let device = match named {
+                Ok(device) => format!("the device alone: {}", beginning(&device)),
+                Err(_) => "one device: its id".to_owned(),
+            };
+            Err(invalid(
+                reason::AMBIGUOUS,
+                format!(
+                    "{text:.100} is what a device is called, and the person of {}; type, for the person: {PERSON}{text:.100}; \
+                     for {device}",
+                    list(&persons)
+                ),
+            ))
+        }
+    }
+}
+
+fn of_person(text: &str, known: &[MemberReport]) -> Vec<DeviceId> {
+    let is_it = |person: &Person| person.as_str() == text;
+    let members = known.iter().filter(|report| report.role.is_some());
+    members
+        .filter(|report| report.person.as_ref().is_some_and(is_it))
+        .map(|report| report.device)
+        .collect()
+}
+
+/// Returns the beginning of a device's id, enough to name it by.
+pub(super) fn beginning(device: &DeviceId) -> String {
+    shown(&device.to_hex()).to_owned()
+}
+
+/// Returns the beginnings of the ids of devices, for people.
+pub(super) fn list(devices: &[DeviceId]) -> String {
+    let mut list: Vec<String> = devices.iter().take(MAX_CANDIDATES).map(beginning).collect();
+    if devices.len() > MAX_CANDIDATES {
+        list.push(format!("{} more", devices.len() - MAX_CANDIDATES));
+    }
+    list.join(", ")
 }
 
 /// Returns the key of the invite that a text names: by its key, by the beginning of it, or by its ticket.
@@ -118,6 +193,7 @@ mod tests {
         MemberReport {
             device: DeviceId::new(id),
             name: name.to_owned(),
+            person: None,
             role,
             scopes: Scopes::whole(),
             flags: GrantFlags::default(),
@@ -188,12 +264,51 @@ mod tests {
     }
 
     #[test]
+    fn a_persons_tag_names_all_members_that_have_it_unless_a_device_is_called_so() {
+        let mut group = group();
+        for (at, person) in [
+            (0, "Anna"),
+            (1, "Anna"),
+            (2, "Anna"),
+            (3, "gone"),
+            (5, "twin"),
+            (6, "abcf"),
+        ] {
+            group[at].person = Person::parse(person).ok();
+        }
+        let found = |texts: &[&str]| {
+            let texts: Vec<String> = texts.iter().map(|text| (*text).to_owned()).collect();
+            let ids =
+                devices(&texts, &group).map_err(|status| (status.code(), status.message().to_owned()))?;
+            let place = |id| group.iter().position(|report| report.device == id);
+            Ok::<_, (tonic::Code, String)>(ids.into_iter().filter_map(place).collect::<Vec<_>>())
+        };
+        // Who is no member any more is not removed again with the others.
+        assert_eq!(found(&["Anna"]), Ok(vec![0, 1]));
+        assert_eq!(found(&["person:Anna", "anna", "abd106"]), Ok(vec![0, 1, 5]));
+        assert_eq!(found(&["person:gone"]), Ok(vec![3]));
+        // One device whose name and person are the same is that device.
+        assert_eq!(found(&["ben"]), Ok(vec![1]));
+        // A former member is called so; one of two devices; and an id begins so.
+        for (text, typed) in [("gone", "abd005aa"), ("twin", "its id"), ("abcf", "abcf04aa")] {
+            let (code, message) = found(&[text]).unwrap_err();
+            assert_eq!(code, tonic::Code::InvalidArgument, "{message}");
+            let person = format!("for the person: person:{text}; for");
+            assert!(message.contains(&person) && message.contains(typed), "{message}");
+        }
+        for text in ["person:", "person:nobody", "nobody"] {
+            assert_eq!(found(&[text]).unwrap_err().0, tonic::Code::NotFound, "{text}");
+        }
+    }
+
+    #[test]
     fn an_invite_is_found_by_key_and_by_ticket() {
         let ticket = Ticket::new(GroupId::new([7; 32]), [8; 32], Vec::new());
         let report = |key| InviteReport {
             key,
             role: Role::Editor,
             scopes: Scopes::whole(),
+            person: None,
             by: DeviceId::new([1; 32]),
             expires_ms: None,
             max_uses: 1,

@@ -3,6 +3,7 @@
 use p2p_sync_core::access::Role;
 use p2p_sync_core::engine::{JoinChoice, JoinRequest, LanDevice, PairCode, PairError};
 use p2p_sync_core::ids::DeviceId;
+use p2p_sync_core::ledger::Person;
 use p2p_sync_proto::{reason, v1};
 use tokio::sync::mpsc;
 use tonic::{Code, Status};
@@ -39,6 +40,8 @@ pub enum PairingCommand {
         code: String,
         /// Its role.
         role: Role,
+        /// Whose it is, if that is to be said.
+        person: Option<Person>,
         /// Who it was.
         reply: ReplyTo<Approved>,
     },

@@ -80,13 +80,15 @@ impl ControlService for Rpcs {
         request: Request<v1::CreateInviteRequest>,
     ) -> Result<Response<v1::CreateInviteResponse>, Status> {
         let terms = convert::invite_terms(&request.into_inner(), SystemTime::now())?;
-        let (role, expires, max_uses, scopes) = (terms.role, terms.expires, terms.max_uses, terms.scopes);
+        let (role, expires, max_uses) = (terms.role, terms.expires, terms.max_uses);
+        let (scopes, person) = (terms.scopes, terms.person);
         let ticket = self
             .ask(|reply| ControlCommand::CreateInvite {
                 role,
                 expires,
                 max_uses,
                 scopes,
+                person,
                 reply,
             })
             .await?;
@@ -179,14 +181,17 @@ impl ControlService for Rpcs {
         &self,
         request: Request<v1::ApproveJoinRequest>,
     ) -> Result<Response<v1::ApproveJoinResponse>, Status> {
-        let v1::ApproveJoinRequest { device, code, role } = request.into_inner();
-        let role = pairing::newcomers_role(role)?;
+        let request = request.into_inner();
+        let v1::ApproveJoinRequest { device, code, .. } = request;
+        let role = pairing::newcomers_role(request.role)?;
+        let person = convert::person(&request.person)?;
         let approved = self
             .ask(|reply| {
                 ControlCommand::Pairing(PairingCommand::Approve {
                     device,
                     code,
                     role,
+                    person,
                     reply,
                 })
             })

@@ -75,6 +75,7 @@ impl EventLoop {
                 expires,
                 max_uses,
                 scopes,
+                person,
                 reply,
             } => {
                 let Ok(secret) = crate::identity::random32() else {
@@ -88,6 +89,7 @@ impl EventLoop {
                         expires_ms,
                         max_uses,
                         scopes,
+                        person,
                         secret,
                     },
                     Waiting::Invite(reply),

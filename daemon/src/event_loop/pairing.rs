@@ -27,9 +27,15 @@ impl EventLoop {
                 device,
                 code,
                 role,
+                person,
                 reply,
             } => (
-                PairCommand::Approve { device, code, role },
+                PairCommand::Approve {
+                    device,
+                    code,
+                    role,
+                    person,
+                },
                 WaitingPair::Approve(reply),
             ),
         };

@@ -190,6 +190,7 @@ impl Cell {
             via: GrantVia::Author,
             scopes: Scopes::whole(),
             flags: GrantFlags::default(),
+            person: None,
         }
     }
 
@@ -289,6 +290,7 @@ impl Cell {
                 expires_ms: None,
                 max_uses: 1,
                 scopes: Scopes::whole(),
+                person: None,
             }),
             Verb::Admit => {
                 let invite = SigningKey::from_bytes(&before.ticket);

@@ -86,6 +86,7 @@ impl Pair {
             expires_ms: None,
             max_uses: 1,
             scopes: Scopes::whole(),
+            person: None,
             secret: [7; 32],
         };
         let id = CommandId(0);

@@ -9,7 +9,7 @@ use std::path::Path;
 use p2p_sync_core::access::{Role, Scopes};
 use p2p_sync_core::ids::{DeviceId, Dot, GroupId};
 use p2p_sync_core::ledger::proof::{self, MAX_PROOF, Member, ProofError, Statement};
-use p2p_sync_core::ledger::{Grant, GrantVia, Item, Keep, LogHead, Put, Revoke};
+use p2p_sync_core::ledger::{Grant, GrantVia, Item, Keep, LogHead, Person, Put, Revoke};
 use p2p_sync_core::tree::Node;
 use p2p_sync_proto::v1;
 use p2p_sync_proto::v1::event_item::What;
@@ -200,6 +200,7 @@ fn message(index: u32, item: &Item) -> v1::EventItem {
             expires_at: invite.expires_ms.map(time),
             max_uses: invite.max_uses,
             scopes: scopes(&invite.scopes),
+            person: person(invite.person.as_ref()),
         }),
         Item::Revoke(revoke) => What::Revoke(revoked(revoke)),
         Item::Pin(pin) => What::Pin(v1::PinItem {
@@ -207,6 +208,12 @@ fn message(index: u32, item: &Item) -> v1::EventItem {
             keep: Some(head(&pin.keep)),
         }),
         Item::Cancel { key } => What::Cancel(v1::CancelItem { key: key.to_vec() }),
+        Item::Person { device, person } => What::Person(v1::PersonItem {
+            device: Some(v1::Device {
+                person: self::person(person.as_ref()),
+                ..nameless(*device)
+            }),
+        }),
         Item::Name(name) => What::Name(v1::NameItem { name: name.clone() }),
         Item::Put(put) => What::Put(self::put(put)),
         Item::Del { path, base, moved_to } => What::Del(v1::DelItem {
@@ -235,6 +242,7 @@ fn granted(grant: &Grant) -> v1::GrantItem {
     let device = v1::Device {
         id: grant.device.to_hex(),
         name: grant.name.clone(),
+        person: person(grant.person.as_ref()),
         ..Default::default()
     };
     v1::GrantItem {
@@ -259,6 +267,10 @@ fn revoked(revoke: &Revoke) -> v1::RevokeItem {
         keep: heads.iter().map(head).collect(),
         keep_none: matches!(&revoke.keep, Keep::Heads(heads) if heads.is_empty()),
     }
+}
+
+fn person(person: Option<&Person>) -> String {
+    person.map(ToString::to_string).unwrap_or_default()
 }
 
 fn nameless(id: DeviceId) -> v1::Device {

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::cmds::history;
 use crate::output::{JsonPath, escape, hex, number, short, size};
-use crate::view::{DeviceJson, role};
+use crate::view::{DeviceJson, device_words, role};
 
 /// Digits of an event's id that people are shown: enough to name it by.
 const ID_SHOWN: usize = 12;
@@ -58,6 +58,7 @@ enum WhatJson {
         role: Option<&'static str>,
         invite_key: Option<String>,
         scopes: Vec<JsonPath>,
+        person: Option<String>,
     },
     Invite {
         key: String,
@@ -65,6 +66,11 @@ enum WhatJson {
         expires_at: Option<String>,
         max_uses: u32,
         scopes: Vec<JsonPath>,
+        person: Option<String>,
+    },
+    Person {
+        device: String,
+        person: Option<String>,
     },
     Revoke {
         device: String,
@@ -178,6 +184,7 @@ impl WhatJson {
                     role: role(item.role()),
                     invite_key: hex_or_null(&item.invite_key),
                     scopes: scopes(&item.scopes),
+                    person: text_or_null(&device.person),
                 }
             }
             What::Invite(item) => Self::Invite {
@@ -186,7 +193,15 @@ impl WhatJson {
                 expires_at: item.expires_at.map(|time| time.to_string()),
                 max_uses: item.max_uses,
                 scopes: scopes(&item.scopes),
+                person: text_or_null(&item.person),
             },
+            What::Person(item) => {
+                let device = item.device.clone().unwrap_or_default();
+                Self::Person {
+                    person: text_or_null(&device.person),
+                    device: device.id,
+                }
+            }
             What::Revoke(item) => {
                 let until_seen = item.keep.is_empty() && !item.keep_none;
                 Self::Revoke {
@@ -250,6 +265,10 @@ fn scope_words(paths: &[Vec<u8>]) -> String {
     format!(" for {}", paths.join(", "))
 }
 
+fn text_or_null(text: &str) -> Option<String> {
+    Some(text.to_owned()).filter(|text| !text.is_empty())
+}
+
 fn hex_or_null(bytes: &[u8]) -> Option<String> {
     Some(hex(bytes)).filter(|text| !text.is_empty())
 }
@@ -292,7 +311,10 @@ pub(super) fn words(item: &v1::EventItem) -> [String; 3] {
                 .map_or("for ever".to_owned(), |t| format!("until {}", seconds(t)));
             let role = role(item.role()).unwrap_or("nothing").to_owned();
             let uses = if item.max_uses == 1 { "use" } else { "uses" };
-            let reach = scope_words(&item.scopes);
+            let mut reach = scope_words(&item.scopes);
+            if !item.person.is_empty() {
+                reach.push_str(&format!(" of {}", escape(item.person.as_bytes())));
+            }
             (
                 "invite",
                 role + &reach,
@@ -323,6 +345,14 @@ pub(super) fn words(item: &v1::EventItem) -> [String; 3] {
             format!("invite {}", short(&hex(&item.key))),
             String::new(),
         ),
+        Some(What::Person(item)) => {
+            let device = item.device.clone().unwrap_or_default();
+            let whose = match device.person.as_str() {
+                "" => "nobody's".to_owned(),
+                _ => String::new(),
+            };
+            ("person", device_words(&device), whose)
+        }
         Some(What::Name(item)) => ("name", escape(item.name.as_bytes()), String::new()),
         Some(What::Other(item)) => ("item", format!("of kind {}", item.tag), String::new()),
         None => ("item", String::new(), String::new()),
@@ -399,15 +429,6 @@ pub(super) fn author(event: &v1::Event) -> String {
     event.author.as_ref().map(device_words).unwrap_or_default()
 }
 
-/// Returns a device's name, or the beginning of its id.
-pub(super) fn device_words(device: &v1::Device) -> String {
-    if device.name.is_empty() {
-        escape(short(&device.id).as_bytes())
-    } else {
-        escape(device.name.as_bytes())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -442,7 +463,18 @@ mod tests {
             path: b"x".to_vec(),
             ..Default::default()
         };
+        let person = |person: &str| {
+            What::Person(v1::PersonItem {
+                device: Some(v1::Device {
+                    name: "nas".into(),
+                    person: person.into(),
+                    ..Default::default()
+                }),
+            })
+        };
         for (what, expected) in [
+            (person("An\x1bna"), ["person", "nas (An\\x1bna)", ""]),
+            (person(""), ["person", "nas", "nobody's"]),
             (What::Put(put), ["put", "a\\x0ab", "2.0 KiB, moved from c"]),
             (
                 What::Grant(grant),
@@ -483,7 +515,7 @@ mod tests {
         );
         assert_eq!(
             serde_json::to_string(&EventJson::of(&event)).unwrap(),
-            r#"{"id":"ab","author":{"id":null,"name":"","peer_id":null},"author_role":null,"role_then":"viewer","void":true,"seq":3,"time":null,"hlc":"1152921504606846976","kind":"work","items_total":1,"items":[{"index":0,"type":"del","path":"x","path_hex":null,"base":["0a0a0a0a-1-0"],"moved_to":null,"void":true}],"arrival":9}"#
+            r#"{"id":"ab","author":{"id":null,"name":"","peer_id":null,"person":null},"author_role":null,"role_then":"viewer","void":true,"seq":3,"time":null,"hlc":"1152921504606846976","kind":"work","items_total":1,"items":[{"index":0,"type":"del","path":"x","path_hex":null,"base":["0a0a0a0a-1-0"],"moved_to":null,"void":true}],"arrival":9}"#
         );
     }
 }

@@ -7,11 +7,10 @@ use serde::Serialize;
 use tokio::time::Instant;
 
 use super::ended;
-use super::event::device_words;
 use crate::Session;
 use crate::exit::{Exit, Failure};
 use crate::output::{Stop, escape, number};
-use crate::view::DeviceJson;
+use crate::view::{DeviceJson, device_words};
 
 /// Between two words about how far it is.
 const PROGRESS: Duration = Duration::from_secs(10);

@@ -157,6 +157,12 @@ impl History {
         self.events.values()
     }
 
+    /// Returns one event, if it is among them.
+    #[must_use]
+    pub fn event(&self, hlc: Hlc, id: EventId) -> Option<&AdminEvent> {
+        self.events.get(&(hlc, id))
+    }
+
     /// Returns the deeds in an order that respects their pasts, each with its place.
     pub fn deeds(&self) -> impl Iterator<Item = (Dot, &AdminEvent, &Deed)> {
         self.events.values().flat_map(|event| {

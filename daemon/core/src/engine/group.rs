@@ -6,6 +6,7 @@
 
 mod codec;
 mod deeds;
+mod persons;
 mod void;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,7 +17,7 @@ use crate::access::{
     Scopes, Writable, evaluate,
 };
 use crate::ids::{DeviceId, Dot, EventId, GroupId, ShortId};
-use crate::ledger::{EventKind, Invite, Item, LogHead, LogState, VerifiedEvent};
+use crate::ledger::{EventKind, Invite, Item, LogHead, LogState, Person, VerifiedEvent};
 use crate::time::Hlc;
 
 /// An invite, whether it still lets anybody in or not.
@@ -64,7 +65,9 @@ pub(super) struct Group {
     rights: Rights,
     /// What devices call themselves.
     names: BTreeMap<DeviceId, (Hlc, String)>,
-    /// The items that decide about roles.
+    /// Whose devices are whose.
+    persons: BTreeMap<DeviceId, Person>,
+    /// The items that decide about roles, and those that say whose device one is.
     items: BTreeMap<Dot, KnownItem>,
     invites: BTreeMap<[u8; 32], KnownInvite>,
     /// The devices that grants name, valid or not.
@@ -83,6 +86,7 @@ impl Group {
             history: None,
             rights: Rights::default(),
             names: BTreeMap::new(),
+            persons: BTreeMap::new(),
             items: BTreeMap::new(),
             invites: BTreeMap::new(),
             granted: BTreeSet::new(),
@@ -167,6 +171,7 @@ impl Group {
         }
         if any {
             self.rights = evaluate(history);
+            self.persons = self.find_persons();
         }
     }
 
@@ -229,6 +234,7 @@ impl Group {
         imagined.add(IMAGINED, Hlc::from_bits(u64::MAX), log, known);
         if let Some(history) = &imagined.history {
             imagined.rights = evaluate(history);
+            imagined.persons = imagined.find_persons();
         }
         imagined
     }
@@ -341,6 +347,7 @@ impl Group {
         }
         let rights = evaluate(self.history.as_ref()?);
         let before = std::mem::replace(&mut self.rights, rights);
+        self.persons = self.find_persons();
         let mut change = self.change_since(&before);
         change.denied = is_admin && self.is_denied(event, log.name);
         Some(change)
@@ -357,6 +364,8 @@ impl Group {
                 }
                 self.watch(place, &deed);
                 deeds.push((place.item, deed));
+                self.items.insert(place, known);
+            } else if matches!(known.item, Item::Person { .. }) {
                 self.items.insert(place, known);
             }
         }

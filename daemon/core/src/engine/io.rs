@@ -12,7 +12,7 @@ use crate::content::Manifest;
 use crate::fold::{PathState, Version};
 use crate::ids::{ContentHash, DeviceId, Dot, EventId, GroupId, ShortId};
 use crate::ignore::IgnoreRules;
-use crate::ledger::{LogState, SignedEvent};
+use crate::ledger::{LogState, Person, SignedEvent};
 use crate::rel_path::RelPath;
 use crate::time::{BootInstant, Hlc};
 use crate::tree::{Entry, Fingerprint, Installed, Node};
@@ -400,6 +400,8 @@ pub enum Command {
         max_uses: u32,
         /// Where whoever redeems it may write.
         scopes: Scopes,
+        /// Whose devices it lets in, if that is to be said.
+        person: Option<Person>,
         /// 32 fresh random bytes: the invite's secret key.
         secret: [u8; 32],
     },
@@ -855,6 +857,8 @@ pub struct PeerStatus {
     pub device: DeviceId,
     /// Its name; empty if unknown.
     pub name: String,
+    /// Whose it is, if anybody said.
+    pub person: Option<Person>,
     /// Its role; `None` for a device that is no member.
     pub role: Option<Role>,
     /// Whether it is connected.

@@ -217,6 +217,7 @@ impl SyncEngine {
                 via: GrantVia::Author,
                 scopes: Scopes::whole(),
                 flags: GrantFlags::default(),
+                person: None,
             }),
         ];
         self.joining.lan_found_at = None;
@@ -235,6 +236,7 @@ impl SyncEngine {
                 expires_ms,
                 max_uses,
                 scopes,
+                person,
                 secret,
             } => {
                 let invite = Invite {
@@ -243,6 +245,7 @@ impl SyncEngine {
                     expires_ms,
                     max_uses,
                     scopes,
+                    person,
                 };
                 let reply = self.create_invite(invite, secret, now, view);
                 self.emit(Output::Reply { id, reply });

@@ -3,6 +3,7 @@
 //!
 //! What a command would publish is evaluated first, as all devices will: only what has the wanted outcome is published.
 
+mod persons;
 mod recovery;
 
 use std::collections::BTreeSet;
@@ -13,7 +14,7 @@ use super::{CommandError, Phase, Reply, StateView, SyncEngine};
 use crate::access::{GrantFlags, LiveGrant, Role, Scopes};
 use crate::ids::{DeviceId, Dot};
 use crate::ledger::{
-    EventKind, Grant, GrantVia, Header, Item, Keep, LogHead, LogState, MAX_NAME, MAX_REASON, Revoke,
+    EventKind, Grant, GrantVia, Header, Item, Keep, LogHead, LogState, MAX_NAME, MAX_REASON, Person, Revoke,
 };
 use crate::merkle::Peaks;
 use crate::time::Now;
@@ -48,6 +49,13 @@ pub enum MembersCommand {
     CancelInvite {
         /// Its public key.
         key: [u8; 32],
+    },
+    /// Say whose device a member is.
+    SetPerson {
+        /// Which.
+        device: DeviceId,
+        /// Whose; `None`: nobody's in particular.
+        person: Option<Person>,
     },
     /// Give this device another name.
     Rename {
@@ -90,6 +98,8 @@ pub struct MemberReport {
     pub device: DeviceId,
     /// What it is called; empty if nobody said.
     pub name: String,
+    /// Whose device it is, if anybody said.
+    pub person: Option<Person>,
     /// Its role; `None`: it is a member no more.
     pub role: Option<Role>,
     /// Where it may write.
@@ -117,6 +127,8 @@ pub struct InviteReport {
     pub role: Role,
     /// Where it lets write.
     pub scopes: Scopes,
+    /// Whose device it lets in, if it says that.
+    pub person: Option<Person>,
     /// Who made it.
     pub by: DeviceId,
     /// When it ends, milliseconds since 1970.
@@ -169,6 +181,7 @@ impl SyncEngine {
             } => self.change_role(device, &wanted, at_once, now, view),
             MembersCommand::Remove { devices, how } => self.remove_members(&devices, &how, now, view),
             MembersCommand::CancelInvite { key } => self.cancel_invite(key, now, view),
+            MembersCommand::SetPerson { device, person } => self.set_person(device, person, now, view),
             MembersCommand::Rename { name } => self.rename(&name, now, view),
             MembersCommand::ShowRecovery => self.show_recovery(),
             MembersCommand::ForgetRecovery => self.forget_recovery(),
@@ -220,6 +233,7 @@ impl SyncEngine {
             via: GrantVia::Author,
             scopes: wanted.scopes.clone(),
             flags: wanted.flags,
+            person: None,
         }));
         let outcome = self.imagine(&items, view);
         let mut current = outcome.grants(&device).iter().filter(|grant| grant.is_current());
@@ -410,6 +424,7 @@ impl SyncEngine {
                 MemberReport {
                     device: *device,
                     name: group.name_of(device).to_owned(),
+                    person: group.person_of(device).cloned(),
                     role: strongest.map(|grant| grant.role),
                     scopes: strongest.map(|grant| grant.scopes.clone()).unwrap_or_default(),
                     flags: strongest.map(|grant| grant.flags).unwrap_or_default(),
@@ -437,6 +452,7 @@ impl SyncEngine {
             key: known.invite.key,
             role: known.invite.role,
             scopes: known.invite.scopes.clone(),
+            person: known.invite.person.clone(),
             by: known.by,
             expires_ms: known.invite.expires_ms,
             max_uses: known.invite.max_uses,

@@ -481,6 +481,7 @@ impl SyncEngine {
             let status = PeerStatus {
                 device: *device,
                 name: name.to_owned(),
+                person: self.person_of(device).cloned(),
                 role: Some(role),
                 connected: false,
                 address: None,
@@ -492,6 +493,7 @@ impl SyncEngine {
             let status = all.entry(*device).or_insert_with(|| PeerStatus {
                 device: *device,
                 name: String::new(),
+                person: None,
                 role: None,
                 connected: true,
                 address: None,

@@ -3,29 +3,32 @@
 //! | tag | item | fields after the tag |
 //! |---|---|---|
 //! | 0 | Genesis | name text, recovery key bstr32 |
-//! | 1 | Grant | device bstr32, role uint, name text, via: null (by an owner or admin) or [invite bstr32, sig bstr64], scopes, flags uint |
-//! | 2 | Invite | key bstr32, role uint, expires_ms uint/null, max_uses uint, scopes |
+//! | 1 | Grant | device bstr32, role uint, name text, via: null (by an owner or admin) or [invite bstr32, sig bstr64], scopes, flags uint, [person text] |
+//! | 2 | Invite | key bstr32, role uint, expires_ms uint/null, max_uses uint, scopes, [person text] |
 //! | 3 | Revoke | device bstr32, keep: null (until the device has seen it) or an array of at most 8 [size uint, root bstr32], reason text |
 //! | 4 | Pin | device bstr32, size uint, root bstr32 |
 //! | 5 | InviteCancel | key bstr32 |
 //! | 7 | Name | name text: what the author is called |
+//! | 9 | Person | device bstr32, person text/null: whose device it is |
 //! | 16 | Put | path bstr, kind uint (0 file, 1 dir, 2 link), mode uint, mtime_ns int, size uint, content bstr (BLAKE3 or link text, empty for a directory), base dots, flags uint, moved_from bstr/null |
 //! | 17 | Del | path bstr, base dots, moved_to bstr/null |
 //! | 18 | Discard | path bstr, drop dots |
 //!
 //! `dots` is an array of dots. A dot is `[device bstr8, seq uint, item uint]`. `scopes` is an array of at most 32 paths in
 //! byte order; none: the whole folder. Flags of a Put: 1 import, 2 metadata; of a Grant: 1 archive, 2 voter, 4 admit. A
-//! size and a root name a log up to an event. An item with an unknown tag below 128 is kept and ignored; 128 and above is
+//! size and a root name a log up to an event. A person is a tag of 1 to 64 bytes; one in brackets is left out where there is
+//! none, with its place in the array. An item with an unknown tag below 128 is kept and ignored; 128 and above is
 //! critical.
 
 mod admin;
 
 pub use self::admin::{Genesis, Grant, GrantVia, Invite, Keep, LogHead, Pin, Revoke};
 pub(crate) use self::admin::{MAX_NAME, MAX_REASON};
+use super::person::Person;
 use crate::encoding::{
     self, Decoder, Encoder, ShapeError, array_len, array_of, bytes_of, infallible, optional,
 };
-use crate::ids::{ContentHash, Dot, ShortId};
+use crate::ids::{ContentHash, DeviceId, Dot, ShortId};
 use crate::rel_path::RelPath;
 use crate::tree::{Entry, Node};
 
@@ -36,6 +39,7 @@ const TAG_REVOKE: u64 = 3;
 const TAG_PIN: u64 = 4;
 const TAG_CANCEL: u64 = 5;
 const TAG_NAME: u64 = 7;
+const TAG_PERSON: u64 = 9;
 const TAG_PUT: u64 = 16;
 const TAG_DEL: u64 = 17;
 const TAG_DISCARD: u64 = 18;
@@ -67,6 +71,13 @@ pub enum Item {
     },
     /// Says what its author is called.
     Name(String),
+    /// Says whose device one is.
+    Person {
+        /// Which.
+        device: DeviceId,
+        /// Whose; `None`: nobody's in particular.
+        person: Option<Person>,
+    },
     /// A path has this entry.
     Put(Put),
     /// A path has nothing.
@@ -148,7 +159,7 @@ impl Item {
         let len = array_len(&mut d)?;
         let tag = d.u64()?;
         let fields = match tag {
-            TAG_GENESIS | TAG_DISCARD => 2,
+            TAG_GENESIS | TAG_PERSON | TAG_DISCARD => 2,
             TAG_GRANT => 6,
             TAG_INVITE => 5,
             TAG_REVOKE | TAG_PIN | TAG_DEL => 3,
@@ -156,21 +167,26 @@ impl Item {
             TAG_PUT => 9,
             _ => return Ok(Self::Unknown { tag }),
         };
-        if len != fields + 1 {
+        let is_tagged = matches!(tag, TAG_GRANT | TAG_INVITE) && len == fields + 2;
+        if len != fields + 1 && !is_tagged {
             return Err(ShapeError::new());
         }
-        Self::read(tag, &mut d)
+        Self::read(tag, &mut d, is_tagged)
     }
 
-    fn read(tag: u64, d: &mut Decoder<'_>) -> Result<Self, ShapeError> {
+    fn read(tag: u64, d: &mut Decoder<'_>, is_tagged: bool) -> Result<Self, ShapeError> {
         Ok(match tag {
             TAG_GENESIS => Self::Genesis(admin::read_genesis(d)?),
-            TAG_GRANT => Self::Grant(admin::read_grant(d)?),
-            TAG_INVITE => Self::Invite(admin::read_invite(d)?),
+            TAG_GRANT => Self::Grant(admin::read_grant(d, is_tagged)?),
+            TAG_INVITE => Self::Invite(admin::read_invite(d, is_tagged)?),
             TAG_REVOKE => Self::Revoke(admin::read_revoke(d)?),
             TAG_PIN => Self::Pin(admin::read_pin(d)?),
             TAG_CANCEL => Self::Cancel { key: bytes_of(d)? },
             TAG_NAME => Self::Name(admin::read_name(d)?),
+            TAG_PERSON => Self::Person {
+                device: DeviceId::new(bytes_of(d)?),
+                person: optional(d, admin::read_person)?,
+            },
             TAG_PUT => Self::Put(read_put(d)?),
             TAG_DEL => Self::Del {
                 path: read_path(d)?,
@@ -194,6 +210,7 @@ impl Item {
             Self::Pin(pin) => admin::write_pin(e, pin),
             Self::Cancel { key } => admin::write_cancel(e, key),
             Self::Name(name) => admin::write_name(e, name),
+            Self::Person { device, person } => admin::write_person(e, device, person.as_ref()),
             Self::Put(put) => write_put(e, put),
             Self::Del { path, base, moved_to } => {
                 header(e, TAG_DEL, 3);
@@ -329,6 +346,17 @@ mod tests {
         RelPath::parse(s).unwrap()
     }
 
+    fn invite(person: Option<&str>) -> Invite {
+        Invite {
+            key: [5; 32],
+            role: Role::Admin,
+            expires_ms: None,
+            max_uses: 1,
+            scopes: Scopes::whole(),
+            person: person.and_then(|person| Person::parse(person).ok()),
+        }
+    }
+
     fn samples() -> Vec<Item> {
         let dot = Dot {
             device: ShortId::new([1; 8]),
@@ -358,6 +386,7 @@ mod tests {
                     admit: true,
                     ..GrantFlags::default()
                 },
+                person: Person::parse("Anna").ok(),
             }),
             Item::Grant(Grant {
                 device: DeviceId::new([2; 32]),
@@ -366,14 +395,18 @@ mod tests {
                 via: GrantVia::Author,
                 scopes: Scopes::whole(),
                 flags: GrantFlags::default(),
+                person: None,
             }),
-            Item::Invite(Invite {
-                key: [5; 32],
-                role: Role::Admin,
-                expires_ms: None,
-                max_uses: 1,
-                scopes: Scopes::whole(),
-            }),
+            Item::Invite(invite(None)),
+            Item::Invite(invite(Some("Anna"))),
+            Item::Person {
+                device: DeviceId::new([2; 32]),
+                person: Person::parse("Anna").ok(),
+            },
+            Item::Person {
+                device: DeviceId::new([2; 32]),
+                person: None,
+            },
             Item::Revoke(Revoke {
                 device: DeviceId::new([2; 32]),
                 keep: Keep::UntilSeen,
@@ -457,6 +490,24 @@ mod tests {
     }
 
     #[test]
+    fn a_person_is_the_last_field_where_there_is_one_and_no_field_where_there_is_none() {
+        let hex = |item: &Item| data_encoding::HEXLOWER.encode(&item.to_bytes());
+        let key = "05".repeat(32);
+        let plain = format!("{key}01f60180");
+        assert_eq!(hex(&Item::Invite(invite(None))), format!("86025820{plain}"));
+        let tagged = hex(&Item::Invite(invite(Some("Anna"))));
+        assert_eq!(tagged, format!("87025820{plain}64416e6e61"));
+        let device = DeviceId::new([5; 32]);
+        let nobodys = Item::Person { device, person: None };
+        assert_eq!(hex(&nobodys), format!("83095820{key}f6"));
+        // What is there is a person's tag: no null, no empty text, no line break.
+        for bad in ["f6", "60", "610a"] {
+            let bytes = data_encoding::HEXLOWER.decode(format!("87025820{plain}{bad}").as_bytes());
+            assert!(Item::from_bytes(&bytes.unwrap()).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
     fn paths_of_the_daemons_own_directory_are_refused() {
         let own = RelPath::parse(".p2p-sync/journal").unwrap();
         let bytes = Item::Del {
@@ -478,9 +529,10 @@ mod tests {
 
     #[test]
     fn setuid_bits_are_refused() {
-        let mut item = samples().swap_remove(10);
+        let mut samples = samples().into_iter();
+        let mut item = samples.find(|item| matches!(item, Item::Put(_))).unwrap();
         let Item::Put(put) = &mut item else {
-            panic!("this sample is a Put")
+            unreachable!("it was looked for")
         };
         put.entry.mode = 0o4755;
         assert!(Item::from_bytes(&item.to_bytes()).is_err());

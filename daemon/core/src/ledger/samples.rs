@@ -59,6 +59,7 @@ pub(super) fn grant(n: usize, role: Role) -> Item {
         via: GrantVia::Author,
         scopes: Scopes::whole(),
         flags: GrantFlags::default(),
+        person: None,
     })
 }
 
@@ -145,6 +146,7 @@ impl World {
             via,
             scopes: Scopes::whole(),
             flags: GrantFlags::default(),
+            person: None,
         });
         self.publish(by, EventKind::Admin, vec![redeemed]);
     }
@@ -216,6 +218,7 @@ fn invite(key: [u8; 32], role: Role) -> Item {
         expires_ms: None,
         max_uses: 1,
         scopes: Scopes::whole(),
+        person: None,
     })
 }
 

@@ -120,6 +120,7 @@ fn item(index: u32, item: &Item) -> v1::EventItem {
             expires_at: invite.expires_ms.map(time),
             max_uses: invite.max_uses,
             scopes: scopes(&invite.scopes),
+            person: convert::person_to_proto(invite.person.as_ref()),
         }),
         Item::Revoke(revoke) => What::Revoke(revoked(revoke)),
         Item::Pin(pin) => What::Pin(v1::PinItem {
@@ -127,6 +128,9 @@ fn item(index: u32, item: &Item) -> v1::EventItem {
             keep: Some(head(&pin.keep)),
         }),
         Item::Cancel { key } => What::Cancel(v1::CancelItem { key: key.to_vec() }),
+        Item::Person { device, person } => What::Person(v1::PersonItem {
+            device: Some(convert::persons_device(*device, "", person.as_ref())),
+        }),
         Item::Name(name) => What::Name(v1::NameItem { name: name.clone() }),
         Item::Put(put) => What::Put(self::put(put)),
         Item::Del { path, base, moved_to } => What::Del(v1::DelItem {
@@ -156,7 +160,11 @@ fn tag(item: &Item) -> u64 {
 
 fn granted(grant: &Grant) -> v1::GrantItem {
     v1::GrantItem {
-        device: Some(convert::device(grant.device, &grant.name)),
+        device: Some(convert::persons_device(
+            grant.device,
+            &grant.name,
+            grant.person.as_ref(),
+        )),
         role: convert::role_to_proto(grant.role).into(),
         invite_key: match &grant.via {
             GrantVia::Author => Vec::new(),

@@ -12,6 +12,7 @@ fn names() -> StatusSnapshot {
             .map(|(byte, name)| PeerStatus {
                 device: DeviceId::new([byte; 32]),
                 name: name.into(),
+                person: None,
                 role: None,
                 connected: false,
                 address: None,

@@ -72,6 +72,7 @@ fn grant(n: usize, role: Role) -> Item {
         via: GrantVia::Author,
         scopes: Scopes::whole(),
         flags: GrantFlags::default(),
+        person: None,
     })
 }
 

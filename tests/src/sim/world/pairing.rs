@@ -28,6 +28,7 @@ impl World {
             expires_ms: None,
             max_uses: 1,
             scopes: p2p_sync_core::access::Scopes::whole(),
+            person: None,
             secret: self.devices[device].dice.bytes32(),
         };
         self.invite_asked.insert(CommandId(self.next_command + 1), device);

@@ -1,4 +1,5 @@
-//! The group in the store: the admin events, as far as they decide about roles, and what devices had heard of.
+//! The group in the store: the admin events, as far as they decide about roles or say whose device one is, and what devices
+//! had heard of.
 //!
 //! ```text
 //! [group, null or [founder, recovery, name], [event…], [[log, dot, seq]…], [[device, hlc, name]…]]
@@ -123,6 +124,7 @@ impl Group {
         }
         if let Some(history) = &group.history {
             group.rights = evaluate(history);
+            group.persons = group.find_persons();
         }
         Ok(group)
     }

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use super::Group;
 use crate::access::{LiveGrant, Role, dominates};
-use crate::ids::{DeviceId, Dot, ShortId};
+use crate::ids::{Dot, ShortId};
 use crate::ledger::{EventKind, Grant, Invite, Item, VerifiedEvent};
 use crate::rel_path::RelPath;
 
@@ -30,7 +30,7 @@ impl Group {
                     item: i,
                 };
                 let is_late = matches!(item, Item::Genesis(_)) && event.header.kind == EventKind::Admin;
-                item.path().is_some() || is_late || self.is_void(author, place, item)
+                item.path().is_some() || is_late || self.is_void(event, place, item)
             }
             EventKind::Unknown(_) => false,
         };
@@ -49,10 +49,11 @@ impl Group {
         };
         (0..)
             .zip(&event.body.items)
-            .any(|(i, item)| self.is_void(&event.header.author, place(i), item))
+            .any(|(i, item)| self.is_void(event, place(i), item))
     }
 
-    fn is_void(&self, author: &DeviceId, place: Dot, item: &Item) -> bool {
+    fn is_void(&self, event: &VerifiedEvent, place: Dot, item: &Item) -> bool {
+        let author = &event.header.author;
         let acting = || self.rights.live_at(author, place.device, (place.seq, place.item));
         match item {
             Item::Grant(grant) => !self.is_valid(grant, place),
@@ -71,6 +72,11 @@ impl Group {
                 let held = self.grants(&pin.device);
                 !acting().any(|by| held.iter().any(|grant| dominates(by, grant)))
             }
+            Item::Person { device, .. } => {
+                let history = self.history.as_ref();
+                let known = history.and_then(|history| history.event(event.header.hlc, event.id));
+                !known.is_some_and(|known| self.may_tag(known, place, device))
+            }
             Item::Genesis(_)
             | Item::Name(_)
             | Item::Put(_)
@@ -80,7 +86,7 @@ impl Group {
         }
     }
 
-    fn is_valid(&self, grant: &Grant, place: Dot) -> bool {
+    pub(super) fn is_valid(&self, grant: &Grant, place: Dot) -> bool {
         let mut valid = self.rights.grants(&grant.device).iter();
         valid.any(|valid| valid.place == Some(place))
     }

@@ -10,10 +10,23 @@ use crate::engine::{
     InboundId, MAX_PRESENT_BYTES, Redeem, RefuseReason, Request, Response, StateView, StoredEvent, SyncEngine,
 };
 use crate::ids::{DeviceId, Dot, EventId, GroupId, ShortId};
-use crate::ledger::{EventKind, Grant, GrantVia, Header, Item, Keep, LogHead, LogState, Revoke, SignedEvent};
+use crate::ledger::{
+    EventKind, Grant, GrantVia, Header, Item, Keep, LogHead, LogState, Person, Revoke, SignedEvent,
+};
 use crate::merkle::Peaks;
 use crate::signature;
 use crate::time::Now;
+
+/// What a device is let in as.
+#[derive(Debug)]
+pub(super) struct NewMember {
+    pub(super) role: Role,
+    /// What it calls itself.
+    pub(super) name: String,
+    pub(super) via: GrantVia,
+    /// Whose it is, if that is to be said; of whoever redeems an invite, the invite says it.
+    pub(super) person: Option<Person>,
+}
 
 impl SyncEngine {
     pub(in crate::engine) fn join_hello(&mut self, from: DeviceId, id: InboundId) {
@@ -39,7 +52,13 @@ impl SyncEngine {
                     key: redeem.invite,
                     sig: redeem.grant_sig,
                 };
-                self.admit(from, role, redeem.name.clone(), via, now, view)
+                let member = NewMember {
+                    role,
+                    name: redeem.name.clone(),
+                    via,
+                    person: None,
+                };
+                self.admit(from, member, now, view)
             }
             Err(reason) => Response::Refused(reason),
         };
@@ -103,7 +122,13 @@ impl SyncEngine {
         let may = self.my_role().is_some_and(|mine| mine.may_give(Role::Editor));
         let known = self.group.as_ref().is_some_and(|group| group.is_member(&from));
         let response = if self.trust_lan && local && (may || known) {
-            self.admit(from, Role::Editor, name, GrantVia::Author, now, view)
+            let member = NewMember {
+                role: Role::Editor,
+                name,
+                via: GrantVia::Author,
+                person: None,
+            };
+            self.admit(from, member, now, view)
         } else {
             Response::Refused(RefuseReason::MayNotAdmit)
         };
@@ -114,12 +139,16 @@ impl SyncEngine {
     pub(super) fn admit(
         &mut self,
         device: DeviceId,
-        role: Role,
-        mut name: String,
-        via: GrantVia,
+        member: NewMember,
         now: Now,
         view: &impl StateView,
     ) -> Response {
+        let NewMember {
+            role,
+            mut name,
+            via,
+            mut person,
+        } = member;
         while name.len() > crate::ledger::MAX_NAME {
             name.pop();
         }
@@ -130,7 +159,9 @@ impl SyncEngine {
             let group = self.group.as_ref();
             let scopes = match &via {
                 GrantVia::Invite { key, .. } => {
-                    group.and_then(|group| Some(group.invite(key)?.invite.scopes.clone()))
+                    let invite = group.and_then(|group| Some(&group.invite(key)?.invite));
+                    person = invite.and_then(|invite| invite.person.clone());
+                    invite.map(|invite| invite.scopes.clone())
                 }
                 GrantVia::Author => group.and_then(|group| group.scopes_to_give(&self.me, role)),
             };
@@ -141,6 +172,7 @@ impl SyncEngine {
                 via,
                 scopes: scopes.unwrap_or_default(),
                 flags: GrantFlags::default(),
+                person,
             });
             self.publish(EventKind::Admin, vec![grant], now, view);
         }

@@ -31,6 +31,7 @@ pub(in crate::engine) use requests::Requests;
 use crate::access::Role;
 use crate::engine::{CommandId, Here};
 use crate::ids::{DeviceId, GroupId};
+use crate::ledger::Person;
 
 const COMMIT_CONTEXT: &[u8] = b"p2p-sync/pair-commit/1\0";
 const CODE_CONTEXT: &[u8] = b"p2p-sync/pair-code/1\0";
@@ -81,6 +82,8 @@ pub enum PairCommand {
         code: String,
         /// The role it gets; never owner.
         role: Role,
+        /// Whose it is, if that is to be said.
+        person: Option<Person>,
     },
 }
 

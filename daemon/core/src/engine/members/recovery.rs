@@ -87,6 +87,7 @@ impl SyncEngine {
             via: GrantVia::Author,
             scopes: Scopes::whole(),
             flags: GrantFlags::default(),
+            person: None,
         };
         self.publish_as(&key, EventKind::Admin, vec![Item::Grant(grant)], now, view);
         // Others showed the removal; nothing in this device's ledger says that it is over.

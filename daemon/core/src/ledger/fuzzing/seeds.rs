@@ -4,6 +4,7 @@ use crate::access::{GrantFlags, Role, Scopes};
 use crate::ids::{Dot, ShortId};
 use crate::ledger::event::{Body, EventKind, Header};
 use crate::ledger::item::{Grant, GrantVia, Invite, Item, Keep, LogHead, Pin, Put, PutFlags, Revoke};
+use crate::ledger::person::Person;
 use crate::ledger::proof::make;
 use crate::ledger::samples::{World, device, grown, put};
 use crate::rel_path::RelPath;
@@ -96,6 +97,7 @@ fn items() -> Vec<Item> {
                 admit: true,
                 ..GrantFlags::default()
             },
+            person: Person::parse("Anna").ok(),
         }),
         Item::Invite(Invite {
             key: [5; 32],
@@ -103,6 +105,7 @@ fn items() -> Vec<Item> {
             expires_ms: Some(1_700_000_000_000),
             max_uses: 3,
             scopes: Scopes::whole(),
+            person: Person::parse("Anna").ok(),
         }),
         Item::Revoke(Revoke {
             device: device(5),
@@ -120,6 +123,14 @@ fn items() -> Vec<Item> {
         }),
         Item::Cancel { key: [5; 32] },
         Item::Name("attic".into()),
+        Item::Person {
+            device: device(5),
+            person: Person::parse("Anna").ok(),
+        },
+        Item::Person {
+            device: device(5),
+            person: None,
+        },
         put("docs/plan.odt"),
         version(link, false),
         version(Node::Dir, true),

@@ -1,11 +1,13 @@
 //! The items of admin events: who is in the group, and what each may do.
 
 use super::{
-    TAG_CANCEL, TAG_GENESIS, TAG_GRANT, TAG_INVITE, TAG_NAME, TAG_PIN, TAG_REVOKE, header, read_path,
+    TAG_CANCEL, TAG_GENESIS, TAG_GRANT, TAG_INVITE, TAG_NAME, TAG_PERSON, TAG_PIN, TAG_REVOKE, header,
+    read_path,
 };
 use crate::access::{GrantFlags, Role, Scopes};
 use crate::encoding::{Decoder, Encoder, ShapeError, array_len, array_of, bytes_of, infallible, optional};
 use crate::ids::DeviceId;
+use crate::ledger::person::Person;
 
 /// Bytes a name for people may have.
 pub(crate) const MAX_NAME: usize = 256;
@@ -38,6 +40,8 @@ pub struct Grant {
     pub scopes: Scopes,
     /// What else it may do.
     pub flags: GrantFlags,
+    /// Whose device it is; `None`: it does not say. Of one that redeems an invite it counts if the invite says it, too.
+    pub person: Option<Person>,
 }
 
 /// By whose power a Grant is made.
@@ -67,6 +71,8 @@ pub struct Invite {
     pub max_uses: u32,
     /// Where it lets a device write.
     pub scopes: Scopes,
+    /// Whose device it lets in; `None`: it does not say.
+    pub person: Option<Person>,
 }
 
 /// The end of a device's grants.
@@ -121,7 +127,7 @@ pub(super) fn read_genesis(d: &mut Decoder<'_>) -> Result<Genesis, ShapeError> {
 }
 
 pub(super) fn write_grant(e: &mut Encoder<'_>, grant: &Grant) {
-    header(e, TAG_GRANT, 6);
+    header(e, TAG_GRANT, 6 + u64::from(grant.person.is_some()));
     infallible(e.bytes(grant.device.as_bytes()));
     infallible(e.u8(grant.role.code()));
     infallible(e.str(&grant.name));
@@ -135,9 +141,12 @@ pub(super) fn write_grant(e: &mut Encoder<'_>, grant: &Grant) {
     }
     write_scopes(e, &grant.scopes);
     infallible(e.u8(grant.flags.bits()));
+    if let Some(person) = &grant.person {
+        infallible(e.str(person.as_str()));
+    }
 }
 
-pub(super) fn read_grant(d: &mut Decoder<'_>) -> Result<Grant, ShapeError> {
+pub(super) fn read_grant(d: &mut Decoder<'_>, is_tagged: bool) -> Result<Grant, ShapeError> {
     Ok(Grant {
         device: DeviceId::new(bytes_of(d)?),
         role: read_role(d)?,
@@ -145,11 +154,12 @@ pub(super) fn read_grant(d: &mut Decoder<'_>) -> Result<Grant, ShapeError> {
         via: optional(d, read_via)?.unwrap_or(GrantVia::Author),
         scopes: read_scopes(d)?,
         flags: GrantFlags::from_bits(d.u8()?).ok_or(ShapeError::new())?,
+        person: is_tagged.then(|| read_person(d)).transpose()?,
     })
 }
 
 pub(super) fn write_invite(e: &mut Encoder<'_>, invite: &Invite) {
-    header(e, TAG_INVITE, 5);
+    header(e, TAG_INVITE, 5 + u64::from(invite.person.is_some()));
     infallible(e.bytes(&invite.key));
     infallible(e.u8(invite.role.code()));
     match invite.expires_ms {
@@ -158,15 +168,19 @@ pub(super) fn write_invite(e: &mut Encoder<'_>, invite: &Invite) {
     }
     infallible(e.u32(invite.max_uses));
     write_scopes(e, &invite.scopes);
+    if let Some(person) = &invite.person {
+        infallible(e.str(person.as_str()));
+    }
 }
 
-pub(super) fn read_invite(d: &mut Decoder<'_>) -> Result<Invite, ShapeError> {
+pub(super) fn read_invite(d: &mut Decoder<'_>, is_tagged: bool) -> Result<Invite, ShapeError> {
     Ok(Invite {
         key: bytes_of(d)?,
         role: read_role(d)?,
         expires_ms: optional(d, |d| Ok(d.u64()?))?,
         max_uses: d.u32()?,
         scopes: read_scopes(d)?,
+        person: is_tagged.then(|| read_person(d)).transpose()?,
     })
 }
 
@@ -219,6 +233,19 @@ pub(super) fn write_name(e: &mut Encoder<'_>, name: &str) {
 
 pub(super) fn read_name(d: &mut Decoder<'_>) -> Result<String, ShapeError> {
     read_text(d, MAX_NAME)
+}
+
+pub(super) fn write_person(e: &mut Encoder<'_>, device: &DeviceId, person: Option<&Person>) {
+    header(e, TAG_PERSON, 2);
+    infallible(e.bytes(device.as_bytes()));
+    match person {
+        Some(person) => infallible(e.str(person.as_str())),
+        None => infallible(e.null()),
+    }
+}
+
+pub(super) fn read_person(d: &mut Decoder<'_>) -> Result<Person, ShapeError> {
+    Person::parse(d.str()?).map_err(|_| ShapeError::new())
 }
 
 fn write_head(e: &mut Encoder<'_>, head: &LogHead) {

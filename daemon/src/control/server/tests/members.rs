@@ -5,6 +5,7 @@ use p2p_sync_core::engine::{
     CommandError, MemberReport, MembersCommand, MembersReply, Membership, Removal, Reply,
 };
 use p2p_sync_core::ids::DeviceId;
+use p2p_sync_core::ledger::Person;
 use p2p_sync_core::rel_path::RelPath;
 use p2p_sync_proto::v1;
 use p2p_sync_proto::v1::invite_service_client::InviteServiceClient;
@@ -20,6 +21,7 @@ fn report(seed: u8, name: &str, role: Option<Role>) -> MemberReport {
     MemberReport {
         device: DeviceId::new([seed; 32]),
         name: name.to_owned(),
+        person: None,
         role,
         scopes: Scopes::whole(),
         flags: GrantFlags {
@@ -69,6 +71,10 @@ pub(super) fn answer(command: MembersCommand) -> Result<Reply, ControlError> {
                 devices,
                 again: vec![DeviceId::new([3; 32])],
             }))
+        }
+        MembersCommand::SetPerson { device, person } => {
+            assert_eq!((device, person), (ben, Person::parse("Ben").ok()));
+            Ok(Reply::Done)
         }
         MembersCommand::CancelInvite { .. } | MembersCommand::Rename { .. } => {
             Err(CommandError::NotAllowed.into())
@@ -120,6 +126,7 @@ async fn members_are_found_by_name_and_keep_what_was_not_asked_to_change() {
         cut: Some(7),
         with_admitted: true,
         reason: "sold".into(),
+        only_list: false,
     };
     let done = client.remove_member(request).await.unwrap().into_inner();
     let names = |devices: &[v1::Device]| devices.iter().map(|d| d.name.clone()).collect::<Vec<_>>();
@@ -127,6 +134,20 @@ async fn members_are_found_by_name_and_keep_what_was_not_asked_to_change() {
         (names(&done.removed), names(&done.again)),
         (vec!["ben".to_owned()], vec!["cleo".to_owned()])
     );
+    let request = v1::SetPersonRequest {
+        device: "ben".into(),
+        person: "Ben".into(),
+    };
+    let said = client.set_person(request).await.unwrap().into_inner().device;
+    assert_eq!(said.map(|device| device.person), Some("Ben".into()));
+    // Whoever only asks removes nobody, however much else the request says.
+    let request = v1::RemoveMemberRequest {
+        devices: vec!["ben".into(), "anna".into()],
+        only_list: true,
+        ..Default::default()
+    };
+    let listed = client.remove_member(request).await.unwrap().into_inner();
+    assert_eq!(names(&listed.removed), ["ben", "anna"]);
 }
 
 #[tokio::test]
@@ -141,6 +162,7 @@ async fn what_cannot_be_meant_is_refused_before_the_engine_hears_of_it() {
     for (request, code, reason) in [
         (remove(&["nobody"], None), Code::NotFound, "NO_SUCH_MEMBER"),
         (remove(&[], None), Code::InvalidArgument, "INVALID_ARGUMENT"),
+        (remove(&["person:ben"], None), Code::NotFound, "NO_SUCH_MEMBER"),
         (
             remove(&["ben", "cleo"], Some(7)),
             Code::InvalidArgument,

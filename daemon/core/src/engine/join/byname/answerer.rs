@@ -4,11 +4,12 @@ use super::requests::Revealed;
 use super::{Exchange, JoinRequest, PairReply};
 use crate::access::{Role, Scopes};
 use crate::engine::group::Group;
+use crate::engine::join::admit::NewMember;
 use crate::engine::{
     CommandError, Here, InboundId, Notification, RefuseReason, Reply, Response, StateView, SyncEngine,
 };
 use crate::ids::{DeviceId, GroupId};
-use crate::ledger::{GrantVia, Item};
+use crate::ledger::{GrantVia, Item, Person};
 use crate::time::Now;
 
 impl SyncEngine {
@@ -115,7 +116,7 @@ impl SyncEngine {
         &mut self,
         device: &str,
         code: &str,
-        role: Role,
+        (role, person): (Role, Option<Person>),
         now: Now,
         view: &impl StateView,
     ) -> Result<Reply, CommandError> {
@@ -137,7 +138,13 @@ impl SyncEngine {
             .map_err(CommandError::Pair)?;
         let JoinRequest { device, name, .. } = request;
         // It fetches the answer when it asks the next time.
-        self.admit(device, role, name.clone(), GrantVia::Author, now, view);
+        let member = NewMember {
+            role,
+            name: name.clone(),
+            via: GrantVia::Author,
+            person,
+        };
+        self.admit(device, member, now, view);
         let role = self
             .group
             .as_ref()

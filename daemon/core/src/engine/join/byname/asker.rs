@@ -36,8 +36,13 @@ impl SyncEngine {
                 }
                 self.reply(id, Ok(Reply::Done));
             }
-            PairCommand::Approve { device, code, role } => {
-                let reply = self.approve(&device, &code, role, now, view);
+            PairCommand::Approve {
+                device,
+                code,
+                role,
+                person,
+            } => {
+                let reply = self.approve(&device, &code, (role, person), now, view);
                 self.reply(id, reply);
             }
         }
