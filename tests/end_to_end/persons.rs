@@ -59,7 +59,10 @@ fn all_devices_of_a_person_are_removed_at_once_and_no_others() -> Result<()> {
     let asked = anna.ctl(["member", "remove", "Ben"])?;
     ensure!(asked.code == Some(USAGE), "{asked:?}");
     let lists = |text: &str| text.contains(&laptops[..8]) && text.contains(&phones[..8]);
-    ensure!(lists(&asked.stderr) && !asked.stderr.contains("dora"), "{asked:?}");
+    ensure!(
+        lists(&asked.stderr) && !asked.stderr.contains("dora"),
+        "{asked:?}"
+    );
     let cut = anna.ctl(["member", "remove", "Ben", "--cut", "1", "--yes"])?;
     ensure!(cut.code != Some(0) && lists(&cut.stderr), "{cut:?}");
     ensure!(cut.stderr.contains("--cut SEQ"), "{cut:?}");
@@ -74,7 +77,9 @@ fn all_devices_of_a_person_are_removed_at_once_and_no_others() -> Result<()> {
     ensure!(done["removed"].as_array().map(Vec::len) == Some(2), "{done}");
     let event = newest(&anna)?;
     let items = event["items"].as_array().context("An event has items")?;
-    let revokes = items.iter().filter(|item| item["type"] == "revoke" && item["void"] == false);
+    let revokes = items
+        .iter()
+        .filter(|item| item["type"] == "revoke" && item["void"] == false);
     ensure!(revokes.count() == 2 && items.len() == 2, "{event}");
     for on in [&anna, &dora] {
         wait_role(on, "laptop", None)?;
