@@ -18,7 +18,7 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
 }
 
 /// Copies a device that does not run, with key, state and folder.
-fn twin_of(device: &Device) -> Result<Device> {
+pub(crate) fn twin_of(device: &Device) -> Result<Device> {
     let twin = Device::new("twin")?;
     for (from, to) in [(device.state(), twin.state()), (device.folder(), twin.folder())] {
         if to.exists() {

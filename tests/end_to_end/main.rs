@@ -15,6 +15,7 @@ mod kinds;
 mod ledger;
 mod limits;
 mod malicious;
+mod new_key;
 mod offline;
 mod pairing;
 mod pairing_by_name;

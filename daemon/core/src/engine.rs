@@ -357,7 +357,7 @@ impl SyncEngine {
     /// anything wait until what they rest on is durable.
     fn settle(&mut self, now: Now, view: &impl StateView) {
         self.publish_local(now, view);
-        self.schedule(view);
+        self.schedule(now, view);
         self.tell_in_sync();
         if let Some(batch) = self.pending.close() {
             self.issued = batch.no;

@@ -5,7 +5,7 @@
 //! run twice as fast. The daemon does not compile with it.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
 
@@ -14,7 +14,7 @@ pub const ARE_FORGEABLE: bool = cfg!(feature = "forgeable-signatures");
 
 thread_local! {
     /// The pairs made by this thread, for long searches only: a schedule makes the same ones again at each restart.
-    static MADE: RefCell<HashMap<[u8; 32], SigningKey>> = RefCell::default();
+    static MADE: RefCell<BTreeMap<[u8; 32], SigningKey>> = RefCell::default();
 }
 
 /// How many pairs a thread remembers at most.

@@ -25,13 +25,13 @@ mod roles {
 }
 
 /// Histories that are held against the oracle.
-const ORACLE_RUNS: u64 = 20_000;
+const ORACLE_RUNS: u64 = 100_000;
 /// Histories for each of the other properties.
 const RUNS: u64 = 3_000;
 
 #[test]
 fn evaluation_equals_the_definitions() {
-    hold(properties::equals_the_oracle, ORACLE_RUNS, 20_000);
+    hold(properties::equals_the_oracle, ORACLE_RUNS, 100_000);
 }
 
 #[test]

@@ -39,7 +39,7 @@ pub struct Users {
     pub given_up: BTreeSet<ContentHash>,
     /// What was written into the daemon's own directory, where nothing is synced and copies come and go.
     pub unsynced: BTreeSet<ContentHash>,
-    /// Renames of files: of which content, on which device, from where and to where.
+    /// Renames of files: of which content, on which device, from where and to where; a copy's name is that of its file.
     renames: BTreeSet<(ContentHash, usize, RelPath, RelPath)>,
 }
 
@@ -319,12 +319,32 @@ impl Hand<'_> {
         if to == from || to.is_below(from) || from.is_below(to) || !self.clear_for_file(to) {
             return None;
         }
-        if let Some(bytes) = self.bytes(from) {
-            let rename = (ContentHash::of(&bytes), self.device, from.clone(), to.clone());
+        self.disk.rename(from, to);
+        self.note_rename(from, to);
+        done(format!("mv {from} {to}"), vec![from.clone(), to.clone()])
+    }
+
+    /// Notes where the files at and below a path were before.
+    fn note_rename(&mut self, from: &RelPath, to: &RelPath) {
+        for (path, inode) in self.disk.tree() {
+            let Kind::File(bytes) = &inode.kind else { continue };
+            let Some(rest) = path.as_bytes().strip_prefix(to.as_bytes()) else {
+                continue;
+            };
+            if path != to && !path.is_below(to) {
+                continue;
+            }
+            let Ok(old) = RelPath::parse([from.as_bytes(), rest].concat()) else {
+                continue;
+            };
+            let rename = (
+                ContentHash::of(bytes),
+                self.device,
+                shown_name(&old),
+                shown_name(path),
+            );
             self.users.renames.insert(rename);
         }
-        self.disk.rename(from, to);
-        done(format!("mv {from} {to}"), vec![from.clone(), to.clone()])
     }
 
     /// Takes away a file that stands at a path; `false` if a directory does, or something is in the way above.
@@ -434,6 +454,21 @@ pub fn is_copy(path: &RelPath) -> bool {
     path.file_name()
         .windows(COPY_MARK.len())
         .any(|part| part == COPY_MARK)
+}
+
+/// Returns the name of the file of which this is a conflict copy; else the path itself.
+fn shown_name(path: &RelPath) -> RelPath {
+    let bytes = path.as_bytes();
+    let at = bytes.windows(COPY_MARK.len()).position(|part| part == COPY_MARK);
+    let Some((before, mark)) = at.and_then(|at| bytes.split_at_checked(at)) else {
+        return path.clone();
+    };
+    let before = before.strip_prefix(b".p2p-sync/conflicts/").unwrap_or(before);
+    let after = mark
+        .iter()
+        .position(|byte| *byte == b')')
+        .and_then(|end| mark.get(end + 1..));
+    RelPath::parse([before, after.unwrap_or_default()].concat()).unwrap_or_else(|_| path.clone())
 }
 
 fn some_path(rng: &mut Rng) -> RelPath {

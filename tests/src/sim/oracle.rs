@@ -12,7 +12,7 @@ use p2p_sync_core::fold::names::{Here, resolve};
 use p2p_sync_core::fold::set::heads;
 use p2p_sync_core::fold::{PathState, Version};
 use p2p_sync_core::ids::{DeviceId, Dot, ShortId};
-use p2p_sync_core::ledger::{EventKind, GrantVia, Item, Keep, VerifiedEvent};
+use p2p_sync_core::ledger::{EventKind, GrantVia, Item, Keep, LogHead, VerifiedEvent};
 use p2p_sync_core::rel_path::RelPath;
 use p2p_sync_core::tree::{Entry, Node};
 
@@ -203,22 +203,30 @@ fn deed(tables: &Tables, item: &Item) -> Option<Deed> {
             device: revoke.device,
             keep: match &revoke.keep {
                 Keep::UntilSeen => Kept::UntilSeen,
-                Keep::Heads(heads) => Kept::Points(
-                    heads
+                Keep::Heads(heads) => {
+                    let points = heads
                         .iter()
-                        .filter_map(|head| {
-                            let mut logs = tables.logs_of(revoke.device.short());
-                            let log = logs.find(|log| tables.root_at(*log, head.size) == Some(head.root))?;
-                            let log = tables.holder(log, head.size - 1);
-                            Some(LogPoint { log, size: head.size })
-                        })
-                        .collect(),
-                ),
+                        .map(|head| kept_at(tables, revoke.device.short(), head));
+                    Kept::Points(points.flatten().collect())
+                }
             },
         },
         Item::Cancel { key } => Deed::Cancel { key: *key },
         _ => return None,
     })
+}
+
+/// Returns where a head of a device's log stands; one beyond all that was taken of it, at the end.
+fn kept_at(tables: &Tables, device: ShortId, head: &LogHead) -> Option<LogPoint> {
+    let mut logs = tables.logs_of(device);
+    let log = logs.find(|log| tables.root_at(*log, head.size) == Some(head.root));
+    let is_shorter = |log| tables.logs.get(&log).is_none_or(|log| log.size() < head.size);
+    let log = match log {
+        Some(log) => tables.holder(log, head.size.checked_sub(1)?),
+        None if tables.logs_of(device).all(is_shorter) => device,
+        None => return None,
+    };
+    Some(LogPoint { log, size: head.size })
 }
 
 /// What should stand at a path.

@@ -11,7 +11,7 @@ mod void;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-pub(super) use self::deeds::{grant_message, nonce_message};
+pub(super) use self::deeds::{grant_message, heads_in, nonce_message};
 use crate::access::{
     AdminEvent, Branch, Deed, GrantDeed, GrantFlags, History, Kept, LiveGrant, LogPoint, Rights, Role,
     Scopes, Writable, evaluate,
@@ -285,10 +285,14 @@ impl Group {
         current.any(|grant| grant.role.may_give(role) && scopes.within(&grant.scopes))
     }
 
+    /// Returns the admin events that were taken up.
+    pub(super) fn admin_events(&self) -> impl Iterator<Item = &AdminEvent> {
+        self.history.iter().flat_map(History::events)
+    }
+
     /// Says whether an admin event was taken up.
     pub(super) fn has_event(&self, event: &VerifiedEvent) -> bool {
-        let mut known = self.history.iter().flat_map(History::events);
-        known.any(|known| known.id == event.id)
+        self.admin_events().any(|known| known.id == event.id)
     }
 
     /// Returns how many grants redeem an invite.

@@ -10,6 +10,7 @@ mod leave;
 mod membership;
 mod recovering;
 mod removal;
+mod telling;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;

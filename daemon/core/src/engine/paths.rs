@@ -365,6 +365,9 @@ impl SyncEngine {
         self.installed_count =
             self.installed_count + count(&installed) - count(&old).min(self.installed_count);
         self.copies_count = self.copies_count + copies(&installed) - copies(&old).min(self.copies_count);
+        for known in [&old, &installed].into_iter().flatten() {
+            self.work.may_be_here(known.entry.node.content());
+        }
         self.pending.set_installed(path, installed);
     }
 

@@ -219,7 +219,7 @@ impl SyncEngine {
     }
 
     /// Returns how many events of a log are taken at most.
-    pub(super) fn log_limit(&self, log: ShortId) -> u64 {
+    pub(in crate::engine) fn log_limit(&self, log: ShortId) -> u64 {
         self.group.as_ref().map_or(u64::MAX, |group| group.log_limit(log))
     }
 

@@ -31,7 +31,8 @@ const MAX_QUEUED: usize = 4096;
 const RETRY_MIN: Duration = Duration::from_millis(200);
 /// Longest wait before a refused path is tried again.
 const RETRY_MAX: Duration = Duration::from_secs(60);
-/// Wait before peers are asked again for a content that none of them had.
+/// First wait before peers are asked again for a content that none of them had, though nothing says that one has it now;
+/// doubles up to 64 times that.
 const SOURCE_RETRY: Duration = Duration::from_secs(10);
 /// Installs whose end is remembered one by one: those of the last groups. What was seen before older ones is looked at
 /// again wherever it is.
@@ -77,6 +78,8 @@ struct NeedState {
     need: Need,
     stage: Stage,
     attempts: u32,
+    /// How often nobody had its content.
+    unsourced: u32,
 }
 
 #[derive(Debug, Clone)]
@@ -124,6 +127,8 @@ pub(super) struct Work {
     installing: Vec<Installing>,
     busy: BTreeSet<RelPath>,
     rescan_after: BTreeSet<RelPath>,
+    /// Contents that nobody had, and that now stand in the folder, or stood there and may be among the old versions.
+    appeared: BTreeSet<ContentHash>,
     /// Paths that are left alone until the folder changes.
     given_up: BTreeSet<RelPath>,
     /// When the newest installs were over.
@@ -242,6 +247,7 @@ impl Work {
             need,
             stage: Stage::Ready,
             attempts: 0,
+            unsourced: 0,
         });
         state.need = need;
         if matches!(state.stage, Stage::Ready | Stage::Parked) {
@@ -256,6 +262,7 @@ impl Work {
         };
         state.stage = Stage::Ready;
         self.unsourced.remove(path);
+        self.given_up.remove(path);
         match state.need {
             Need::Put { .. } => self.ready_puts.insert(path.clone()),
             Need::Remove { .. } => self.ready_removes.insert(path.clone()),
@@ -376,13 +383,18 @@ impl Work {
         takers.next().is_none().then(|| taker.clone())
     }
 
-    /// Says whether some other path lacks the content that lies at `from`, and has it nowhere else yet.
+    /// Says whether some other path lacks the content that lies at `from`, and has it nowhere else yet. One that cannot be
+    /// installed as things are is not waited for: what stands at `from` would stay as long as that does.
     fn must_stay(&self, content: &ContentHash, from: &RelPath) -> bool {
-        let others = |map: &BTreeMap<ContentHash, BTreeSet<RelPath>>, free: bool| {
-            let mut paths = map.get(content).into_iter().flatten();
-            paths.any(|path| path != from && !(free && self.is_busy(path)))
+        let is_stuck = |path: &RelPath| {
+            let state = self.needs.get(path);
+            state.is_some_and(|state| state.attempts >= STUCK_AFTER)
         };
-        others(&self.wanted, false) && !others(&self.removable, true) && !self.held.contains_key(content)
+        let mut takers = others(&self.wanted, content, from);
+        let mut doomed = others(&self.removable, content, from);
+        takers.any(|path| !is_stuck(path))
+            && !doomed.any(|path| !self.is_busy(path))
+            && !self.held.contains_key(content)
     }
 
     /// Puts paths back into the queue whose content is safe.
@@ -457,12 +469,13 @@ impl SyncEngine {
     }
 
     /// Starts what can be started.
-    pub(super) fn schedule(&mut self, view: &impl StateView) {
+    pub(super) fn schedule(&mut self, now: Now, view: &impl StateView) {
         if self.phase != Phase::Running || self.paused {
             return;
         }
         self.work.unblock();
         self.work.look_again();
+        self.work.try_what_appeared(now);
         self.schedule_puts(view);
         self.schedule_removes();
         if self.work.is_empty() && !self.work.failed.is_empty() {
@@ -544,11 +557,22 @@ impl SyncEngine {
             self.work.retry.pop_first();
             let parked = self.work.stage(&path) == Some(Stage::Parked);
             let alone = self.work.unsourced.contains(&path) && self.peers.connected().next().is_none();
-            if parked && !alone {
+            // Its wait may have been for something else, before it was left alone.
+            if parked && !alone && !self.work.given_up.contains(&path) {
                 self.work.make_ready(&path);
             }
         }
     }
+}
+
+/// Returns the paths of a content but for one.
+fn others<'a>(
+    map: &'a BTreeMap<ContentHash, BTreeSet<RelPath>>,
+    content: &ContentHash,
+    but: &'a RelPath,
+) -> impl Iterator<Item = &'a RelPath> {
+    let paths = map.get(content).into_iter().flatten();
+    paths.filter(move |path| *path != but)
 }
 
 fn content_of(want: &Option<Want>) -> Option<ContentHash> {

@@ -1,7 +1,7 @@
 //! Users who decide about members. What their devices' roles do not allow is refused, and changes nothing.
 
 use p2p_sync_core::access::{GrantFlags, Role, Scopes};
-use p2p_sync_core::engine::{Command, MembersCommand, Membership, Removal};
+use p2p_sync_core::engine::{Command, FolderState, MembersCommand, Membership, Removal};
 use p2p_sync_core::rel_path::RelPath;
 
 use super::{Event, World};
@@ -12,13 +12,16 @@ use crate::sim::rng::Rng;
 const SCOPE: &str = "d";
 
 impl World {
-    /// Returns the devices that are members by the ledger of the first, who founded the group and cannot be removed.
+    /// Returns the devices that are members by the ledger of the first, who founded the group and cannot be removed. What only
+    /// a machine of its that is switched off has said, those know to whom it said it.
     #[must_use]
     pub fn insiders(&self) -> Vec<&Device> {
         let founder = self.devices[0].status();
+        let has_twin = self.devices[0].twin.is_some();
         let is_member = |device: &&Device| {
             let mut peers = founder.peers.iter().filter(|peer| peer.role.is_some());
-            device.index == 0 || peers.any(|peer| peer.device == device.id)
+            let was_told = has_twin && device.status().state == FolderState::Removed;
+            device.index == 0 || (peers.any(|peer| peer.device == device.id) && !was_told)
         };
         self.devices.iter().filter(is_member).collect()
     }

@@ -12,18 +12,9 @@ const NONCE_CONTEXT: &[u8] = b"p2p-sync/join/1\0";
 impl KnownItem {
     /// Takes an item; `find` returns where a head of a device's log stands, if the item's author had it.
     pub(super) fn new(item: Item, find: impl Fn(&DeviceId, &LogHead) -> Option<LogPoint>) -> Self {
-        let heads: Vec<(DeviceId, LogHead)> = match &item {
-            Item::Revoke(Revoke {
-                device,
-                keep: Keep::Heads(heads),
-                ..
-            }) => heads.iter().map(|head| (*device, *head)).collect(),
-            Item::Pin(pin) => vec![(pin.device, pin.keep)],
-            _ => Vec::new(),
-        };
-        let points = heads
-            .iter()
-            .filter_map(|(device, head)| Some((*head, find(device, head)?)))
+        let points = heads_in(&item)
+            .into_iter()
+            .filter_map(|(device, head)| Some((head, find(&device, &head)?)))
             .collect();
         Self { item, points }
     }
@@ -69,6 +60,19 @@ impl KnownItem {
             Item::Cancel { key } => Deed::Cancel { key: *key },
             _ => return None,
         })
+    }
+}
+
+/// Returns the heads of devices' logs that an item names.
+pub(in crate::engine) fn heads_in(item: &Item) -> Vec<(DeviceId, LogHead)> {
+    match item {
+        Item::Revoke(Revoke {
+            device,
+            keep: Keep::Heads(heads),
+            ..
+        }) => heads.iter().map(|head| (*device, *head)).collect(),
+        Item::Pin(pin) => vec![(pin.device, pin.keep)],
+        _ => Vec::new(),
     }
 }
 

@@ -181,10 +181,10 @@ impl SyncEngine {
         }
     }
 
-    /// Returns the admin events that lead from genesis to a device's Grant, in the order of their hybrid clocks.
+    /// Returns the admin events that lead from genesis to a device's Grant, in the order of telling.
     pub(super) fn chain_of(&self, device: &DeviceId, view: &impl StateView) -> Vec<SignedEvent> {
         let chain = self.chain_events(device, view);
-        chain.into_iter().map(|stored| stored.event).collect()
+        self.in_telling_order(chain.into_iter().map(|stored| stored.event).collect())
     }
 
     pub(super) fn chain_events(&self, device: &DeviceId, view: &impl StateView) -> Vec<StoredEvent> {
@@ -252,9 +252,10 @@ impl SyncEngine {
             self.respond(id, Response::Accepted { events: Vec::new() });
             return;
         }
-        let shown = self.contradicts_nothing(events, view)
-            && read_chain(group.id, Some(group), events).is_some_and(|shown| shown.is_member(&from));
-        if !shown && group.was_granted(&from) {
+        let lets_in = |known| read_chain(group.id, known, events).is_some_and(|shown| shown.is_member(&from));
+        let shown = self.contradicts_nothing(events, view) && lets_in(Some(group));
+        // Whom a removed device let in may never have been granted anything here, and has to hear of that removal.
+        if !shown && (group.was_granted(&from) || lets_in(None)) {
             let events = self.removal_of(&from, view);
             self.respond(id, Response::Removed { events });
             return;
@@ -303,7 +304,8 @@ pub(super) fn read_chain(group: GroupId, known: Option<&Group>, events: &[Signed
         let verified = event.verify(&group).ok()?;
         let header = &verified.header;
         // The logs are not at hand: what gave rights before it in the chain counts as seen, and what its author said. But
-        // an event that took rights may be of the same time; only whom it gave others surely had heard of it.
+        // an event that took rights may be of the same time; only whom it gave others surely had heard of it, and the
+        // order of telling sees to that.
         let own = said.entry(header.author.short()).or_default();
         for other in &header.seen {
             raise(own, other.device, other.next_seq);

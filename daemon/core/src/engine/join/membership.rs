@@ -2,7 +2,7 @@
 
 use super::GROUP;
 use crate::access::LogPoint;
-use crate::engine::group::{Change, Group};
+use crate::engine::group::{Change, Group, heads_in};
 use crate::engine::{Notification, Phase, StateView, SyncEngine};
 use crate::ids::{DeviceId, ShortId};
 use crate::ledger::{EventKind, Header, LogHead, LogState, VerifiedEvent};
@@ -18,12 +18,20 @@ impl SyncEngine {
         if event.header.kind == EventKind::Genesis && self.group.is_none() {
             self.group = Some(Group::new(event.id.as_group()));
         }
-        let Some(mut group) = self.group.take() else {
+        let named = event.body.items.iter().flat_map(heads_in);
+        let found = named.filter_map(|(device, head)| {
+            let point = self.find_head(&device, &head, log, view)?;
+            Some((device, head, point))
+        });
+        let found: Vec<_> = found.collect();
+        let find = |device: &DeviceId, head: &LogHead| {
+            let mut same = found.iter().filter(|(of, at, _)| (of, at) == (device, head));
+            same.next().map(|(.., point)| *point)
+        };
+        let group = self.group.as_mut();
+        let Some(change) = group.and_then(|group| group.apply(event, log, find)) else {
             return;
         };
-        let change = group.apply(event, log, |device, head| self.find_head(device, head, log, view));
-        self.group = Some(group);
-        let Some(change) = change else { return };
         self.keep_group();
         self.peers.heads_moved();
         let regains = change.current.contains(&self.me);
@@ -75,9 +83,24 @@ impl SyncEngine {
             };
             root == Some(head.root)
         };
-        let found = self.logs_of(device.short()).find(is_it)?;
+        let Some(found) = self.logs_of(device.short()).find(is_it) else {
+            return self.head_not_taken(device, head, log);
+        };
         Some(LogPoint {
             log: self.holder(found.name, last),
+            size: head.size,
+        })
+    }
+
+    /// Returns where a head stands that nobody can look up who heard of another Revoke first: its author had more of a removed
+    /// device's log than is taken here. Were it ignored, the same Revoke would keep less here than elsewhere.
+    fn head_not_taken(&self, device: &DeviceId, head: &LogHead, log: &LogState) -> Option<LogPoint> {
+        let short = device.short();
+        let is_taken = |of: &LogState| of.size() >= head.size || self.log_limit(of.name) >= head.size;
+        let (first, last) = (self.logs.get(&short)?, head.size.checked_sub(1)?);
+        let taken = is_taken(first) || self.logs_of(short).any(is_taken);
+        (!taken && log.has_seen(short, last)).then_some(LogPoint {
+            log: short,
             size: head.size,
         })
     }

@@ -5,6 +5,7 @@ use super::super::{RecoveredInstall, StateView, SyncEngine};
 use crate::fold::Version;
 use crate::fold::names::copy_names;
 use crate::ids::Dot;
+use crate::ledger::Item;
 use crate::rel_path::RelPath;
 use crate::tree::{Fingerprint, Installed, Node};
 
@@ -35,6 +36,11 @@ impl SyncEngine {
                 copy_of,
             }
         });
+        if let Some(Installed { entry, dots, .. }) = &installed
+            && self.was_moved_away(&path, &entry.node, dots, view)
+        {
+            return;
+        }
         // Perhaps it was installed for a group that was left since: the scan finds it and takes it for the user's.
         let foreign = |there: &Installed| there.dots.is_empty() && !there.entry.node.is_dir();
         if self.joining.must_compare && installed.as_ref().is_some_and(foreign) {
@@ -71,6 +77,28 @@ impl SyncEngine {
         } else {
             (own, None)
         }
+    }
+
+    /// Says whether this device's user moved what was put down to another path, and this device said so. It is back: he moved
+    /// it once more, or a power cut undid what he did. Then it is gone from there, and is his; the scan finds it.
+    fn was_moved_away(&self, path: &RelPath, node: &Node, dots: &[Dot], view: &impl StateView) -> bool {
+        let state = self.pending.path_state(view, path);
+        let gone = |head: &&Version| {
+            head.entry.is_none()
+                && self.is_own(head.dot.device)
+                && head.base.iter().any(|dot| dots.contains(dot))
+        };
+        let went = |head: &Version| {
+            let stored = self.pending.event(view, head.dot.device, head.dot.seq)?;
+            let items = stored.event.read_stored().ok()?.body.items;
+            Some(
+                items
+                    .iter()
+                    .any(|item| matches!(item, Item::Put(put) if put.entry.node == *node)),
+            )
+        };
+        let heads = state.iter().flat_map(|state| &state.heads);
+        !node.is_dir() && heads.filter(gone).any(|head| went(head) == Some(true))
     }
 
     /// Says whether the store knows more than the install that recovery found at a path: something else is believed to

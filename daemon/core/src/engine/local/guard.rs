@@ -17,7 +17,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
 use super::{Change, Local};
-use crate::engine::{CommandError, CommandId, FoundBy, Observed, Output, Reply, StateView, SyncEngine};
+use crate::engine::{
+    CommandError, CommandId, FoundBy, Observed, Output, Phase, Reply, StateView, SyncEngine,
+};
 use crate::rel_path::RelPath;
 use crate::time::{BootInstant, Now};
 use crate::tree::{Entry, Fingerprint, Installed, Node};
@@ -245,7 +247,10 @@ impl SyncEngine {
         } else {
             sure.append(&mut doubtful);
         }
-        self.set_unanswered(hold);
+        // Who may not write publishes nothing, and answers nothing by that: he may be let write again.
+        if hold || self.writes_anywhere() {
+            self.set_unanswered(hold);
+        }
         for (path, seen_at) in sure {
             self.below_is_gone(&path, Some(seen_at), now.boot);
             self.local.add(path, gone(seen_at), None, now.boot);
@@ -268,8 +273,7 @@ impl SyncEngine {
         have: &Installed,
         marks: &mut BTreeMap<Mark, u32>,
     ) -> bool {
-        let may_write = self.my_role().is_some_and(crate::access::Role::may_write);
-        if !may_write || self.work.is_busy(path) || self.work.is_outdated(path, seen_at) {
+        if !self.writes_anywhere() || self.work.is_busy(path) || self.work.is_outdated(path, seen_at) {
             return true;
         }
         let Some(left) = marks.get_mut(&Mark::of(&have.entry, &have.print)) else {
@@ -278,6 +282,11 @@ impl SyncEngine {
         let renamed = *left > 0;
         *left = left.saturating_sub(1);
         renamed
+    }
+
+    fn writes_anywhere(&self) -> bool {
+        let role = self.my_role().filter(|_| self.phase != Phase::Removed);
+        role.is_some_and(crate::access::Role::may_write)
     }
 
     /// Publishes what stands where directories were, but for those of whose entries something still waits.

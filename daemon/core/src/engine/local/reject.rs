@@ -34,7 +34,9 @@ impl SyncEngine {
         }
         let wanted = self.want(path, view).is_some();
         let known = change.after.as_ref().map(|after| after.print);
-        if !wanted && known.is_some() && self.local.refused.get(path) == known.as_ref() {
+        // What was left alone may have become the group's meanwhile, and gone from it again.
+        let is_news = wanted || have.is_some();
+        if !is_news && known.is_some() && self.local.refused.get(path) == known.as_ref() {
             return true;
         }
         self.local.refused.remove(path);

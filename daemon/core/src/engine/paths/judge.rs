@@ -69,7 +69,7 @@ impl SyncEngine {
             let origin = have.copy_of.as_ref().unwrap_or(path);
             self.pending.version(view, origin, *dot).is_some()
         };
-        let is_own = !have.dots.is_empty() && !have.dots.iter().any(counts);
+        let is_own = have.dots.iter().any(|dot| self.is_own(dot.device)) && !have.dots.iter().any(counts);
         if self.is_about_to_compare() && is_own {
             self.record_installed(path, None, view);
         }

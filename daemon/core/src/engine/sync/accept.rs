@@ -48,8 +48,22 @@ impl SyncEngine {
             self.add_branch(&log);
         }
         let seen = self.with_shared(seen);
+        let (name, seq) = (log.name, log.size());
+        let late = self.is_late(&log);
         self.apply(&verified, log, &seen, view);
+        if late {
+            self.judge_again(&[(name, seq, seq + 1)], view);
+        }
         Ok(())
+    }
+
+    /// Says whether events that were applied have seen the next one of a log: they came while its author was thought to be
+    /// removed, and what they replaced of his was not here.
+    fn is_late(&self, log: &LogState) -> bool {
+        let (device, seq) = (log.author.short(), log.size());
+        let has_seen = |other: &LogState| other.has_seen(log.name, seq) || other.has_seen(device, seq);
+        let mut others = self.logs.values().filter(|other| other.author != log.author);
+        others.any(has_seen)
     }
 
     /// Returns the log that an event continues; a new one if it branches off.

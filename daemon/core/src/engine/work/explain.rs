@@ -2,10 +2,11 @@
 
 use std::borrow::Cow;
 
-use super::{Need, Stage, Work};
+use super::{Need, SOURCE_RETRY, Stage, Work};
 use crate::engine::{Cause, SyncEngine};
+use crate::ids::ContentHash;
 use crate::rel_path::RelPath;
-use crate::time::BootInstant;
+use crate::time::{BootInstant, Now};
 
 /// Stuck paths that `status` names.
 const MAX_STUCK: usize = 100;
@@ -34,11 +35,41 @@ impl Work {
         self.reasons.insert(path, Cow::Borrowed(reason));
     }
 
-    /// Leaves a path alone until somebody has its content.
-    pub(super) fn has_no_source(&mut self, path: &RelPath) {
+    /// Leaves a path alone until somebody has its content; if nobody says so, asks again, ever more seldom. Paths that have
+    /// waited long are asked for together.
+    pub(super) fn has_no_source(&mut self, path: &RelPath, now: Now) {
         self.set_stage(path, Stage::Parked);
+        let Some(state) = self.needs.get_mut(path) else {
+            return;
+        };
+        let wait = SOURCE_RETRY * (1 << state.unsourced.min(6));
+        state.unsourced += 1;
+        let (wait, due) = (wait.as_millis(), now.boot.after(wait).as_millis());
+        let whole = u64::try_from(wait).map_or(due, |wait| due.next_multiple_of(wait));
+        self.retry.insert((BootInstant::from_millis(whole), path.clone()));
         self.unsourced.insert(path.clone());
         self.reasons.insert(path.clone(), Cow::Borrowed(NO_SOURCE));
+    }
+
+    /// Notes that a content came into the folder, or went from it.
+    pub(in crate::engine) fn may_be_here(&mut self, content: Option<ContentHash>) {
+        let Some(content) = content.filter(|_| !self.unsourced.is_empty()) else {
+            return;
+        };
+        if self.wanted.contains_key(&content) {
+            self.appeared.insert(content);
+        }
+    }
+
+    /// Tries paths again that nobody had the content of, soon after it may be had here: when what was replaced has been put
+    /// aside.
+    pub(super) fn try_what_appeared(&mut self, now: Now) {
+        for content in std::mem::take(&mut self.appeared) {
+            let paths = self.wanted.get(&content).into_iter().flatten();
+            for path in paths.filter(|path| self.unsourced.remove(*path)) {
+                self.retry.insert((now.boot.after(SOURCE_RETRY), path.clone()));
+            }
+        }
     }
 
     /// Says whether a path waits to be taken away.

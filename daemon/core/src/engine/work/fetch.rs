@@ -1,6 +1,6 @@
 //! Contents that paths lack: from whom to ask for them, and what comes of it.
 
-use super::{Queued, SOURCE_RETRY, Stage};
+use super::{Queued, Stage};
 use crate::engine::paths::Want;
 use crate::engine::{FetchFailure, FetchJob, Notification, StateView, SyncEngine};
 use crate::ids::{ContentHash, DeviceId};
@@ -133,10 +133,7 @@ impl SyncEngine {
                 continue;
             }
             match &reason {
-                FetchFailure::NoSource => {
-                    self.work.has_no_source(&path);
-                    self.work.retry.insert((now.boot.after(SOURCE_RETRY), path));
-                }
+                FetchFailure::NoSource => self.work.has_no_source(&path, now),
                 FetchFailure::Disk(text) => {
                     self.notify(Notification::PathStuck {
                         path: path.clone(),
