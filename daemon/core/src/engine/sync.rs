@@ -378,7 +378,7 @@ impl SyncEngine {
                         self.peers.ask_at(&from, now.boot.after(ASK_AGAIN));
                     }
                 } else {
-                    self.peers.pause(&from, now);
+                    self.peers.ask_at(&from, now.boot.after(PENALTY));
                 }
             }
             Ok(Response::Refused(_)) | Err(RequestFailed) => {
