@@ -7,6 +7,7 @@
 mod cli;
 mod file;
 mod layer;
+mod ledger;
 mod retention;
 
 use std::io;
@@ -107,6 +108,8 @@ pub struct Settings {
     pub keep_versions: Duration,
     /// How much room old versions may take.
     pub max_versions: MaxSize,
+    /// Bytes of one author's events in the ledger beyond which there is a warning; 0: never.
+    pub author_quota: u64,
     /// What the log shows: a level, or `target=level,…`.
     pub log: String,
     /// The ticket to redeem.
@@ -193,6 +196,7 @@ impl Settings {
             trust_lan: layer.network.trust_lan.unwrap_or(false),
             keep_versions: retention::keep(layer.versions.keep.as_deref())?,
             max_versions: retention::max_size(layer.versions.max_size.as_deref())?,
+            author_quota: ledger::author_quota(layer.ledger.author_quota.as_deref())?,
             log: layer.daemon.log.unwrap_or_else(|| DEFAULT_LOG.to_owned()),
             join,
             file,
@@ -248,6 +252,7 @@ impl Settings {
                     MaxSize::Percent(percent) => format!("{percent}%"),
                 },
             ),
+            ("ledger.author_quota", format!("{}B", self.author_quota)),
         ];
         let lines = lines
             .into_iter()

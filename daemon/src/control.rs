@@ -35,7 +35,7 @@ use p2p_sync_core::access::{Role, Scopes};
 use p2p_sync_core::engine::{
     CommandError, JoinChoice, MembersCommand, Notification, Reply, Status, WhyReport,
 };
-use p2p_sync_core::ids::GroupId;
+use p2p_sync_core::ids::{DeviceId, GroupId};
 use p2p_sync_core::ledger::Person;
 use p2p_sync_core::rel_path::RelPath;
 use p2p_sync_core::ticket::Ticket;
@@ -333,6 +333,10 @@ pub struct StatusSnapshot {
     /// More that a person should look at. Conflicts, held files, stuck paths and the watcher are added to it when it
     /// is shown.
     pub warnings: Vec<Warning>,
+    /// Bytes of the events of each author that had any, in order of their ids.
+    pub author_bytes: Vec<(DeviceId, u64)>,
+    /// Beyond how many of them there is a warning; 0: never.
+    pub author_quota: u64,
     /// Bytes of content received from peers since the start.
     pub bytes_in: u64,
     /// Bytes of content sent to peers since the start.
@@ -355,6 +359,8 @@ impl StatusSnapshot {
             unreadable_count: 0,
             failure: None,
             warnings: Vec::new(),
+            author_bytes: Vec::new(),
+            author_quota: 0,
             bytes_in: 0,
             bytes_out: 0,
         }

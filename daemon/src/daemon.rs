@@ -88,6 +88,8 @@ pub struct Options {
     pub rebind: bool,
     /// What is left free on the folder's file system.
     pub min_free: Reserve,
+    /// Bytes of one author's events in the ledger beyond which there is a warning; 0: never.
+    pub author_quota: u64,
     /// Whether many deletions that nobody saw happen are held until the user confirms them.
     pub delete_guard: bool,
 }
@@ -186,7 +188,8 @@ impl Daemon {
         let (stop, stopping) = watch::channel(false);
         let (control, control_inbox) = mpsc::channel(COMMAND_QUEUE);
         let (notifications, _) = broadcast::channel(NOTIFICATION_QUEUE);
-        let snapshot = StatusSnapshot::starting(options.name.clone(), options.folder.clone(), started);
+        let mut snapshot = StatusSnapshot::starting(options.name.clone(), options.folder.clone(), started);
+        snapshot.author_quota = options.author_quota;
         let (status, status_view) = watch::channel(Arc::new(snapshot));
         let socket = socket::bind(&options)?;
         let socket_path = socket.as_ref().map(|socket| socket.path().to_owned());

@@ -244,6 +244,7 @@ fn options(name: &str, folder: &Path, place: &Path) -> Options {
         retention: Retention::default(),
         rebind: false,
         min_free: crate::free_space::Reserve::Bytes(0),
+        author_quota: 0,
         delete_guard: true,
     }
 }

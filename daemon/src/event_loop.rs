@@ -489,8 +489,13 @@ impl EventLoop {
         }
         let unreadable = self.scan_problems.iter().take(MAX_UNREADABLE).cloned().collect();
         let warnings = self.rule_warnings().collect();
+        let author_bytes = match &self.fatal {
+            None => self.services.view.author_bytes(),
+            Some(_) => self.services.status.borrow().author_bytes.clone(),
+        };
         let next = StatusSnapshot {
             engine,
+            author_bytes,
             listen: self.listen.clone(),
             watcher_degraded: (self.services.degraded)(),
             failure: self.fatal.as_ref().or(self.failure.as_ref()).cloned(),

@@ -123,7 +123,7 @@ pub struct NoRoom {
 }
 
 /// Bytes for people: `3.1 MiB`.
-struct Size(u64);
+pub(crate) struct Size(pub(crate) u64);
 
 impl fmt::Display for Size {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

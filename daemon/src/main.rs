@@ -152,6 +152,7 @@ fn options(settings: &Settings, rebind: bool) -> Result<Options, libp2p::multiad
             },
         },
         min_free: settings.min_free,
+        author_quota: settings.author_quota,
         rebind,
         delete_guard: settings.delete_guard,
         modes: match settings.modes {

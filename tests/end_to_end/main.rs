@@ -22,6 +22,7 @@ mod pairing_by_name;
 mod persons;
 mod programs;
 mod quarantine;
+mod quota;
 mod random;
 mod rebinding;
 mod recovering_key;

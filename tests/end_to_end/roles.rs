@@ -350,6 +350,7 @@ fn an_editor_of_one_directory_writes_there_and_nowhere_else() -> Result<()> {
     wait_rejected(&mut devices[1], 2)?;
     wait_file(&mut devices[0], "docs/plan", "two")?;
     wait_file(&mut devices[0], "docs/deep/new", "new")?;
+    // Others may have been counted before it.
     wait_file(&mut devices[1], "top.txt", "anna's")?;
     has(&devices[1], "docs2/outside", "outside")?;
     has(&devices[0], "top.txt", "anna's")?;

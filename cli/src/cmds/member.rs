@@ -34,6 +34,7 @@ struct MemberJson<'a> {
     this_device: bool,
     connected: bool,
     events: u64,
+    event_bytes: u64,
     removed_by: Option<NamedJson<'a>>,
     #[serde(serialize_with = "or_null")]
     removal_reason: &'a str,
@@ -256,6 +257,7 @@ fn json(members: &[v1::Member]) -> ListJson<'_> {
             this_device: member.this_device,
             connected: member.connected,
             events: member.events,
+            event_bytes: member.event_bytes,
             removed_by: member.removed_by.as_ref().map(NamedJson::of),
             removal_reason: &member.removal_reason,
         }
@@ -353,6 +355,7 @@ mod tests {
                 removed_by: device("0b", "atlas"),
                 removal_reason: "sold".into(),
                 events: 7,
+                event_bytes: 700,
                 ..Default::default()
             },
             v1::Member {
@@ -394,7 +397,7 @@ DEVICE    NAME        PERSON    ROLE    WRITES       GRANTED BY  EVENTS  STATE
         let members = sample();
         assert_eq!(
             serde_json::to_string(&json(&members[..1])).unwrap(),
-            r#"{"schema":"p2psync.members/1","members":[{"id":"0a0a0a0a0a0a","name":"old","person":null,"role":null,"scopes":[],"granted_by":null,"this_device":false,"connected":false,"events":7,"removed_by":{"id":"0b0b0b0b0b0b","name":"atlas"},"removal_reason":"sold"}]}"#
+            r#"{"schema":"p2psync.members/1","members":[{"id":"0a0a0a0a0a0a","name":"old","person":null,"role":null,"scopes":[],"granted_by":null,"this_device":false,"connected":false,"events":7,"event_bytes":700,"removed_by":{"id":"0b0b0b0b0b0b","name":"atlas"},"removal_reason":"sold"}]}"#
         );
     }
 

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Parser;
 
-use super::layer::{Control, Daemon, Folder, Layer, Network, Versions};
+use super::layer::{Control, Daemon, Folder, Layer, Ledger, Network, Versions};
 
 /// Keep a folder the same on many machines, peer to peer.
 #[derive(Debug, Clone, Default, Parser)]
@@ -115,6 +115,7 @@ impl Cli {
                 trust_lan: self.trust_lan.then_some(true),
             },
             versions: Versions::default(),
+            ledger: Ledger::default(),
         }
     }
 }

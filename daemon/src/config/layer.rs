@@ -8,7 +8,7 @@ use super::ConfigError;
 use crate::paths::Environment;
 
 /// The sections and their keys, as the file and the environment spell them.
-pub(super) const KEYS: [(&str, &[&str]); 5] = [
+pub(super) const KEYS: [(&str, &[&str]); 6] = [
     ("daemon", &["name", "state_dir", "log"]),
     (
         "folder",
@@ -27,6 +27,7 @@ pub(super) const KEYS: [(&str, &[&str]); 5] = [
         &["listen", "mdns", "peers", "lan_pairing", "trust_lan"],
     ),
     ("versions", &["keep", "max_size"]),
+    ("ledger", &["author_quota"]),
 ];
 
 /// Variables that begin like configuration but are not.
@@ -50,6 +51,8 @@ pub struct Layer {
     pub network: Network,
     /// `[versions]`.
     pub versions: Versions,
+    /// `[ledger]`.
+    pub ledger: Ledger,
 }
 
 /// `[daemon]`.
@@ -120,6 +123,14 @@ pub struct Versions {
     pub max_size: Option<String>,
 }
 
+/// `[ledger]`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct Ledger {
+    /// How much one author's events may take before there is a warning.
+    pub author_quota: Option<String>,
+}
+
 /// Which permission bits are kept.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -169,6 +180,7 @@ impl Layer {
         fill(&mut self.network.trust_lan, lower.network.trust_lan);
         fill(&mut self.versions.keep, lower.versions.keep);
         fill(&mut self.versions.max_size, lower.versions.max_size);
+        fill(&mut self.ledger.author_quota, lower.ledger.author_quota);
     }
 }
 
@@ -235,6 +247,7 @@ impl Layer {
             ("network", "lan_pairing") => self.network.lan_pairing = Some(boolean()?),
             ("network", "trust_lan") => self.network.trust_lan = Some(boolean()?),
             ("versions", "keep") => self.versions.keep = Some(text.to_owned()),
+            ("ledger", "author_quota") => self.ledger.author_quota = Some(text.to_owned()),
             ("versions", "max_size") => self.versions.max_size = Some(text.to_owned()),
             _ => return self.set_path(section, key, PathBuf::from(text)),
         }

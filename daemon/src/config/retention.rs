@@ -43,27 +43,30 @@ pub(super) fn keep(text: Option<&str>) -> Result<Duration, ConfigError> {
 pub(super) fn max_size(text: Option<&str>) -> Result<MaxSize, ConfigError> {
     let text = text.unwrap_or(DEFAULT_MAX_SIZE);
     let (number, unit) = split(text);
-    let number: Option<u64> = number.parse().ok();
-    let shift = match unit {
-        "" | "B" => Some(0),
-        "KiB" => Some(10),
-        "MiB" => Some(20),
-        "GiB" => Some(30),
-        "TiB" => Some(40),
-        _ => None,
-    };
-    let percent = number.filter(|n| *n <= 100).and_then(|n| u8::try_from(n).ok());
+    let percent = number.parse().ok().filter(|n: &u8| *n <= 100);
     let size = match (unit, percent) {
         ("%", Some(percent)) => Some(MaxSize::Percent(percent)),
-        _ => number
-            .zip(shift)
-            .and_then(|(number, shift)| number.checked_mul(1 << shift))
-            .map(MaxSize::Bytes),
+        _ => bytes(text).map(MaxSize::Bytes),
     };
     size.ok_or_else(|| ConfigError::Value {
         key: "versions.max_size",
         why: format!("{text:?} is not a size like \"10GiB\", nor a share of the disk like \"25%\""),
     })
+}
+
+/// Reads a number of bytes, with a unit or without.
+pub(super) fn bytes(text: &str) -> Option<u64> {
+    let (number, unit) = split(text);
+    let shift = match unit {
+        "" | "B" => 0,
+        "KiB" => 10,
+        "MiB" => 20,
+        "GiB" => 30,
+        "TiB" => 40,
+        _ => return None,
+    };
+    let number: u64 = number.parse().ok()?;
+    number.checked_mul(1 << shift)
 }
 
 fn split(text: &str) -> (&str, &str) {

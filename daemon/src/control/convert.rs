@@ -136,6 +136,7 @@ fn warnings(snapshot: &StatusSnapshot) -> Vec<v1::Warning> {
         );
     }
     list.extend(members::warnings(engine));
+    list.extend(members::over_quota(snapshot));
     list.extend(snapshot.warnings.iter().cloned());
     list.into_iter()
         .map(|w| v1::Warning {

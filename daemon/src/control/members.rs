@@ -14,7 +14,11 @@ use tonic::{Request, Response, Status};
 
 use super::service::Rpcs;
 use super::status::{from_error, invalid};
-use super::{ControlCommand, ControlError, Warning, convert, naming};
+use super::{ControlCommand, ControlError, StatusSnapshot, Warning, convert, naming};
+use crate::free_space::Size;
+
+/// Members that `status` names for their events' bytes; who has that many should look at `member list --json`.
+const MAX_OVER_QUOTA: usize = 10;
 
 #[tonic::async_trait]
 impl MemberService for Rpcs {
@@ -24,9 +28,7 @@ impl MemberService for Rpcs {
     ) -> Result<Response<v1::ListMembersResponse>, Status> {
         let reports = self.members().await?;
         let snapshot = self.backend.status.borrow().clone();
-        let members = reports
-            .iter()
-            .map(|report| member(report, &reports, &snapshot.engine));
+        let members = reports.iter().map(|report| member(report, &reports, &snapshot));
         let members = members.collect();
         Ok(Response::new(v1::ListMembersResponse { members }))
     }
@@ -250,7 +252,43 @@ fn forked(device: DeviceId, engine: &Engine) -> Warning {
     }
 }
 
-fn member(report: &MemberReport, all: &[MemberReport], engine: &Engine) -> v1::Member {
+/// Returns what a person should know of members whose events take more than the quota.
+pub(super) fn over_quota(snapshot: &StatusSnapshot) -> Vec<Warning> {
+    let quota = snapshot.author_quota;
+    let is_over = |bytes: u64| quota > 0 && bytes > quota;
+    let members = snapshot.engine.peers.iter().filter(|peer| peer.role.is_some());
+    let over = members.filter_map(|peer| {
+        let bytes = bytes_of(peer.device, snapshot);
+        is_over(bytes).then_some((peer, bytes))
+    });
+    over.take(MAX_OVER_QUOTA)
+        .map(|(peer, bytes)| {
+            let (id, own) = (peer.device.short().to_hex(), snapshot.engine.device);
+            let whose = match peer.name.as_str() {
+                _ if own == Some(peer.device) => "this device".to_owned(),
+                "" => id.clone(),
+                name => format!("\"{name}\""),
+            };
+            Warning {
+                code: "LEDGER_QUOTA",
+                message: format!(
+                    "The events of {whose} take {} of the ledger, more than {} (ledger.author_quota). None is refused for \
+                     that; see what they are: syncctl log --device {id}",
+                    Size(bytes),
+                    Size(quota)
+                ),
+            }
+        })
+        .collect()
+}
+
+fn bytes_of(device: DeviceId, snapshot: &StatusSnapshot) -> u64 {
+    let known = snapshot.author_bytes.binary_search_by_key(&device, |(id, _)| *id);
+    known.map_or(0, |at| snapshot.author_bytes[at].1)
+}
+
+fn member(report: &MemberReport, all: &[MemberReport], snapshot: &StatusSnapshot) -> v1::Member {
+    let engine = &snapshot.engine;
     let this_device = engine.device == Some(report.device);
     let connected = |id| {
         engine
@@ -269,6 +307,7 @@ fn member(report: &MemberReport, all: &[MemberReport], engine: &Engine) -> v1::M
         this_device,
         connected: this_device || connected(report.device),
         events: report.events,
+        event_bytes: bytes_of(report.device, snapshot),
         removed_by: report.removed_by.map(|id| named(id, all)),
         removal_reason: report.reason.clone(),
     }
@@ -364,6 +403,34 @@ mod tests {
             text.starts_with("1 change was not published: this device may not write there"),
             "{text}"
         );
+    }
+
+    #[test]
+    fn members_whose_events_take_more_than_the_quota_are_named_with_what_to_do() {
+        let mut snapshot = StatusSnapshot::starting("atlas".into(), "/srv".into(), SystemTime::UNIX_EPOCH);
+        snapshot.engine = engine(&[Role::Owner, Role::Editor, Role::Viewer]);
+        snapshot.engine.peers[1].name = "laptop".into();
+        // The last is no member any more.
+        let bytes = [(0, 2_000), (1, 3 << 20), (2, 1_000), (3, 9 << 30)];
+        snapshot.author_bytes = bytes
+            .map(|(seed, bytes)| (DeviceId::new([seed; 32]), bytes))
+            .into();
+        let texts = |quota| {
+            let mut snapshot = snapshot.clone();
+            snapshot.author_quota = quota;
+            let warnings = over_quota(&snapshot).into_iter();
+            warnings
+                .map(|warning| (warning.code, warning.message))
+                .collect::<Vec<_>>()
+        };
+        assert!(texts(0).is_empty(), "0 is no quota");
+        assert!(texts(3 << 20).is_empty(), "it is what they may take");
+        let over = texts((3 << 20) - 1);
+        let expected = "The events of \"laptop\" take 3.0 MiB of the ledger, more than 2.9 MiB (ledger.author_quota). None \
+                        is refused for that; see what they are: syncctl log --device 0101010101010101";
+        assert_eq!(over, [("LEDGER_QUOTA", expected.to_owned())]);
+        assert_eq!(texts(1_500).len(), 2);
+        assert!(texts(1_500)[0].1.starts_with("The events of this device take"));
     }
 
     #[test]

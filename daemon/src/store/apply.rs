@@ -17,6 +17,7 @@ use super::rows::{bits, seq_column};
 const FORGET: &str = "
     DELETE FROM events; DELETE FROM logs; DELETE FROM versions; DELETE FROM paths; DELETE FROM replaced;
     DELETE FROM installed; DELETE FROM copy_names; DELETE FROM needs; DELETE FROM settings; DELETE FROM mentions;
+    DELETE FROM author_bytes;
 ";
 
 /// Applies one write within the open transaction.
@@ -108,7 +109,7 @@ fn append(c: &Connection, event: &StoredEvent) -> Result<(), StoreError> {
         .and_then(|mut insert| insert.execute(row))
         .map_err(write)?;
     if added > 0 {
-        return Ok(());
+        return count(c, event).map_err(write);
     }
     let known: Option<[u8; EventId::LEN]> = c
         .prepare_cached("SELECT id FROM events WHERE short = ?1 AND seq = ?2")
@@ -126,6 +127,16 @@ fn append(c: &Connection, event: &StoredEvent) -> Result<(), StoreError> {
             seq: event.seq,
         })
     }
+}
+
+/// Counts the bytes of an event that was added as its author's.
+fn count(c: &Connection, event: &StoredEvent) -> rusqlite::Result<()> {
+    run(
+        c,
+        "INSERT INTO author_bytes (author, bytes) VALUES (?1, ?2)
+         ON CONFLICT (author) DO UPDATE SET bytes = bytes + excluded.bytes",
+        (event.author.as_bytes(), seq_column(event.event.len() as u64)),
+    )
 }
 
 fn put_version(c: &Connection, path: &RelPath, version: &Version) -> rusqlite::Result<()> {

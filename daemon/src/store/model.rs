@@ -7,7 +7,7 @@ use std::sync::Arc;
 use p2p_sync_core::content::Manifest;
 use p2p_sync_core::engine::{StateView, StoredEvent, Write};
 use p2p_sync_core::fold::{PathState, Version};
-use p2p_sync_core::ids::{ContentHash, Dot, EventId, ShortId};
+use p2p_sync_core::ids::{ContentHash, DeviceId, Dot, EventId, ShortId};
 use p2p_sync_core::ledger::LogState;
 use p2p_sync_core::rel_path::RelPath;
 use p2p_sync_core::time::Hlc;
@@ -59,6 +59,15 @@ impl Model {
     pub(super) fn log_size(&self, author: ShortId) -> u64 {
         let own = |event: &&StoredEvent| event.log == author;
         self.group.events.iter().filter(own).count() as u64
+    }
+
+    /// Returns how many bytes the events of each author have.
+    pub(super) fn author_bytes(&self) -> Vec<(DeviceId, u64)> {
+        let mut bytes = BTreeMap::new();
+        for event in &self.group.events {
+            *bytes.entry(event.author).or_insert(0) += event.event.len() as u64;
+        }
+        bytes.into_iter().collect()
     }
 
     pub(super) fn next_with_history(

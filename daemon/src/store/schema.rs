@@ -41,6 +41,8 @@ pub(super) enum Purpose {
 /// * `versions`: `node` is the prefix of the node's key, NULL for a Del.
 /// * `events_id` finds events by the beginning of an id that a person typed.
 /// * `mentions`: `settled` is 1 once the user decided about a Put that counts nowhere.
+/// * `author_bytes`: of all events of an author, on all branches of his log, as they are signed. Derived once from those that
+///   were there, then counted with each event that is added.
 /// * `installed`: `content` is the prefix of a file's content, NULL for others; `copy` is 1 for a conflict copy.
 const MIGRATIONS: &[&str] = &[
     "
@@ -81,6 +83,10 @@ const MIGRATIONS: &[&str] = &[
     CREATE INDEX events_id ON events (id);
 ", "
     ALTER TABLE mentions ADD COLUMN settled INTEGER NOT NULL DEFAULT 0;
+", "
+    CREATE TABLE author_bytes (author BLOB PRIMARY KEY, bytes INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+    INSERT INTO author_bytes
+        SELECT author, sum(length(sig) + length(header) + length(body)) FROM events GROUP BY author;
 "];
 
 /// Opens a connection to an existing file.

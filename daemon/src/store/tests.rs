@@ -105,6 +105,7 @@ fn assert_events_agree(view: &StoreView, model: &Model) {
         }
         assert_eq!(view.event(device.short(), u64::MAX), None);
     }
+    assert_eq!(view.author_bytes(), model.author_bytes());
     for sizes in [[0, 0, 0], [1, 0, 3], [2, u64::MAX, 0], [9, 9, 1]] {
         let have = devices().iter().map(|device| device.short()).zip(sizes).collect();
         for max_bytes in [0, 500, usize::MAX] {
@@ -461,7 +462,7 @@ fn the_store_is_durable_and_journalled_as_promised() {
         ("synchronous", 2),
         ("wal_autocheckpoint", 16384),
         ("page_size", 4096),
-        ("user_version", 4),
+        ("user_version", 5),
     ] {
         let read = |row: &rusqlite::Row<'_>| row.get::<_, i64>(0);
         let found = store.connection.pragma_query_value(None, pragma, read).unwrap();
@@ -517,4 +518,53 @@ fn what_a_user_decided_about_is_listed_no_more_until_it_is_judged_anew() {
     writer.close();
     let refused = writer.settle(path("a"), vec![dot(1)]);
     assert!(matches!(refused, Err(StoreError::Refused)), "{refused:?}");
+}
+
+#[test]
+fn the_bytes_of_each_authors_events_are_counted_as_they_come_and_derived_for_a_store_of_before() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("store.sqlite");
+    let store = Store::open(&file).unwrap();
+    let (writer, reports) = writer(&store);
+    let view = store.view().unwrap();
+    let (one, other) = (DeviceId::new([1; 32]), DeviceId::new([2; 32]));
+    let mut branch = event(one, 1, 2, 700);
+    branch.log = ShortId::new([9; 8]);
+    let events = [
+        event(one, 0, 2, 10),
+        event(one, 1, 2, 2_000),
+        branch,
+        event(other, 0, 2, 5),
+    ];
+    let len = |of: DeviceId| {
+        let of = events.iter().filter(|event| event.author == of);
+        of.map(|event| event.event.len() as u64).sum::<u64>()
+    };
+    let expected = vec![(one, len(one)), (other, len(other))];
+    for (no, event) in (1..).zip(&events) {
+        writer
+            .submit(batch(no, vec![Write::Event(event.clone())]))
+            .unwrap();
+    }
+    // What is there already counts once.
+    writer
+        .submit(batch(5, vec![Write::Event(events[1].clone())]))
+        .unwrap();
+    while reports.recv().unwrap().unwrap() < BatchNo(5) {}
+    assert_eq!(view.author_bytes(), expected);
+
+    writer.close();
+    drop((writer, view));
+    let before = "DROP TABLE author_bytes; PRAGMA user_version = 4;";
+    store.connection.execute_batch(before).unwrap();
+    drop(store);
+    let store = Store::open(&file).unwrap();
+    let view = store.view().unwrap();
+    assert_eq!(view.author_bytes(), expected);
+
+    let (writer, reports) = self::writer(&store);
+    writer.submit(batch(6, vec![Write::Forget])).unwrap();
+    reports.recv().unwrap().unwrap();
+    assert_eq!(view.author_bytes(), []);
+    assert!(!view.failed());
 }

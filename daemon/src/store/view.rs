@@ -7,7 +7,7 @@ use std::sync::Arc;
 use p2p_sync_core::content::Manifest;
 use p2p_sync_core::engine::{StateView, StoredEvent};
 use p2p_sync_core::fold::{PathState, Version};
-use p2p_sync_core::ids::{ContentHash, Dot, EventId, ShortId};
+use p2p_sync_core::ids::{ContentHash, DeviceId, Dot, EventId, ShortId};
 use p2p_sync_core::rel_path::RelPath;
 use p2p_sync_core::time::Hlc;
 use p2p_sync_core::tree::{Installed, Node};
@@ -62,6 +62,21 @@ impl StoreView {
             )?;
             row.map(|(size, chunks)| Ok(Manifest::new(*content, from_bits(size), chunks)?))
                 .transpose()
+        })
+    }
+
+    /// Returns how many bytes the events of each author have that has any, in order of their ids. It costs a row for each
+    /// author, however long the ledger is.
+    #[must_use]
+    pub fn author_bytes(&self) -> Vec<(DeviceId, u64)> {
+        self.read("the authors' bytes", |c| {
+            let mut statement = c.prepare_cached("SELECT author, bytes FROM author_bytes ORDER BY author")?;
+            let mut rows = statement.query([])?;
+            let mut found = Vec::new();
+            while let Some(row) = rows.next()? {
+                found.push((DeviceId::new(row.get(0)?), from_bits(row.get(1)?)));
+            }
+            Ok(found)
         })
     }
 
