@@ -34,7 +34,7 @@ mod tests {
 
     /// Methods that change something, ask other devices, or tell what is in files or a secret. Whoever adds a method marks
     /// it with the option `read` or, after some thought, names it here.
-    const FOR_THE_GROUP_ONLY: [&str; 22] = [
+    const FOR_THE_GROUP_ONLY: [&str; 23] = [
         "AcceptQuarantined",
         "ApproveJoin",
         "ChangeRole",
@@ -55,6 +55,7 @@ mod tests {
         "Restore",
         "Resume",
         "RevokeInvite",
+        "SetPerson",
         "ShowRecovery",
         "UseRecovery",
     ];

@@ -103,6 +103,13 @@ impl Local {
             .map_or(BootInstant::default(), |at| at.after(PUBLISH_INTERVAL))
     }
 
+    /// Forgets what waits to be published, and for the end of a scan: a new one sees all of it again.
+    pub(super) fn forget_seen(&mut self) {
+        self.queue.clear();
+        self.moves = Moves::default();
+        self.guard.forget_seen();
+    }
+
     pub(super) fn clear(&mut self) {
         let mut guard = std::mem::take(&mut self.guard);
         guard.clear();

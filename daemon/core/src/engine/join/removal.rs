@@ -123,6 +123,8 @@ impl SyncEngine {
         self.pending.set_setting(REMOVED, None);
         self.phase = Phase::CatchingUp;
         self.keep_join_settings();
+        // It was seen with what the device had then, and deletions of it may have been held.
+        self.local.forget_seen();
     }
 }
 

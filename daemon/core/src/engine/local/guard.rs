@@ -75,6 +75,14 @@ impl Guard {
         }
     }
 
+    /// Forgets what a scan has told so far; what is held stays so.
+    pub(super) fn forget_seen(&mut self) {
+        self.found.clear();
+        self.before = None;
+        self.arrived.clear();
+        self.in_place.clear();
+    }
+
     /// Forgets everything of a group that is left.
     pub(super) fn clear(&mut self) {
         *self = Self::new(self.limit, false);
