@@ -36,16 +36,20 @@ impl Work {
     }
 
     /// Leaves a path alone until somebody has its content; if nobody says so, asks again, ever more seldom. Paths that have
-    /// waited long are asked for together.
-    pub(super) fn has_no_source(&mut self, path: &RelPath, now: Now) {
+    /// waited long are asked for together. `forked`: two machines have one key, and the other may answer the next time.
+    pub(super) fn has_no_source(&mut self, path: &RelPath, forked: bool, now: Now) {
         self.set_stage(path, Stage::Parked);
         let Some(state) = self.needs.get_mut(path) else {
             return;
         };
-        let wait = SOURCE_RETRY * (1 << state.unsourced.min(6));
+        let tries = if forked { 0 } else { state.unsourced.min(6) };
+        let wait = SOURCE_RETRY * (1 << tries);
         state.unsourced += 1;
         let (wait, due) = (wait.as_millis(), now.boot.after(wait).as_millis());
-        let whole = u64::try_from(wait).map_or(due, |wait| due.next_multiple_of(wait));
+        let whole = match u64::try_from(wait) {
+            Ok(wait) if tries > 0 => due.next_multiple_of(wait),
+            _ => due,
+        };
         self.retry.insert((BootInstant::from_millis(whole), path.clone()));
         self.unsourced.insert(path.clone());
         self.reasons.insert(path.clone(), Cow::Borrowed(NO_SOURCE));

@@ -133,7 +133,7 @@ impl SyncEngine {
                 continue;
             }
             match &reason {
-                FetchFailure::NoSource => self.work.has_no_source(&path, now),
+                FetchFailure::NoSource => self.work.has_no_source(&path, !self.branches.is_empty(), now),
                 FetchFailure::Disk(text) => {
                     self.notify(Notification::PathStuck {
                         path: path.clone(),
