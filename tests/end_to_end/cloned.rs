@@ -151,6 +151,49 @@ fn both_machines_go_on_and_what_others_change_reaches_both() -> Result<()> {
     Ok(())
 }
 
+/// The first event that says something of a path.
+fn event_of(device: &Device, path: &str) -> Result<String> {
+    let log = device.ctl_json(["log", "--json", path])?;
+    let events = log["events"].as_array().context("No events")?;
+    let id = events.last().and_then(|event| event["id"].as_str());
+    Ok(id.context("An event has no id")?.to_owned())
+}
+
+#[test]
+fn what_one_machine_with_a_copied_key_did_is_undone_and_what_the_other_did_stays() -> Result<()> {
+    let (mut group, mut twin) = with_twin()?;
+    settle(&[&group[0], &group[1], &group[2], &twin])?;
+    let event = event_of(&group[0], "copy")?;
+    let name = group[1].name.clone();
+    let wrong = event_of(&group[0], "kept")?;
+    let refused = group[0].ctl(["member", "remove", &name, "--cut-event", &wrong, "--yes"])?;
+    ensure!(
+        refused.code != Some(0) && refused.stderr.contains("syncctl log"),
+        "{refused:?}"
+    );
+    group[0].ctl_ok(["member", "remove", &name, "--cut-event", &event, "--yes"])?;
+    for device in [&mut group[1], &mut twin] {
+        device.wait("the removal", PATIENCE, |device| {
+            let status = device.status()?;
+            Ok(if status.state() == "removed" {
+                Ok(())
+            } else {
+                Err(status.0.to_string())
+            })
+        })?;
+    }
+    let devices = [&group[0], &group[2]];
+    settle(&devices)?;
+    for device in devices {
+        ensure!(!device.path("copy").exists(), "{}", device.name);
+        ensure!(fs::read_to_string(device.path("original"))? == "original");
+        let only = ["original".to_owned()].into_iter().collect();
+        ensure!(contents(device)? == only, "{:?}", contents(device)?);
+    }
+    ensure!(fs::read_to_string(twin.path("copy"))? == "copy");
+    Ok(())
+}
+
 #[test]
 fn an_owner_removes_the_key_and_both_machines_are_out() -> Result<()> {
     let (mut group, mut twin) = with_twin()?;

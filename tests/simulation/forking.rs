@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use p2p_sync_core::access::Role;
-use p2p_sync_core::engine::{Command, FolderState, Notification, StateView};
+use p2p_sync_core::engine::{Command, Cut, FolderState, Notification, StateView};
 use p2p_sync_core::fold::{PathState, Version};
 use p2p_sync_core::ids::{ContentHash, DeviceId, EventId};
 use p2p_sync_core::rel_path::RelPath;
@@ -171,6 +171,31 @@ fn what_both_branches_say_of_a_path_is_one_winner_and_one_copy_with_one_name_eve
         told,
         "the twin, which has its own branch first"
     );
+}
+
+#[test]
+fn a_removal_undoes_one_branch_from_an_event_on_and_keeps_the_other() {
+    let changes = [(path("here"), file(2)), (path("shared"), file(4))];
+    let others = [(path("there"), file(3)), (path("shared"), file(5))];
+    let (mut desk, _twin) = forked([&changes, &others]);
+    desk.connect(0, 2);
+    desk.pass(70_000);
+    let states = desk.seats[2].store.durable().path_state(&path("there"));
+    let dot = states
+        .and_then(|state| Some(state.winner()?.dot))
+        .expect("a version");
+    let cut = Cut::Event {
+        log: dot.device,
+        seq: dot.seq,
+    };
+    desk.remove(0, 1, Some(cut)).expect("removed");
+    desk.pass(70_000);
+    for index in [0, 2] {
+        assert_eq!(state(&desk, index, "here").0, content(2), "device {index}");
+        assert_eq!(state(&desk, index, "there").0, None, "device {index}");
+        let (shared, copies) = state(&desk, index, "shared");
+        assert_eq!((shared, copies.len()), (content(4), 0), "device {index}");
+    }
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use p2p_sync_core::access::{GrantFlags, Role, Scopes};
 use p2p_sync_core::engine::{
-    Command, CommandError, FolderState, MembersCommand, MembersReply, Membership, Notification, Removal,
+    Command, CommandError, Cut, FolderState, MembersCommand, MembersReply, Membership, Notification, Removal,
     Reply, StateView,
 };
 use p2p_sync_core::ids::ContentHash;
@@ -32,7 +32,7 @@ impl Desk {
         state.winner()?.entry.as_ref()?.node.content()
     }
 
-    pub(crate) fn remove(&mut self, by: usize, whom: usize, cut: Option<u64>) -> Result<Reply, CommandError> {
+    pub(crate) fn remove(&mut self, by: usize, whom: usize, cut: Option<Cut>) -> Result<Reply, CommandError> {
         let how = Removal {
             cut,
             ..Removal::default()
@@ -168,7 +168,7 @@ fn a_lower_cut_undoes_what_a_stolen_editor_did_on_all_peers() {
     desk.report(2, &[(path("b"), file(9))]);
     desk.pass(10_000);
     assert_eq!(desk.winner(0, "a"), content(7));
-    desk.remove(0, 1, Some(before)).expect("removed");
+    desk.remove(0, 1, Some(Cut::Number(before))).expect("removed");
     desk.pass(120_000);
     for index in [0, 2] {
         assert_eq!(desk.winner(index, "a"), content(1), "device {index}");
@@ -185,7 +185,7 @@ fn a_cut_below_a_removal_says_that_removal_again() {
     let editor = desk.seats[2].id();
     desk.remove(1, 2, None).expect("an admin removes an editor");
     desk.pass(10_000);
-    let reply = desk.remove(0, 1, Some(before)).expect("removed");
+    let reply = desk.remove(0, 1, Some(Cut::Number(before))).expect("removed");
     let Reply::Members(MembersReply::Removed { again, .. }) = reply else {
         panic!("another answer");
     };
@@ -214,7 +214,7 @@ fn who_was_let_in_by_an_admin_beyond_his_cut_hears_that_he_is_out() {
     desk.report(2, &[(path("a"), file(1))]);
     desk.pass(10_000);
     assert_eq!(desk.winner(0, "a"), content(1));
-    desk.remove(0, 1, Some(before)).expect("removed");
+    desk.remove(0, 1, Some(Cut::Number(before))).expect("removed");
     desk.report(2, &[(path("b"), file(2))]);
     desk.pass(120_000);
     assert!(desk.state(1) == FolderState::Removed && desk.state(2) == FolderState::Removed);

@@ -39,15 +39,19 @@ Examples:
     #[command(
         after_help = "The devices get nothing any more, and nothing of them is taken. Their folders stay as they are, with
 changes that are not known here. The name of a person (syncctl member person) stands for all members that are that
-person's; they are listed first, and go in one event. Type person:NAME if a device is called so, too. To undo also what a device did before, give --cut the number at which that began: it is
-the middle number of a version as syncctl history prints it. Whom it had removed after that stays removed: that is said
-again, and printed.
+person's; they are listed first, and go in one event. Type person:NAME if a device is called so, too.
+
+To undo also what a device did before, give --cut the number at which that began: it is the middle number of a version as
+syncctl history prints it. Where two machines have used one key (DEVICE_FORKED), one number may stand for two events: give
+--cut-event the first event that is not to count, as syncctl log prints it; what the other machine did stays. Whom the
+device had removed after that stays removed: that is said again, and printed.
 
 Examples:
   syncctl member remove laptop
   syncctl member remove laptop phone --reason \"sold\" --yes
   syncctl member remove person:Anna
-  syncctl member remove 3f2a0b0c --cut 17 --with-admitted"
+  syncctl member remove 3f2a0b0c --cut 17 --with-admitted
+  syncctl member remove laptop --cut-event 8f3a0b0c"
     )]
     Remove(RemovalWanted),
 }
@@ -89,6 +93,9 @@ pub(crate) struct RemovalWanted {
     /// Undo what the device did from this number of its log on
     #[arg(long, value_name = "SEQ")]
     pub(crate) cut: Option<u64>,
+    /// Undo what the device did from this event on; named as in ledger show
+    #[arg(long, value_name = "EVENT", conflicts_with = "cut")]
+    pub(crate) cut_event: Option<String>,
     /// Remove those, too, whom only these devices admitted
     #[arg(long)]
     pub(crate) with_admitted: bool,

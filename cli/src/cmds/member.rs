@@ -110,10 +110,11 @@ pub(crate) async fn remove(session: &mut Session<'_>, wanted: RemovalWanted) -> 
         removed: Vec<NamedJson<'a>>,
         again: Vec<NamedJson<'a>>,
     }
-    let has_cut = wanted.cut.is_some();
+    let has_cut = wanted.cut.is_some() || wanted.cut_event.is_some();
     let mut request = v1::RemoveMemberRequest {
         devices: wanted.devices,
         cut: wanted.cut,
+        cut_event: wanted.cut_event.unwrap_or_default(),
         with_admitted: wanted.with_admitted,
         reason: wanted.reason,
         only_list: true,
@@ -215,9 +216,13 @@ fn question(devices: &[v1::Device], wanted: &v1::RemoveMemberRequest) -> String 
     if wanted.with_admitted {
         names.push_str(", and whom only they admitted,");
     }
-    let undone = match wanted.cut {
-        None => "What is known here of its changes stays".to_owned(),
-        Some(cut) => format!("What it did from number {cut} on is undone on all devices"),
+    let undone = match (wanted.cut, wanted.cut_event.as_str()) {
+        (None, "") => "What is known here of its changes stays".to_owned(),
+        (Some(cut), _) => format!("What it did from number {cut} on is undone on all devices"),
+        (None, event) => {
+            let event = escape(event.as_bytes());
+            format!("What it did from event {event} on is undone on all devices")
+        }
     };
     format!("Remove {names} from the group? {undone}; changes of it that are not known here count nowhere.")
 }
@@ -415,6 +420,9 @@ DEVICE    NAME        PERSON    ROLE    WRITES       GRANTED BY  EVENTS  STATE
         request.cut = Some(7);
         let text = question(&devices[..1], &request);
         assert!(text.contains("from number 7 on is undone"), "{text}");
+        (request.cut, request.cut_event) = (None, "8f3a".to_owned());
+        let text = question(&devices[..1], &request);
+        assert!(text.contains("from event 8f3a on is undone"), "{text}");
     }
 
     #[test]

@@ -32,7 +32,7 @@ use sha2::{Digest, Sha256};
 pub use io::*;
 pub use join::{COMPARE, COMPARE_NOW, JoinRequest, LanDevice, PairCode, PairCommand, PairError, PairReply};
 pub use members::{
-    InviteReport, MemberReport, MembersCommand, MembersReply, Membership, RecoverySecret, Removal,
+    Cut, InviteReport, MemberReport, MembersCommand, MembersReply, Membership, RecoverySecret, Removal,
 };
 pub use message::*;
 

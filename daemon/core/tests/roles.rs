@@ -45,7 +45,7 @@ fn no_two_concurrent_revokes_end_each_other() {
 }
 
 #[test]
-fn only_revokes_pins_and_cancels_change_what_was() {
+fn only_revokes_and_cancels_change_what_was() {
     hold(properties::only_ends_change_what_was, RUNS, 1_000);
 }
 

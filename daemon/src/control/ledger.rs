@@ -187,10 +187,7 @@ impl LedgerService for Rpcs {
         &self,
         request: Request<v1::GetEventRequest>,
     ) -> Result<Response<v1::GetEventResponse>, Status> {
-        let event = event_ref(&request.into_inner().event, &self.backend.status.borrow())?;
-        let (event, group) = self
-            .ask(|reply| ControlCommand::Ledger(LedgerCommand::Get { event, reply }))
-            .await?;
+        let (event, group) = self.event(&request.into_inner().event).await?;
         let names = self.backend.status.borrow().clone();
         Ok(Response::new(v1::GetEventResponse {
             event: Some(convert::event(&event, &Shown::all(), &names)),
@@ -310,6 +307,15 @@ fn millis(time: SystemTime) -> u64 {
         .duration_since(SystemTime::UNIX_EPOCH)
         .unwrap_or(Duration::ZERO);
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+impl Rpcs {
+    /// Finds an event by its name, and says whose ledger it is in.
+    pub(super) async fn event(&self, text: &str) -> Result<(JudgedEvent, GroupId), Status> {
+        let event = event_ref(text, &self.backend.status.borrow())?;
+        self.ask(|reply| ControlCommand::Ledger(LedgerCommand::Get { event, reply }))
+            .await
+    }
 }
 
 /// Reads the name of an event.

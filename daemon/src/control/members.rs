@@ -4,7 +4,8 @@ use std::time::{Duration, SystemTime};
 
 use p2p_sync_core::access::{GrantFlags, Role};
 use p2p_sync_core::engine::{
-    InviteReport, MemberReport, MembersCommand, MembersReply, Membership, Removal, Reply, Status as Engine,
+    Cut, InviteReport, MemberReport, MembersCommand, MembersReply, Membership, Removal, Reply,
+    Status as Engine,
 };
 use p2p_sync_core::ids::DeviceId;
 use p2p_sync_proto::v1::invite_service_server::InviteService;
@@ -67,7 +68,8 @@ impl MemberService for Rpcs {
         let reports = self.members().await?;
         let devices = naming::devices(&request.devices, &reports)?;
         let own = self.backend.status.borrow().engine.device;
-        removable(&devices, own, request.cut)?;
+        removable(&devices, own, &request)?;
+        let cut = self.cut(&devices, &request).await?;
         let name = |ids: Vec<DeviceId>| ids.into_iter().map(|id| named(id, &reports)).collect();
         if request.only_list {
             let removed = name(devices);
@@ -75,7 +77,7 @@ impl MemberService for Rpcs {
             return Ok(Response::new(v1::RemoveMemberResponse { removed, again }));
         }
         let how = Removal {
-            cut: request.cut,
+            cut,
             with_admitted: request.with_admitted,
             reason: request.reason,
         };
@@ -145,6 +147,34 @@ impl Rpcs {
         self.ask(|reply| ControlCommand::Members { command, reply }).await
     }
 
+    /// Reads from where on the log of a device that is to be removed does not count any more.
+    async fn cut(
+        &self,
+        devices: &[DeviceId],
+        request: &v1::RemoveMemberRequest,
+    ) -> Result<Option<Cut>, Status> {
+        let text = request.cut_event.as_str();
+        match request.cut {
+            Some(_) if !text.is_empty() => {
+                let text = "A removal has one cut: give a number or an event";
+                return Err(invalid(reason::INVALID_ARGUMENT, text));
+            }
+            Some(seq) => return Ok(Some(Cut::Number(seq))),
+            None if text.is_empty() => return Ok(None),
+            None => {}
+        }
+        let found = self.event(text).await?.0.event.stored;
+        if !devices.contains(&found.author) {
+            let text = format!(
+                "{text} is an event of {}; find one of the device that is to go with: syncctl log",
+                naming::beginning(&found.author)
+            );
+            return Err(invalid(reason::INVALID_ARGUMENT, text));
+        }
+        let (log, seq) = (found.log, found.seq);
+        Ok(Some(Cut::Event { log, seq }))
+    }
+
     async fn members(&self) -> Result<Vec<MemberReport>, Status> {
         match self.manage(MembersCommand::List).await? {
             Reply::Members(MembersReply::Members(reports)) => Ok(reports),
@@ -161,7 +191,11 @@ impl Rpcs {
 }
 
 /// Refuses removals that cannot be meant, and says what to type.
-fn removable(devices: &[DeviceId], own: Option<DeviceId>, cut: Option<u64>) -> Result<(), Status> {
+fn removable(
+    devices: &[DeviceId],
+    own: Option<DeviceId>,
+    request: &v1::RemoveMemberRequest,
+) -> Result<(), Status> {
     let bad = |text: String| Err(invalid(reason::INVALID_ARGUMENT, text));
     let [first, ..] = devices else {
         return bad("There is no device".to_owned());
@@ -169,7 +203,7 @@ fn removable(devices: &[DeviceId], own: Option<DeviceId>, cut: Option<u64>) -> R
     if devices.len() == 1 {
         return Ok(());
     }
-    if cut.is_some() {
+    if request.cut.is_some() || !request.cut_event.is_empty() {
         let text = format!(
             "A cut is a number in one device's log; that names {}: remove them one by one, each by a number of its own: \
              syncctl member remove {} --cut SEQ",

@@ -77,10 +77,6 @@ enum WhatJson {
         reason: String,
         keep: Option<Vec<HeadJson>>,
     },
-    Pin {
-        device: String,
-        keep: HeadJson,
-    },
     Cancel {
         key: String,
     },
@@ -210,10 +206,6 @@ impl WhatJson {
                     keep: (!until_seen).then(|| item.keep.iter().map(head).collect()),
                 }
             }
-            What::Pin(item) => Self::Pin {
-                device: item.device.clone().unwrap_or_default().id,
-                keep: head(&item.keep.clone().unwrap_or_default()),
-            },
             What::Cancel(item) => Self::Cancel { key: hex(&item.key) },
             What::Name(item) => Self::Name {
                 name: item.name.clone(),
@@ -334,11 +326,6 @@ pub(super) fn words(item: &v1::EventItem) -> [String; 3] {
         Some(What::Revoke(item)) => {
             let device = item.device.clone().unwrap_or_default();
             ("revoke", device_words(&device), escape(item.reason.as_bytes()))
-        }
-        Some(What::Pin(item)) => {
-            let device = item.device.clone().unwrap_or_default();
-            let size = item.keep.as_ref().map_or(0, |keep| keep.size);
-            ("pin", device_words(&device), format!("at {size} events"))
         }
         Some(What::Cancel(item)) => (
             "cancel",

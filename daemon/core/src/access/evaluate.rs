@@ -6,10 +6,10 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
-use super::history::{AdminEvent, Deed, GrantDeed, History, Kept, LogPoint};
+use super::history::{AdminEvent, Deed, GrantDeed, History, Kept};
 use super::rights::{LiveGrant, Position, Rank, Rights, Span, level};
 use super::{GrantFlags, Role, Scopes};
-use crate::ids::{DeviceId, Dot, EventId, ShortId};
+use crate::ids::{DeviceId, Dot, ShortId};
 
 /// Ranks of the recovery key and of the first owner.
 const RECOVERY: Position = (0, 0);
@@ -47,7 +47,6 @@ struct Evaluation<'a> {
     grants: Vec<At<'a, GrantDeed>>,
     by_author: BTreeMap<DeviceId, Vec<usize>>,
     revokes: BTreeMap<DeviceId, Vec<At<'a, Kept>>>,
-    pins: BTreeMap<DeviceId, Vec<At<'a, LogPoint>>>,
     invites: BTreeMap<[u8; 32], Vec<At<'a, Deed>>>,
     cancels: BTreeMap<[u8; 32], Vec<At<'a, Deed>>>,
     events: BTreeMap<(ShortId, u64), &'a AdminEvent>,
@@ -61,7 +60,6 @@ impl<'a> Evaluation<'a> {
             grants: Vec::new(),
             by_author: BTreeMap::new(),
             revokes: BTreeMap::new(),
-            pins: BTreeMap::new(),
             invites: BTreeMap::new(),
             cancels: BTreeMap::new(),
             events: history
@@ -87,14 +85,6 @@ impl<'a> Evaluation<'a> {
                         deed: keep,
                     };
                     new.revokes.entry(*device).or_default().push(at);
-                }
-                Deed::Pin { device, keep } => {
-                    let at = At {
-                        place,
-                        event,
-                        deed: keep,
-                    };
-                    new.pins.entry(*device).or_default().push(at);
                 }
                 Deed::Invite { key, .. } => {
                     let at = At { place, event, deed };
@@ -275,7 +265,6 @@ impl<'a> Evaluation<'a> {
                 !earlier && self.acting(revoke).any(|by| dominates(by, &grant))
             })
             .collect();
-        let pinned = self.deciding_pin(&grant);
         for log in self.history.logs(&deed.device) {
             let from = match grant.place {
                 None => Some((0, 0)),
@@ -284,7 +273,6 @@ impl<'a> Evaluation<'a> {
             let to = ends
                 .iter()
                 .map(|revoke| self.limit(log, revoke))
-                .chain(pinned.map(|point| self.pin_limit(log, point)))
                 .min()
                 .unwrap_or(Span::OPEN);
             if let Some(from) = from.filter(|from| *from < to) {
@@ -305,44 +293,6 @@ impl<'a> Evaluation<'a> {
                 (reach.max().unwrap_or(0), 0)
             }
         }
-    }
-
-    /// Returns where what counts of a log ends, if `point` is on the branch that counts.
-    fn pin_limit(&self, log: ShortId, point: LogPoint) -> Position {
-        if log == point.log || self.history.follows(log, point) {
-            return Span::OPEN;
-        }
-        (self.history.reach(log, point).unwrap_or(0), 0)
-    }
-
-    /// Returns what the Pin that decides for a grant keeps.
-    fn deciding_pin(&self, grant: &LiveGrant) -> Option<LogPoint> {
-        let pins = self.pins.get(&grant.device).into_iter().flatten();
-        let is_known = |pin: &&At<'a, LogPoint>| {
-            let mut logs = self.history.logs(&grant.device);
-            pin.event.has(*pin.deed) && logs.any(|log| log == pin.deed.log)
-        };
-        let made: Vec<((u8, &Rank), &At<'a, LogPoint>)> = pins
-            .filter(is_known)
-            .filter_map(|pin| {
-                let acting = self.acting(pin).filter(|by| dominates(by, grant));
-                let strongest = acting.map(|by| (by.level(), &by.rank)).min()?;
-                Some((strongest, pin))
-            })
-            .collect();
-        let strongest = made.iter().map(|(by, _)| *by).min()?;
-        let equals: Vec<&At<'a, LogPoint>> = made
-            .iter()
-            .filter(|(by, _)| *by == strongest)
-            .map(|(_, pin)| *pin)
-            .collect();
-        // The first stands: whoever made another had not heard of it, or wants to rewrite what was decided.
-        let first = equals.iter().filter(|pin| {
-            let before = |other: &&At<'a, LogPoint>| pin.event.has_seen(other.place, pin.place.item);
-            !equals.iter().any(before)
-        });
-        let order = |pin: &&&At<'a, LogPoint>| -> (EventId, u32) { (pin.event.id, pin.place.item) };
-        first.min_by_key(order).map(|pin| *pin.deed)
     }
 }
 

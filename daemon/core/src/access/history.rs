@@ -51,13 +51,6 @@ pub enum Deed {
         /// What goes on to count.
         keep: Kept,
     },
-    /// Says which branch of a device's log counts.
-    Pin {
-        /// Whose.
-        device: DeviceId,
-        /// An event on it; without meaning if the author did not have it, or if it is another device's.
-        keep: LogPoint,
-    },
     /// Ends an invite.
     Cancel {
         /// The invite's key.
@@ -208,20 +201,6 @@ impl History {
             };
         }
         Some(at.size)
-    }
-
-    /// Says whether all own events of `log` come after a point of another log.
-    #[must_use]
-    pub fn follows(&self, log: ShortId, point: LogPoint) -> bool {
-        let mut at = log;
-        let mut passed = BTreeSet::new();
-        while let Some(branch) = self.branches.get(&at).filter(|_| passed.insert(at)) {
-            if branch.of == point.log {
-                return branch.from >= point.size;
-            }
-            at = branch.of;
-        }
-        false
     }
 
     /// Returns the first place in `log` that has `place` in its past, as number and item. A place of the log itself, or

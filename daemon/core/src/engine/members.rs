@@ -12,7 +12,7 @@ pub use self::recovery::RecoverySecret;
 use super::group::{Group, KnownInvite};
 use super::{CommandError, Phase, Reply, StateView, SyncEngine};
 use crate::access::{GrantFlags, LiveGrant, Role, Scopes};
-use crate::ids::{DeviceId, Dot};
+use crate::ids::{DeviceId, Dot, ShortId};
 use crate::ledger::{
     EventKind, Grant, GrantVia, Header, Item, Keep, LogHead, LogState, MAX_NAME, MAX_REASON, Person, Revoke,
 };
@@ -155,12 +155,26 @@ pub struct Membership {
 /// How a device is removed.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Removal {
-    /// What of its log goes on to count: events before this number; `None`: all that is known here.
-    pub cut: Option<u64>,
+    /// From where on its log does not count any more; `None`: all that is known here goes on to count.
+    pub cut: Option<Cut>,
     /// Whether those go, too, whom only it admitted.
     pub with_admitted: bool,
     /// Why, for people.
     pub reason: String,
+}
+
+/// From where on a device's log does not count any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cut {
+    /// The event of this number, on each branch.
+    Number(u64),
+    /// An event. Branches that it is not on count whole.
+    Event {
+        /// In which log it is stored.
+        log: ShortId,
+        /// Its number.
+        seq: u64,
+    },
 }
 
 impl SyncEngine {
@@ -386,10 +400,16 @@ impl SyncEngine {
         }
     }
 
-    /// Returns what is known of a device's log, or what comes before event `cut` of it, on each branch.
-    fn heads_of(&self, device: &DeviceId, cut: Option<u64>, view: &impl StateView) -> Vec<LogHead> {
+    /// Returns what is known of a device's log, or what comes before the cut, on each branch.
+    fn heads_of(&self, device: &DeviceId, cut: Option<Cut>, view: &impl StateView) -> Vec<LogHead> {
         let heads = self.logs_of(device.short()).filter_map(|log| {
-            let size = cut.unwrap_or(u64::MAX).min(log.size());
+            let size = match cut {
+                Some(Cut::Number(seq)) => seq.min(log.size()),
+                Some(Cut::Event { log: holder, seq }) if self.holder(log.name, seq) == holder => {
+                    seq.min(log.size())
+                }
+                Some(Cut::Event { .. }) | None => log.size(),
+            };
             let root = if size == log.size() {
                 log.peaks.root()
             } else {

@@ -1,7 +1,7 @@
 //! What of an event counts, for people who read the ledger.
 //!
 //! It is found from the rights as they are known here now, in time that depends on the event and on its author's grants
-//! alone. What a later Revoke takes away, or a later Pin gives back, is judged anew when somebody asks anew.
+//! alone. What a later Revoke takes away, or gives back, is judged anew when somebody asks anew.
 
 use super::SyncEngine;
 use crate::access::Role;

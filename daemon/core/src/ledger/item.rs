@@ -6,7 +6,6 @@
 //! | 1 | Grant | device bstr32, role uint, name text, via: null (by an owner or admin) or [invite bstr32, sig bstr64], scopes, flags uint, [person text] |
 //! | 2 | Invite | key bstr32, role uint, expires_ms uint/null, max_uses uint, scopes, [person text] |
 //! | 3 | Revoke | device bstr32, keep: null (until the device has seen it) or an array of at most 8 [size uint, root bstr32], reason text |
-//! | 4 | Pin | device bstr32, size uint, root bstr32 |
 //! | 5 | InviteCancel | key bstr32 |
 //! | 7 | Name | name text: what the author is called |
 //! | 9 | Person | device bstr32, person text/null: whose device it is |
@@ -22,7 +21,7 @@
 
 mod admin;
 
-pub use self::admin::{Genesis, Grant, GrantVia, Invite, Keep, LogHead, Pin, Revoke};
+pub use self::admin::{Genesis, Grant, GrantVia, Invite, Keep, LogHead, Revoke};
 pub(crate) use self::admin::{MAX_NAME, MAX_REASON};
 use super::person::Person;
 use crate::encoding::{
@@ -36,7 +35,6 @@ const TAG_GENESIS: u64 = 0;
 const TAG_GRANT: u64 = 1;
 const TAG_INVITE: u64 = 2;
 const TAG_REVOKE: u64 = 3;
-const TAG_PIN: u64 = 4;
 const TAG_CANCEL: u64 = 5;
 const TAG_NAME: u64 = 7;
 const TAG_PERSON: u64 = 9;
@@ -62,8 +60,6 @@ pub enum Item {
     Invite(Invite),
     /// Ends a device's grants.
     Revoke(Revoke),
-    /// Says which branch of a forked log counts.
-    Pin(Pin),
     /// Ends an invite.
     Cancel {
         /// The invite's public key.
@@ -162,7 +158,7 @@ impl Item {
             TAG_GENESIS | TAG_PERSON | TAG_DISCARD => 2,
             TAG_GRANT => 6,
             TAG_INVITE => 5,
-            TAG_REVOKE | TAG_PIN | TAG_DEL => 3,
+            TAG_REVOKE | TAG_DEL => 3,
             TAG_CANCEL | TAG_NAME => 1,
             TAG_PUT => 9,
             _ => return Ok(Self::Unknown { tag }),
@@ -180,7 +176,6 @@ impl Item {
             TAG_GRANT => Self::Grant(admin::read_grant(d, is_tagged)?),
             TAG_INVITE => Self::Invite(admin::read_invite(d, is_tagged)?),
             TAG_REVOKE => Self::Revoke(admin::read_revoke(d)?),
-            TAG_PIN => Self::Pin(admin::read_pin(d)?),
             TAG_CANCEL => Self::Cancel { key: bytes_of(d)? },
             TAG_NAME => Self::Name(admin::read_name(d)?),
             TAG_PERSON => Self::Person {
@@ -207,7 +202,6 @@ impl Item {
             Self::Grant(grant) => admin::write_grant(e, grant),
             Self::Invite(invite) => admin::write_invite(e, invite),
             Self::Revoke(revoke) => admin::write_revoke(e, revoke),
-            Self::Pin(pin) => admin::write_pin(e, pin),
             Self::Cancel { key } => admin::write_cancel(e, key),
             Self::Name(name) => admin::write_name(e, name),
             Self::Person { device, person } => admin::write_person(e, device, person.as_ref()),
@@ -419,13 +413,6 @@ mod tests {
                     root: [6; 32],
                 }]),
                 reason: String::new(),
-            }),
-            Item::Pin(Pin {
-                device: DeviceId::new([2; 32]),
-                keep: LogHead {
-                    size: 1,
-                    root: [6; 32],
-                },
             }),
             Item::Cancel { key: [5; 32] },
             Item::Name("attic".into()),

@@ -23,7 +23,7 @@
 //! is used: a proof with one bit changed is no proof.
 //!
 //! What a proof does **not** show: that nobody revoked the author's role, or the role of whoever granted it, or cancelled
-//! the invite, before the event; that a Revoke or Pin shown had power over its device; that no other item of the event, which stays hidden, makes the event void; that the version is still the one
+//! the invite, before the event; that a Revoke shown had power over its device; that no other item of the event, which stays hidden, makes the event void; that the version is still the one
 //! at its path; that the author's clock was right (`wall_ms` is its word); or that the author signed no second history
 //! for other readers.
 

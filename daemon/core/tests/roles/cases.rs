@@ -27,41 +27,21 @@ fn a_head_that_the_revoker_had_not_seen_keeps_nothing() {
 }
 
 #[test]
-fn a_pin_of_an_event_that_its_author_had_not_seen_decides_nothing() {
+fn a_revoke_with_a_grant_keeps_one_branch_of_a_member() {
     let mut group = Group::new();
     let start = group.act(FOUNDER, &[], vec![grant(ANN, Role::Admin)]);
-    let unseen = group.act(ANN, &[start], vec![]);
+    let copied = group.act(ANN, &[start], vec![]);
     let other = group.fork(ANN, None, &[start]);
-    group.act(
-        RECOVERY,
-        &[start],
-        vec![Deed::Pin {
-            device: ANN,
-            keep: unseen,
-        }],
-    );
-    assert_eq!(group.outcome().at[other].0, Some(Role::Admin));
-}
-
-#[test]
-fn a_pin_of_an_event_of_another_device_decides_nothing() {
-    let mut group = Group::new();
-    let start = group.act(
-        FOUNDER,
-        &[],
-        vec![grant(ANN, Role::Admin), grant(BOB, Role::Editor)],
-    );
-    let anns = group.act(ANN, &[start], vec![]);
-    let bobs = group.act(BOB, &[start], vec![]);
-    group.act(
-        FOUNDER,
-        &[bobs],
-        vec![Deed::Pin {
-            device: ANN,
-            keep: bobs,
-        }],
-    );
-    assert_eq!(group.outcome().at[anns].0, Some(Role::Admin));
+    let keeps = Deed::Revoke {
+        device: ANN,
+        keep: Keep::Heads(vec![copied]),
+    };
+    let decided = group.act(FOUNDER, &[copied, other], vec![keeps, grant(ANN, Role::Admin)]);
+    let later = group.fork(ANN, Some(copied), &[decided]);
+    let outcome = group.outcome();
+    let role = |event: usize| outcome.at[event].0;
+    assert_eq!((role(copied), role(other)), (Some(Role::Admin), None));
+    assert_eq!(role(later), Some(Role::Admin));
 }
 
 #[test]

@@ -160,7 +160,7 @@ impl Maker {
             58..65 => self.undo_revoker(),
             65..79 => self.redeem(),
             79..87 => self.remove_each_other(),
-            87..95 => self.pin(),
+            87..95 => self.keep_branch(),
             _ => self.ends_inviter(),
         }
     }
@@ -262,6 +262,6 @@ impl Maker {
 const fn invite_key(deed: &Deed) -> Option<u8> {
     match deed {
         Deed::Invite { key, .. } => Some(*key),
-        Deed::Grant(_) | Deed::Cancel { .. } | Deed::Revoke { .. } | Deed::Pin { .. } => None,
+        Deed::Grant(_) | Deed::Cancel { .. } | Deed::Revoke { .. } => None,
     }
 }

@@ -49,7 +49,7 @@ impl<'a> Known<'a> {
         })
     }
 
-    /// Returns the events with a Revoke, a Pin or a Cancel that counts; and with Grants to devices of one short name.
+    /// Returns the events with a Revoke or a Cancel that counts; and with Grants to devices of one short name.
     pub(crate) fn effective_ends(&self) -> Set {
         let counts = |place: Place, deed: &Deed| match deed {
             Deed::Revoke { .. } => self
@@ -59,19 +59,8 @@ impl<'a> Known<'a> {
                 Deed::Invite { key: of, role, .. } => {
                     key == of && self.live_at(place).any(|(_, by, _)| by.role.may_give(*role))
                 }
-                Deed::Grant(_) | Deed::Cancel { .. } | Deed::Revoke { .. } | Deed::Pin { .. } => false,
+                Deed::Grant(_) | Deed::Cancel { .. } | Deed::Revoke { .. } => false,
             }),
-            Deed::Pin { device, keep } => {
-                let known = self.world.events[place.0].past.contains(*keep);
-                let mut pinned = self.valid().filter(|(_, grant, _)| grant.device == *device);
-                known
-                    && self.world.events[*keep].author == *device
-                    && pinned.any(|(_, grant, outcome)| {
-                        let weak = (grant.role, &outcome.rank);
-                        self.live_at(place)
-                            .any(|(_, by, outcome)| dominates((by.role, &outcome.rank), weak))
-                    })
-            }
             Deed::Grant(grant) => self
                 .world
                 .twins

@@ -45,7 +45,6 @@ struct Oracle<'a> {
     grants: Vec<Given>,
     of_device: Vec<Vec<usize>>,
     revokes: Vec<Vec<(Place, &'a Keep)>>,
-    pins: Vec<Vec<(Place, usize)>>,
     state: State,
 }
 
@@ -76,7 +75,6 @@ impl<'a> Oracle<'a> {
         // The two stand at their devices' numbers.
         let mut grants = vec![genesis(RECOVERY), genesis(FOUNDER)];
         let mut revokes = vec![Vec::new(); world.devices];
-        let mut pins = vec![Vec::new(); world.devices];
         for (place, deed) in world.deeds() {
             match deed {
                 Deed::Grant(grant) => grants.push(Given {
@@ -84,7 +82,6 @@ impl<'a> Oracle<'a> {
                     grant: *grant,
                 }),
                 Deed::Revoke { device, keep } => revokes[*device].push((place, keep)),
-                Deed::Pin { device, keep } => pins[*device].push((place, *keep)),
                 Deed::Invite { .. } | Deed::Cancel { .. } => {}
             }
         }
@@ -115,7 +112,6 @@ impl<'a> Oracle<'a> {
             },
             grants,
             revokes,
-            pins,
         }
     }
 
@@ -143,10 +139,9 @@ impl<'a> Oracle<'a> {
         let ended_by = ending.map(|revoke| revoke.0).collect();
         changed |= ended_by != self.state.ended_by[grant];
         self.state.ended_by[grant] = ended_by;
-        let pinned = self.deciding_pin(grant);
         for event in self.world.events_of(device) {
             for item in 0..=self.world.events[event].deeds.len() {
-                let live = self.is_live(grant, (event, item), pinned);
+                let live = self.is_live(grant, (event, item));
                 changed |= std::mem::replace(&mut self.state.live[grant][event][item], live) != live;
             }
         }
@@ -264,11 +259,7 @@ impl<'a> Oracle<'a> {
                     self.is_let_in_by(place, grant, invited, (*role, *scope))
                         && !self.is_cancelled(place, key, *role)
                 }
-                Deed::Invite { .. }
-                | Deed::Grant(_)
-                | Deed::Cancel { .. }
-                | Deed::Revoke { .. }
-                | Deed::Pin { .. } => false,
+                Deed::Invite { .. } | Deed::Grant(_) | Deed::Cancel { .. } | Deed::Revoke { .. } => false,
             })
     }
 
@@ -326,21 +317,14 @@ impl<'a> Oracle<'a> {
         !spared && self.live_at(revoke).any(dominated)
     }
 
-    fn is_live(&self, grant: usize, place: Place, pinned: Option<usize>) -> bool {
+    fn is_live(&self, grant: usize, place: Place) -> bool {
         let given = self.grants[grant].place;
         let started = given.is_none_or(|given| self.world.sees(place, given));
-        let pinned = pinned.is_none_or(|keep| {
-            let after = self.rule != Rule::PinEndsLog && self.world.is_at_or_before(keep, place.0);
-            after || self.world.is_at_or_before(place.0, keep)
-        });
         let revokes = &self.revokes[self.grants[grant].grant.device];
         let mut ending = revokes
             .iter()
             .filter(|revoke| self.state.ended_by[grant].contains(&revoke.0));
-        self.state.valid[grant]
-            && started
-            && pinned
-            && ending.all(|(revoke, keep)| self.is_kept(place, *revoke, keep))
+        self.state.valid[grant] && started && ending.all(|(revoke, keep)| self.is_kept(place, *revoke, keep))
     }
 
     fn is_kept(&self, place: Place, revoke: Place, keep: &Keep) -> bool {
@@ -357,38 +341,6 @@ impl<'a> Oracle<'a> {
             };
             of_it && known && within
         })
-    }
-
-    /// Returns the event kept by the Pin that decides about the logs of a grant's device.
-    fn deciding_pin(&self, grant: usize) -> Option<usize> {
-        let device = self.grants[grant].grant.device;
-        let mut pins = Vec::new();
-        for (pin, keep) in &self.pins[device] {
-            let known = self.world.events[pin.0].past.contains(*keep);
-            let of_it = self.world.events[*keep].author == device;
-            let by = self
-                .live_at(*pin)
-                .filter(|by| self.rule == Rule::PinAgainstAll || self.dominates(*by, grant));
-            let strength = by
-                .map(|by| (level(self.grants[by].grant.role), &self.state.rank[by]))
-                .min();
-            if let (true, Some(strength)) = (known && of_it, strength) {
-                pins.push((strength, *pin, *keep));
-            }
-        }
-        let strongest = pins.iter().map(|(strength, ..)| *strength).min()?;
-        if self.rule != Rule::WeakPinDecides {
-            pins.retain(|(strength, ..)| *strength == strongest);
-        }
-        let first = pins.iter().filter(|(_, pin, _)| {
-            pins.iter().all(|(_, other, _)| match self.rule {
-                Rule::LatestPinDecides => !self.world.sees(*other, *pin),
-                _ => !self.world.sees(*pin, *other),
-            })
-        });
-        first
-            .min_by_key(|(_, pin, _)| (self.world.events[pin.0].id, pin.1))
-            .map(|(_, _, keep)| *keep)
     }
 
     fn outcome(&self) -> Outcome {

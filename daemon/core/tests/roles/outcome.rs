@@ -61,7 +61,7 @@ pub(crate) fn grants(world: &World) -> Vec<(Option<Place>, Grant)> {
     let genesis = [RECOVERY, FOUNDER].map(|device| (None, Grant::plain(device, Role::Owner)));
     let items = world.deeds().filter_map(|(place, deed)| match deed {
         Deed::Grant(grant) => Some((Some(place), *grant)),
-        Deed::Invite { .. } | Deed::Cancel { .. } | Deed::Revoke { .. } | Deed::Pin { .. } => None,
+        Deed::Invite { .. } | Deed::Cancel { .. } | Deed::Revoke { .. } => None,
     });
     genesis.into_iter().chain(items).collect()
 }
@@ -87,7 +87,7 @@ impl Arrival {
                     device,
                     keep: Keep::UntilSeen,
                 } => *device,
-                Deed::Revoke { .. } | Deed::Invite { .. } | Deed::Cancel { .. } | Deed::Pin { .. } => {
+                Deed::Revoke { .. } | Deed::Invite { .. } | Deed::Cancel { .. } => {
                     continue;
                 }
             };
@@ -155,10 +155,6 @@ impl Arrival {
                         Kept::Points(heads.iter().map(|head| self.point(world, *head)).collect())
                     }
                 },
-            },
-            Deed::Pin { device, keep } => CoreDeed::Pin {
-                device: device_id(world, *device),
-                keep: self.point(world, *keep),
             },
         }
     }

@@ -58,7 +58,7 @@ pub(crate) fn no_two_revokes_end_each_other(
         .deeds()
         .filter_map(|(place, deed)| match deed {
             Deed::Revoke { device, .. } => Some((place, *device)),
-            Deed::Grant(_) | Deed::Invite { .. } | Deed::Cancel { .. } | Deed::Pin { .. } => None,
+            Deed::Grant(_) | Deed::Invite { .. } | Deed::Cancel { .. } => None,
         })
         .collect();
     for (one, of_other) in &revokes {
@@ -91,7 +91,7 @@ pub(crate) fn no_two_revokes_end_each_other(
 }
 
 /// Invariant 10: whoever does not have some events judges all others as those do who have them, if none of the events is
-/// a Revoke, a Pin or a Cancel that counts.
+/// a Revoke or a Cancel that counts.
 pub(crate) fn only_ends_change_what_was(
     judge: Judge<'_>,
     world: &World,
@@ -258,7 +258,6 @@ fn restrict(renamed: &[Option<usize>], outcome: GrantOutcome) -> GrantOutcome {
 /// Returns the events that items name.
 fn referred(deeds: &[Deed]) -> Vec<usize> {
     let named = deeds.iter().flat_map(|deed| match deed {
-        Deed::Pin { keep, .. } => vec![*keep],
         Deed::Revoke {
             keep: Keep::Heads(heads),
             ..

@@ -26,10 +26,6 @@ pub(crate) enum Rule {
     UntilSeenIsNow,
     /// What a revoked inviter's invites let in stays, if the invite lies within the cut.
     RevokeSparesInvites,
-    /// Of several Pins by equals, the latest decides.
-    LatestPinDecides,
-    /// The smallest Pin decides, by whomever.
-    WeakPinDecides,
     /// A head that its author had not seen counts.
     UnseenHeads,
     /// Scopes of grants given may be wider than those of the giver.
@@ -44,17 +40,13 @@ pub(crate) enum Rule {
     TwinsApartStay,
     /// Admins give all flags, and invites, too.
     FlagsByAnybody,
-    /// What follows the event that a Pin keeps does not count.
-    PinEndsLog,
-    /// A Pin counts against grants that its author does not dominate.
-    PinAgainstAll,
     /// Whoever has a grant may redeem invites.
     AnybodyRedeems,
 }
 
 impl Rule {
     /// All mistakes.
-    pub(crate) const MISTAKES: [Self; 23] = [
+    pub(crate) const MISTAKES: [Self; 19] = [
         Self::CutByNumber,
         Self::OpenInvite,
         Self::WeakCancel,
@@ -66,8 +58,6 @@ impl Rule {
         Self::EqualLevelDominates,
         Self::UntilSeenIsNow,
         Self::RevokeSparesInvites,
-        Self::LatestPinDecides,
-        Self::WeakPinDecides,
         Self::UnseenHeads,
         Self::WideningScopes,
         Self::RankOfAnotherGrant,
@@ -75,8 +65,6 @@ impl Rule {
         Self::FounderAboveOwners,
         Self::TwinsApartStay,
         Self::FlagsByAnybody,
-        Self::PinEndsLog,
-        Self::PinAgainstAll,
         Self::AnybodyRedeems,
     ];
 }

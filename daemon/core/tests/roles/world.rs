@@ -52,7 +52,6 @@ pub(crate) enum Deed {
     Invite { key: u8, role: Role, scope: Scope },
     Cancel { key: u8 },
     Revoke { device: usize, keep: Keep },
-    Pin { device: usize, keep: usize },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -271,12 +270,8 @@ impl World {
                 .map(rename)
                 .collect();
             event.prev = event.prev.and_then(follow).map(rename);
-            event
-                .deeds
-                .retain(|deed| !matches!(deed, Deed::Pin { keep, .. } if follow(*keep).is_none()));
             for deed in &mut event.deeds {
                 match deed {
-                    Deed::Pin { keep, .. } => *keep = rename(follow(*keep).unwrap_or(*keep)),
                     Deed::Revoke {
                         keep: Keep::Heads(heads),
                         ..

@@ -123,10 +123,6 @@ fn item(index: u32, item: &Item) -> v1::EventItem {
             person: convert::person_to_proto(invite.person.as_ref()),
         }),
         Item::Revoke(revoke) => What::Revoke(revoked(revoke)),
-        Item::Pin(pin) => What::Pin(v1::PinItem {
-            device: Some(nameless(pin.device)),
-            keep: Some(head(&pin.keep)),
-        }),
         Item::Cancel { key } => What::Cancel(v1::CancelItem { key: key.to_vec() }),
         Item::Person { device, person } => What::Person(v1::PersonItem {
             device: Some(convert::persons_device(*device, "", person.as_ref())),

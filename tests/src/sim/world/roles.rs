@@ -1,7 +1,7 @@
 //! Users who decide about members. What their devices' roles do not allow is refused, and changes nothing.
 
 use p2p_sync_core::access::{GrantFlags, Role, Scopes};
-use p2p_sync_core::engine::{Command, FolderState, MembersCommand, Membership, Removal};
+use p2p_sync_core::engine::{Command, Cut, FolderState, MembersCommand, Membership, Removal};
 use p2p_sync_core::rel_path::RelPath;
 
 use super::{Event, World};
@@ -53,7 +53,7 @@ impl World {
                     .as_ref()
                     .map_or(0, |engine| engine.own_seq());
                 let how = Removal {
-                    cut: rng.percent(50).then(|| rng.below(events + 1)),
+                    cut: rng.percent(50).then(|| Cut::Number(rng.below(events + 1))),
                     with_admitted: rng.percent(25),
                     reason: String::new(),
                 };

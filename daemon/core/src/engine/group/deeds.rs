@@ -53,10 +53,6 @@ impl KnownItem {
                     Keep::Heads(_) => Kept::Points(self.points.iter().map(|(_, point)| *point).collect()),
                 },
             },
-            Item::Pin(pin) => Deed::Pin {
-                device: pin.device,
-                keep: self.points.first()?.1,
-            },
             Item::Cancel { key } => Deed::Cancel { key: *key },
             _ => return None,
         })
@@ -71,7 +67,6 @@ pub(in crate::engine) fn heads_in(item: &Item) -> Vec<(DeviceId, LogHead)> {
             keep: Keep::Heads(heads),
             ..
         }) => heads.iter().map(|head| (*device, *head)).collect(),
-        Item::Pin(pin) => vec![(pin.device, pin.keep)],
         _ => Vec::new(),
     }
 }

@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 
 use super::Group;
-use crate::access::{LiveGrant, Role, dominates};
+use crate::access::{LiveGrant, Role};
 use crate::ids::{Dot, ShortId};
 use crate::ledger::{EventKind, Grant, Invite, Item, VerifiedEvent};
 use crate::rel_path::RelPath;
@@ -67,10 +67,6 @@ impl Group {
                 let ends = held.iter().any(|grant| grant.ended_by.contains(&place));
                 // Where nothing is left to end, it still says what its author may say of others.
                 !ends && (!held.is_empty() || !acting().any(|by| by.role.may_give(Role::Viewer)))
-            }
-            Item::Pin(pin) => {
-                let held = self.grants(&pin.device);
-                !acting().any(|by| held.iter().any(|grant| dominates(by, grant)))
             }
             Item::Person { device, .. } => {
                 let history = self.history.as_ref();

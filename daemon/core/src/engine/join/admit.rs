@@ -362,5 +362,5 @@ fn kept_heads(items: &[Item]) -> impl Iterator<Item = (DeviceId, LogHead)> + '_ 
 }
 
 fn takes_rights(item: &Item) -> bool {
-    matches!(item, Item::Revoke(_) | Item::Cancel { .. } | Item::Pin(_))
+    matches!(item, Item::Revoke(_) | Item::Cancel { .. })
 }

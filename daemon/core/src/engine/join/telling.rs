@@ -65,7 +65,7 @@ fn has_seen(event: &AdminEvent, other: &AdminEvent) -> bool {
 /// Says whether `event` takes rights from the author of `other`, and neither had heard of the other.
 fn takes_unheard(event: &AdminEvent, other: &AdminEvent) -> bool {
     let takes = event.deeds.iter().any(|(_, deed)| match deed {
-        Deed::Revoke { device, .. } | Deed::Pin { device, .. } => *device == other.author,
+        Deed::Revoke { device, .. } => *device == other.author,
         Deed::Grant(_) | Deed::Invite { .. } | Deed::Cancel { .. } => false,
     });
     takes && !has_seen(event, other) && !has_seen(other, event)

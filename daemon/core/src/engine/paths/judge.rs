@@ -1,6 +1,6 @@
 //! What became of items whose authors may write other paths than was thought when they arrived.
 //!
-//! A Revoke, a Cancel or a Pin can take authority from events that were applied, and give it back to others. The paths
+//! A Revoke or a Cancel can take authority from events that were applied, and give it back to others. The paths
 //! that these speak of are put together anew from all that was ever said of them.
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -3,7 +3,7 @@
 use crate::access::{GrantFlags, Role, Scopes};
 use crate::ids::{Dot, ShortId};
 use crate::ledger::event::{Body, EventKind, Header};
-use crate::ledger::item::{Grant, GrantVia, Invite, Item, Keep, LogHead, Pin, Put, PutFlags, Revoke};
+use crate::ledger::item::{Grant, GrantVia, Invite, Item, Keep, LogHead, Put, PutFlags, Revoke};
 use crate::ledger::person::Person;
 use crate::ledger::proof::make;
 use crate::ledger::samples::{World, device, grown, put};
@@ -116,10 +116,6 @@ fn items() -> Vec<Item> {
             device: device(5),
             keep: Keep::UntilSeen,
             reason: String::new(),
-        }),
-        Item::Pin(Pin {
-            device: device(5),
-            keep: head,
         }),
         Item::Cancel { key: [5; 32] },
         Item::Name("attic".into()),

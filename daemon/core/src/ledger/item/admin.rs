@@ -1,8 +1,7 @@
 //! The items of admin events: who is in the group, and what each may do.
 
 use super::{
-    TAG_CANCEL, TAG_GENESIS, TAG_GRANT, TAG_INVITE, TAG_NAME, TAG_PERSON, TAG_PIN, TAG_REVOKE, header,
-    read_path,
+    TAG_CANCEL, TAG_GENESIS, TAG_GRANT, TAG_INVITE, TAG_NAME, TAG_PERSON, TAG_REVOKE, header, read_path,
 };
 use crate::access::{GrantFlags, Role, Scopes};
 use crate::encoding::{Decoder, Encoder, ShapeError, array_len, array_of, bytes_of, infallible, optional};
@@ -104,15 +103,6 @@ pub struct LogHead {
     pub root: [u8; 32],
 }
 
-/// Which branch of a forked log counts.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Pin {
-    /// Whose log.
-    pub device: DeviceId,
-    /// An event on the branch, as the log up to it.
-    pub keep: LogHead,
-}
-
 pub(super) fn write_genesis(e: &mut Encoder<'_>, genesis: &Genesis) {
     header(e, TAG_GENESIS, 2);
     infallible(e.str(&genesis.name));
@@ -205,19 +195,6 @@ pub(super) fn read_revoke(d: &mut Decoder<'_>) -> Result<Revoke, ShapeError> {
         device: DeviceId::new(bytes_of(d)?),
         keep: optional(d, read_kept)?.unwrap_or(Keep::UntilSeen),
         reason: read_text(d, MAX_REASON)?,
-    })
-}
-
-pub(super) fn write_pin(e: &mut Encoder<'_>, pin: &Pin) {
-    header(e, TAG_PIN, 3);
-    infallible(e.bytes(pin.device.as_bytes()));
-    write_head(e, &pin.keep);
-}
-
-pub(super) fn read_pin(d: &mut Decoder<'_>) -> Result<Pin, ShapeError> {
-    Ok(Pin {
-        device: DeviceId::new(bytes_of(d)?),
-        keep: read_head(d)?,
     })
 }
 

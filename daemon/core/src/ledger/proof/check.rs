@@ -122,9 +122,7 @@ impl Chain {
                     && by.role.may_give(invite.role)
                     && invite.scopes.within(&by.scopes)
             }
-            Item::Revoke(_) | Item::Pin(_) | Item::Cancel { .. } | Item::Person { .. } if admin => {
-                by.role >= Role::Admin
-            }
+            Item::Revoke(_) | Item::Cancel { .. } | Item::Person { .. } if admin => by.role >= Role::Admin,
             Item::Name(_) => admin,
             Item::Put(Put { path, .. }) | Item::Del { path, .. } | Item::Discard { path, .. } => {
                 header.kind == EventKind::Work && by.role.may_write() && by.scopes.covers(path)

@@ -52,7 +52,7 @@ impl Maker {
                 .collect(),
             48..56 => {
                 let device = self.forked();
-                self.pin_deed(device, past).into_iter().collect()
+                self.kept_branch(device, past)
             }
             56..66 => {
                 let device = self.target();
@@ -142,12 +142,24 @@ impl Maker {
         }
     }
 
-    pub(super) fn pin_deed(&mut self, device: usize, past: Set) -> Option<Deed> {
+    /// Makes a Revoke that keeps one branch of a device's log, often with a Grant behind it: so the device stays, without
+    /// its other branches.
+    pub(super) fn kept_branch(&mut self, device: usize, past: Set) -> Vec<Deed> {
         let mut own: Vec<usize> = self.world.events_of(device).collect();
         if self.rng.chance(92) {
             own.retain(|event| past.contains(*event));
         }
-        let keep = self.rng.pick(&own)?;
-        Some(Deed::Pin { device, keep })
+        let Some(keep) = self.rng.pick(&own) else {
+            return Vec::new();
+        };
+        let mut deeds = vec![Deed::Revoke {
+            device,
+            keep: Keep::Heads(vec![keep]),
+        }];
+        if self.rng.chance(70) {
+            let role = self.best[device];
+            deeds.push(Deed::Grant(Grant::plain(device, role)));
+        }
+        deeds
     }
 }

@@ -9,7 +9,7 @@ impl Maker {
     pub(super) fn revokes(&self) -> Vec<(Place, usize)> {
         let revokes = self.world.deeds().filter_map(|(place, deed)| match deed {
             Deed::Revoke { device, .. } => Some((place, *device)),
-            Deed::Grant(_) | Deed::Invite { .. } | Deed::Cancel { .. } | Deed::Pin { .. } => None,
+            Deed::Grant(_) | Deed::Invite { .. } | Deed::Cancel { .. } => None,
         });
         revokes.collect()
     }
@@ -74,7 +74,7 @@ impl Maker {
             .deeds()
             .filter_map(|(place, deed)| match deed {
                 Deed::Invite { key, role, scope } => Some((place, *key, *role, *scope)),
-                Deed::Grant(_) | Deed::Cancel { .. } | Deed::Revoke { .. } | Deed::Pin { .. } => None,
+                Deed::Grant(_) | Deed::Cancel { .. } | Deed::Revoke { .. } => None,
             })
             .collect();
         let Some((place, key, mut role, mut scope)) = self.rng.pick(&invites) else {
@@ -126,22 +126,23 @@ impl Maker {
         }
     }
 
-    /// Pins a log, and does it again: the same device or another, having seen the first or not.
-    pub(super) fn pin(&mut self) {
+    /// Keeps one branch of a log, and does it again: the same device or another, having seen the first or not.
+    pub(super) fn keep_branch(&mut self) {
         let (mut by, device) = (self.actor(), self.forked());
         let own = self.world.events_of(device).collect();
         let mut seen = if self.rng.chance(50) { own } else { self.known[by] };
         for _ in 0..2 {
-            let Some(deed) = self.pin_deed(device, seen) else {
+            let deeds = self.kept_branch(device, seen);
+            if deeds.is_empty() {
                 return;
-            };
+            }
             let prev = self.prev(by);
-            let pin = self.add(by, prev, seen, vec![deed]);
+            let kept = self.add(by, prev, seen, deeds);
             if self.rng.chance(50) {
                 by = self.actor();
             }
             if self.rng.chance(50) {
-                seen.insert(pin);
+                seen.insert(kept);
             }
         }
     }

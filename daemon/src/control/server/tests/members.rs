@@ -2,7 +2,7 @@
 
 use p2p_sync_core::access::{GrantFlags, Role, Scopes};
 use p2p_sync_core::engine::{
-    CommandError, MemberReport, MembersCommand, MembersReply, Membership, Removal, Reply,
+    CommandError, Cut, MemberReport, MembersCommand, MembersReply, Membership, Removal, Reply,
 };
 use p2p_sync_core::ids::DeviceId;
 use p2p_sync_core::ledger::Person;
@@ -62,7 +62,7 @@ pub(super) fn answer(command: MembersCommand) -> Result<Reply, ControlError> {
         }
         MembersCommand::Remove { devices, how } => {
             let expected = Removal {
-                cut: Some(7),
+                cut: Some(Cut::Number(7)),
                 with_admitted: true,
                 reason: "sold".to_owned(),
             };
@@ -126,7 +126,7 @@ async fn members_are_found_by_name_and_keep_what_was_not_asked_to_change() {
         cut: Some(7),
         with_admitted: true,
         reason: "sold".into(),
-        only_list: false,
+        ..Default::default()
     };
     let done = client.remove_member(request).await.unwrap().into_inner();
     let names = |devices: &[v1::Device]| devices.iter().map(|d| d.name.clone()).collect::<Vec<_>>();
