@@ -26,12 +26,16 @@ pub struct Options {
     /// Do less: 1 GiB, 20 000 files, 20 rounds, instead of 4 GiB, 50 000 files, 200 rounds
     #[arg(long)]
     pub quick: bool,
-    /// Measure only this; can be given more than once
+    /// Measure only this; can be given more than once. `tiny` is measured only if it is given
     #[arg(long, value_enum, value_name = "WORK")]
     pub work: Vec<Work>,
     /// Print JSON
     #[arg(long)]
     pub json: bool,
+    /// Measure p2p-sync once more, where the first folder is that of an editor of four paths whose role has changed 100
+    /// times, and the other folder the founder's
+    #[arg(long)]
+    pub with_roles: bool,
     /// Measure Syncthing too (`syncthing` in PATH)
     #[arg(long)]
     pub with_syncthing: bool,
@@ -55,10 +59,17 @@ pub enum Work {
     Tree,
     /// Small files one after the other
     Latency,
+    /// A million files of a few bytes (`--quick`: 100 000)
+    Tiny,
 }
 
 /// A guard; no piece of work comes near it on a sane machine.
 const PATIENCE: Duration = Duration::from_secs(300);
+
+/// The same for a million files.
+const LONG_PATIENCE: Duration = Duration::from_secs(3_600);
+/// Files in one directory of tiny ones.
+const TINY_IN_DIR: usize = 1_000;
 
 /// The amount of work.
 #[derive(Debug, Clone, Copy)]
@@ -66,17 +77,20 @@ struct Scale {
     large_bytes: u64,
     tree_files: usize,
     rounds: usize,
+    tiny_dirs: usize,
 }
 
 const FULL: Scale = Scale {
     large_bytes: 4 << 30,
     tree_files: 50_000,
     rounds: 200,
+    tiny_dirs: 1_000,
 };
 const QUICK: Scale = Scale {
     large_bytes: 1 << 30,
     tree_files: 20_000,
     rounds: 20,
+    tiny_dirs: 100,
 };
 
 /// Runs the benchmark.
@@ -98,6 +112,10 @@ pub fn run(options: &Options) -> Result<Report> {
         &mut rows,
     )
     .context("p2p-sync")?;
+    if options.with_roles {
+        let mut group = p2p_sync::start_with_roles(&binaries, &below)?;
+        measure(&mut group, scale, options, &mut rows).context("p2p-sync with roles")?;
+    }
     if options.with_syncthing {
         measure(&mut syncthing::start(&below)?, scale, options, &mut rows).context("Syncthing")?;
     }
@@ -123,6 +141,9 @@ fn measure(
     }
     if wanted(Work::Latency) && contender.is_continuous() {
         rows.push(latency(contender, &folders, scale)?);
+    }
+    if options.work.contains(&Work::Tiny) {
+        rows.push(tiny_files(contender, &folders, scale)?);
     }
     Ok(())
 }
@@ -178,19 +199,64 @@ fn small_files(contender: &mut impl Contender, folders: &[PathBuf; 2], scale: Sc
     Ok(timed.row(contender.name(), "source tree", written.bytes, written.files))
 }
 
+/// Directories full of files of a few bytes appear by rename in the first folder, until all are in the second.
+fn tiny_files(contender: &mut impl Contender, folders: &[PathBuf; 2], scale: Scale) -> Result<Row> {
+    let staged = contender.staging().join("tiny");
+    let mut bytes = 0;
+    for dir in 0..scale.tiny_dirs {
+        let dir = staged.join(dir.to_string());
+        fs::create_dir_all(&dir).context("Making a directory of tiny files")?;
+        for number in 0..TINY_IN_DIR {
+            let text = dir.join(number.to_string()).display().to_string();
+            bytes += text.len() as u64;
+            fs::write(dir.join(number.to_string()), text).context("Writing a tiny file")?;
+        }
+    }
+    let target = folders[1].join("tiny");
+    let timed = timed(contender, |contender| {
+        fs::rename(&staged, folders[0].join("tiny")).context("Moving the tiny files in")?;
+        contender.push()?;
+        let mut whole = 0;
+        wait_until("the tiny files", LONG_PATIENCE, || {
+            while whole < scale.tiny_dirs && count_entries(&target.join(whole.to_string())) >= TINY_IN_DIR {
+                whole += 1;
+            }
+            Ok(if whole == scale.tiny_dirs {
+                Ok(())
+            } else {
+                Err(format!("{whole} of {} directories", scale.tiny_dirs))
+            })
+        })
+    })?;
+    wait_until("equal trees", LONG_PATIENCE, || {
+        Ok(verify(folders).map_err(|error| error.to_string()))
+    })?;
+    let files = scale.tiny_dirs * TINY_IN_DIR;
+    Ok(timed.row(contender.name(), "tiny files", bytes, files))
+}
+
 /// Creates small files one after the other and measures when each is visible on the other side.
 fn latency(contender: &mut impl Contender, folders: &[PathBuf; 2], scale: Scale) -> Result<Row> {
     let mut times = Vec::new();
     let mut random = Random::new(3);
+    let dirs = folders.each_ref().map(|folder| folder.join("notes"));
+    fs::create_dir(&dirs[0]).context("Making the directory of the notes")?;
+    wait_until("the directory of the notes", PATIENCE, || {
+        Ok(if dirs[1].is_dir() {
+            Ok(())
+        } else {
+            Err("it is not there".to_owned())
+        })
+    })?;
     let timed = timed(contender, |_| {
         for round in 0..scale.rounds {
             let mut bytes = [0; 1024];
             random.fill(&mut bytes);
             let name = format!("note-{round}");
-            let target = folders[1].join(&name);
+            let target = dirs[1].join(&name);
             pause(&mut random)?;
             let began = Instant::now();
-            fs::write(folders[0].join(&name), bytes).context("Writing a note")?;
+            fs::write(dirs[0].join(&name), bytes).context("Writing a note")?;
             wait_closely("a note", PATIENCE, || {
                 Ok(fs::metadata(&target).is_ok_and(|meta| meta.len() == bytes.len() as u64))
             })?;
