@@ -181,7 +181,7 @@ impl Daemon {
     pub fn start(options: Options) -> Result<Self, DaemonError> {
         let started = SystemTime::now();
         binding::check(&options)?;
-        make_dir(&options.folder)?;
+        make_private_dir(&options.folder)?;
         make_private_dir(&options.state_dir)?;
         let (secret, fresh) = identity::load_or_create(&options.state_dir)?;
         let mut opened = tokio::task::block_in_place(|| Opened::open(&options))?;
@@ -545,13 +545,6 @@ impl Running {
         }
         self.event_loop.run(&mut self.channels).await
     }
-}
-
-fn make_dir(path: &Path) -> Result<(), DaemonError> {
-    std::fs::create_dir_all(path).map_err(|source| DaemonError::MakeDir {
-        path: path.to_owned(),
-        source,
-    })
 }
 
 fn make_private_dir(path: &Path) -> Result<(), DaemonError> {

@@ -66,6 +66,8 @@ fn run_daemon(cli: &Cli) -> ExitCode {
         print!("{}", settings.summary());
         return ExitCode::SUCCESS;
     }
+    // Directories of the folder have the modes that the group gave them, at once; whatever else is made says its own.
+    rustix::process::umask(rustix::fs::Mode::empty());
     start_log(&settings.log);
     let options = match options(&settings, cli.rebind) {
         Ok(options) => options,

@@ -8,8 +8,9 @@
 //!
 //! A store that is older than the folder's journal is bound anew in the same way ([`engine`]).
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 
 use p2p_sync_core::engine::{EngineConfig, SyncEngine};
@@ -110,7 +111,9 @@ fn place(options: &Options) -> PathBuf {
 /// Half a name would be another one: it is made whole before it gets its place.
 fn write(options: &Options, root_id: &str) -> std::io::Result<()> {
     let new = options.state_dir.join("root-id.new");
-    let mut file = File::create(&new)?;
+    let mut private = OpenOptions::new();
+    private.write(true).create(true).truncate(true).mode(0o600);
+    let mut file = private.open(&new)?;
     file.write_all(root_id.as_bytes())?;
     file.sync_all()?;
     std::fs::rename(new, place(options))?;

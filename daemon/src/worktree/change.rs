@@ -9,7 +9,7 @@ use std::rc::Rc;
 use p2p_sync_core::engine::InstallOutcome;
 use p2p_sync_core::rel_path::RelPath;
 use p2p_sync_core::tree::{Entry, Fingerprint};
-use rustix::fs::{AtFlags, FileType, Mode, RenameFlags};
+use rustix::fs::{AtFlags, FileType, RenameFlags};
 use rustix::io::Errno;
 
 pub(super) use self::set_meta::set_entry_meta;
@@ -294,13 +294,12 @@ impl Worktree {
     }
 
     fn put_dir(&self, intent: &Intent, entry: &Entry, session: &mut Session<'_>) -> Result<Effect, Stop> {
+        let mode = meta::dir_mode(self.modes, entry.mode);
         let spot = self.spot(&intent.path, session)?;
         let now = spot.print().map_err(Stop::io("look at the path"))?;
         self.at(Step::Checked, &intent.path);
         match (intent.expect.as_ref(), now) {
-            (None, None) => match writable(&spot.dir, || {
-                rustix::fs::mkdirat(&spot.dir, spot.name(), Mode::RWXU)
-            }) {
+            (None, None) => match writable(&spot.dir, || slots::new_dir(&spot.dir, spot.name(), mode)) {
                 Ok(()) => session.touch(&intent.path),
                 Err(Errno::EXIST) => return Err(CHANGED),
                 Err(e) => return Err(Stop::Io("make the directory", e.into())),
@@ -315,7 +314,6 @@ impl Worktree {
             }
             (None | Some(_), None | Some(_)) => return Err(CHANGED),
         }
-        let mode = meta::dir_mode(self.modes, entry.mode);
         let dir = match slots::open_dir(&spot.dir, spot.name()) {
             Err(e)
                 if matches!(

@@ -87,14 +87,14 @@ impl<'a> Session<'a> {
     fn make_dir(&mut self, path: &RelPath) -> io::Result<OwnedFd> {
         let parent = self.dir(path.parent(), Missing::Make)?;
         let name = path.file_name();
-        match writable(&parent, || rustix::fs::mkdirat(&parent, name, Mode::RWXU)) {
+        let mode = if path.is_own() {
+            Mode::RWXU
+        } else {
+            meta::dir_mode(self.modes, 0o755)
+        };
+        match writable(&parent, || slots::new_dir(&parent, name, mode)) {
             Ok(()) => {
                 let fd = slots::open_dir(&parent, name)?;
-                let mode = if path.is_own() {
-                    Mode::RWXU
-                } else {
-                    meta::dir_mode(self.modes, 0o755)
-                };
                 meta::set_dir(&fd, mode)?;
                 self.touch(path);
                 Ok(fd)

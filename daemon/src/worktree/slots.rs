@@ -65,7 +65,13 @@ pub(super) fn open_dir(dir: impl AsFd, name: &[u8]) -> io::Result<OwnedFd> {
     Ok(rustix::fs::openat(dir, name, flags, Mode::empty())?)
 }
 
-/// Makes a directory, if it is missing, and opens it.
+/// Makes a directory of the user's. It has its mode at once, or the scan after a crash would take another one for the
+/// user's wish; for that the daemon runs with an empty umask. What bits `mkdir` cannot set are left to the caller.
+pub(super) fn new_dir(dir: impl AsFd, name: &[u8], mode: Mode) -> Result<(), Errno> {
+    rustix::fs::mkdirat(dir, name, mode)
+}
+
+/// Makes a directory of the daemon's, if it is missing, and opens it.
 pub(super) fn make_dir(dir: impl AsFd, name: &[u8]) -> io::Result<OwnedFd> {
     match rustix::fs::mkdirat(&dir, name, Mode::RWXU) {
         Ok(()) | Err(Errno::EXIST) => open_dir(dir, name),
@@ -216,6 +222,18 @@ mod tests {
         assert!(read("from") == read("to"));
         let blocks = |file: &File| file.metadata().unwrap().blocks();
         assert!(blocks(&copied) <= blocks(&from), "{}", blocks(&copied));
+    }
+
+    #[test]
+    fn a_new_directory_has_its_mode_at_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let parent = File::open(dir.path()).unwrap();
+        for mode in [0o700, 0o750, 0o755] {
+            let name = format!("{mode:o}");
+            new_dir(&parent, name.as_bytes(), Mode::from_raw_mode(mode)).unwrap();
+            let made = std::fs::metadata(dir.path().join(&name)).unwrap().mode();
+            assert_eq!(made & 0o777, mode);
+        }
     }
 
     #[test]
