@@ -131,8 +131,7 @@ impl Group {
     pub(super) fn log_limit(&self, log: ShortId) -> u64 {
         let Some(device) = self.device(log) else {
             // Who was granted something once, by somebody who turned out to have no right to, has no log here.
-            let named = self.granted.range(log.devices()).next().is_some();
-            return if named { 0 } else { u64::MAX };
+            return if self.is_named(log) { 0 } else { u64::MAX };
         };
         if self.is_member(&device) || self.recovery() == Some(device) {
             return u64::MAX;
@@ -142,6 +141,11 @@ impl Group {
             .iter()
             .filter_map(|grant| grant.spans.get(&log));
         spans.map(|span| span.to.0).max().unwrap_or(0)
+    }
+
+    /// Says whether anybody ever granted the device of a log anything, rightly or not.
+    pub(super) fn is_named(&self, log: ShortId) -> bool {
+        self.device(log).is_some() || self.granted.range(log.devices()).next().is_some()
     }
 
     /// Says whether anybody ever granted a device anything, rightly or not.

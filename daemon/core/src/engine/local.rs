@@ -495,13 +495,23 @@ impl SyncEngine {
             adopted.push(path);
             return;
         };
+        let origin = want.copy_of.clone();
         let installed = Installed {
             entry: after.entry,
             print: after.print,
             dots: want.dots,
             copy_of: want.copy_of,
         };
-        if installed.entry.node == want.entry.node {
+        if origin.is_some_and(|origin| !self.may_write(&origin)) && installed.entry.node != want.entry.node {
+            // He may not say so: the copy comes back, and his file is kept as an old version.
+            let refused = Installed {
+                dots: Vec::new(),
+                copy_of: None,
+                ..installed
+            };
+            self.record_installed(&path, Some(refused), view);
+            self.tell_rejected(&path);
+        } else if installed.entry.node == want.entry.node {
             if let Some(manifest) = after.manifest {
                 self.pending.add_manifest(manifest);
             }

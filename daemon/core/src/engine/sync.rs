@@ -88,6 +88,8 @@ pub(super) enum Refused {
     Known,
     /// Something before it is missing.
     Gap,
+    /// Nobody is known to have let its author in. He who did may count no more where he did, so that nobody hears of it.
+    Stranger,
     /// It comes after a branch of this device's log that is not here.
     Branch(ShortId),
     /// No honest daemon sends this.
@@ -397,6 +399,7 @@ impl SyncEngine {
         now: Now,
         view: &impl StateView,
     ) -> bool {
+        let mut strangers = false;
         for event in events {
             match self.accept(&event, view) {
                 Ok(()) => {
@@ -405,6 +408,7 @@ impl SyncEngine {
                     self.ask_all_of_branches(&event, now);
                 }
                 Err(Refused::Known) => {}
+                Err(Refused::Stranger) => strangers = true,
                 Err(Refused::Gap) => {
                     if !self.peers.is_paused(&from, now) {
                         self.pull(from, view);
@@ -427,6 +431,9 @@ impl SyncEngine {
                     return false;
                 }
             }
+        }
+        if strangers && !is_pull && !self.peers.is_paused(&from, now) {
+            self.pull(from, view);
         }
         true
     }

@@ -59,10 +59,15 @@ impl SyncEngine {
             None => self.forget_row(path, have, view),
         }
         if change.after.is_some() || wanted {
-            self.rejected += 1;
-            self.notify(Notification::ChangeRejected { path: path.clone() });
+            self.tell_rejected(path);
         }
         true
+    }
+
+    /// Tells that a change was not published.
+    pub(super) fn tell_rejected(&mut self, path: &RelPath) {
+        self.rejected += 1;
+        self.notify(Notification::ChangeRejected { path: path.clone() });
     }
 
     fn forget_row(&mut self, path: &RelPath, have: Option<&Installed>, view: &impl StateView) {

@@ -31,7 +31,7 @@ impl SyncEngine {
             return Err(Refused::Bad("the first event of another group"));
         }
         if !founding && !group.was_granted(&header.author) {
-            return Err(Refused::Gap);
+            return Err(Refused::Stranger);
         }
         if !founding && header.seq >= group.log_limit(header.author.short()) {
             return Err(Refused::Known);
@@ -122,6 +122,12 @@ impl SyncEngine {
     ) -> Result<(Vec<LogSize>, Vec<LogSize>), Refused> {
         let (mut past, mut known) = (Vec::with_capacity(header.seen.len()), Vec::new());
         for seen in &header.seen {
+            // If all the rest is here, whoever let this one in did so where his own log counts no more: nobody who has not
+            // seen that ever hears who it is.
+            if self.is_nobodys(seen.device) {
+                past.push((seen.device, seen.next_seq));
+                continue;
+            }
             let (here, clock) = self.check_seen(seen, header.hlc, view)?;
             past.push(here);
             if let Some(clock) = clock {
@@ -139,6 +145,12 @@ impl SyncEngine {
         } else {
             Err(Refused::Bad("an event whose clock is ahead of all dates"))
         }
+    }
+
+    /// Says whether a log is of a device that nobody ever granted anything, by what is known here.
+    fn is_nobodys(&self, log: ShortId) -> bool {
+        let group = self.group.as_ref();
+        group.is_some_and(|group| !group.is_named(log)) && self.logs_of(log).next().is_none()
     }
 
     /// Checks one entry of `seen`: the event is here, and is older by the hybrid clock. Returns it with the name of the log,
