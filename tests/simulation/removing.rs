@@ -385,6 +385,39 @@ fn an_invite_for_a_part_of_the_folder_lets_write_there_only() {
 }
 
 #[test]
+fn who_may_write_one_path_may_give_up_a_copy_of_it_wherever_it_is_shown() {
+    for at in ["docs/.git/HEAD", "plan"] {
+        let mut desk = Desk::new(2, false);
+        let scopes = Scopes::new(vec![path("docs"), path("plan")]).expect("two paths");
+        let ticket = desk.invite_to(0, Role::Editor, scopes);
+        desk.connect(0, 1);
+        desk.command(1, Command::Join { ticket });
+        desk.pass(10_000);
+        desk.disconnect(0, 1);
+        for (index, number) in [(0, 1), (1, 2)] {
+            desk.report(index, &[(path(at), file(number))]);
+        }
+        desk.pass(1_000);
+        desk.connect(0, 1);
+        desk.pass(30_000);
+        let shown = |desk: &Desk, index: usize| {
+            let state = desk.seats[index].store.durable().path_state(&path(at));
+            state
+                .expect("a file")
+                .shown
+                .into_iter()
+                .map(|(name, _)| name)
+                .next()
+        };
+        let copy = shown(&desk, 1).expect("a copy");
+        assert_eq!(shown(&desk, 0), Some(copy.clone()));
+        desk.report(1, &[(copy, None)]);
+        desk.pass(30_000);
+        assert_eq!((shown(&desk, 0), shown(&desk, 1)), (None, None), "{at}");
+    }
+}
+
+#[test]
 fn a_cancelled_invite_lets_nobody_in() {
     let mut desk = Desk::new(2, false);
     let ticket = desk.invite(0, Role::Editor);

@@ -35,7 +35,15 @@ pub(super) fn check(world: &World) -> Result<(), String> {
             let held = tree
                 .keys()
                 .any(|other| left(other) && (other.is_below(path) || needs.contains(path)));
-            if !held && !inode.is_some_and(|inode| is_as(inode, standing)) {
+            // So does one that he put in the place of a copy in the daemon's own directory, if he may not give up the copy.
+            let mut origins = names
+                .iter()
+                .filter(|(_, name)| *name == path)
+                .map(|((origin, _), _)| origin);
+            let below = |other: &RelPath| other.is_below(path);
+            let in_place =
+                origins.any(|origin| !writable.covers(origin)) && device.disk.tree().keys().any(below);
+            if !held && !in_place && !inode.is_some_and(|inode| is_as(inode, standing)) {
                 let entry = inode.map(Inode::entry);
                 return Err(format!(
                     "device {} has {entry:?} at {path}, not {standing:?}",

@@ -28,8 +28,10 @@ impl SyncEngine {
         have: Option<&Installed>,
         view: &impl StateView,
     ) -> bool {
-        let named = have.and_then(|have| have.copy_of.as_ref()).unwrap_or(path);
-        if self.may_write(named) && self.may_write(path) {
+        let origin = have.and_then(|have| have.copy_of.as_ref());
+        // Who gives up a copy says nothing of the path that it is shown at.
+        let is_of_origin = origin.is_some() && (path.is_own() || change.after.is_none());
+        if self.may_write(origin.unwrap_or(path)) && (is_of_origin || self.may_write(path)) {
             return false;
         }
         let wanted = self.want(path, view).is_some();

@@ -259,7 +259,9 @@ impl SyncEngine {
             }
             InstallOutcome::ContentMissing => Some(None),
             InstallOutcome::NotEmpty(holds) => {
-                blocked = self.holds_refused(&holds);
+                let origin = want.as_ref().and_then(|want| want.copy_of.as_ref());
+                let unsaid = path.is_own() && origin.is_some_and(|origin| !self.may_write(origin));
+                blocked = unsaid || self.holds_refused(&holds);
                 rescan.insert(path.clone());
                 Some(Some(self.why_not_empty(&holds)))
             }
