@@ -310,6 +310,11 @@ impl SyncEngine {
             }
             (None, None) => None,
             (None, Some(_)) if self.local.holds_deletion(path) => None,
+            // Its user put it where a copy was shown that he might not give up; now that the copy is gone it is in nobody's way.
+            (None, Some(have)) if path.is_own() && have.copy_of.is_none() => {
+                self.record_installed(path, None, view);
+                None
+            }
             (None, Some(have)) => Some(Need::Remove {
                 content: have.entry.node.content(),
             }),
