@@ -363,3 +363,28 @@ fn who_joined_at_a_device_that_left_is_let_in_by_those_who_had_not_heard_of_it()
     lacks(&devices[1], "newer")?;
     nobody_misbehaved(&members)
 }
+
+#[test]
+fn what_others_had_of_a_removed_device_and_nobody_takes_is_no_fault_of_the_ledger() -> Result<()> {
+    let mut devices = group(&[("ben", "editor"), ("cleo", "editor")])?;
+    devices[2].connect(&devices[1])?;
+    settle_all(&devices)?;
+    devices[0].stop()?;
+    devices[1].write("of ben", "unheard by anna")?;
+    wait_file(&mut devices[2], "of ben", "unheard by anna")?;
+    devices[2].write("of cleo", "after that")?;
+    wait_file(&mut devices[1], "of cleo", "after that")?;
+    devices[1].stop()?;
+    devices[2].stop()?;
+    devices[0].start()?;
+    devices[0].ctl_ok(["member", "remove", "ben", "--yes"])?;
+    devices[2].start()?;
+    devices[2].connect(&devices[0])?;
+    wait_file(&mut devices[0], "of cleo", "after that")?;
+    settle(&[&devices[0], &devices[2]])?;
+    for index in [0, 2] {
+        let verified = devices[index].ctl_ok(["ledger", "verify", "--full"])?;
+        ensure!(!verified.contains("fault"), "{verified}");
+    }
+    lacks(&devices[0], "of ben")
+}

@@ -19,6 +19,7 @@ mod own_log;
 mod paths;
 mod pending;
 mod sync;
+mod taken;
 mod times;
 mod verdict;
 mod why;
@@ -35,6 +36,7 @@ pub use members::{
     Cut, InviteReport, MemberReport, MembersCommand, MembersReply, Membership, RecoverySecret, Removal,
 };
 pub use message::*;
+pub use taken::Taken;
 
 use crate::access::Role;
 use crate::ids::{ContentHash, DeviceId, ShortId};

@@ -143,6 +143,19 @@ impl Group {
         spans.map(|span| span.to.0).max().unwrap_or(0)
     }
 
+    /// Returns how many events of a log are taken: none of a device that nobody ever granted anything.
+    pub(super) fn taken(&self, log: ShortId) -> u64 {
+        let known = self
+            .history
+            .as_ref()
+            .is_some_and(|history| history.branch(log).is_some());
+        if known || self.is_named(log) {
+            self.log_limit(log)
+        } else {
+            0
+        }
+    }
+
     /// Says whether anybody ever granted the device of a log anything, rightly or not.
     pub(super) fn is_named(&self, log: ShortId) -> bool {
         self.device(log).is_some() || self.granted.range(log.devices()).next().is_some()

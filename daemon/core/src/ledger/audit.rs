@@ -1,7 +1,7 @@
 //! Checking a stored ledger again, from its bytes.
 //!
 //! The auditor is shown every event in the order in which it arrived, and at the end what the store believes of each
-//! log. It keeps the end of each log and who was admitted, so its memory does not grow with the ledger. One damaged
+//! log. It keeps the end of each log and who was admitted, so its memory does not grow with the ledger, but for what members had seen that was not here. One damaged
 //! event is one finding, or a few about that event: the logs are followed through the column that still fits.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,6 +13,9 @@ use super::log::{Left, LogError, LogState};
 use crate::ids::{DeviceId, EventId, GroupId, ShortId};
 use crate::merkle::{self, Peaks};
 use crate::time::Hlc;
+
+/// Events that were said to have been seen and are not here that are remembered; the others are faults at once.
+const MAX_UNSEEN: usize = 100_000;
 
 /// How closely to look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,8 +77,8 @@ pub enum Wrong {
     /// A place in the log is taken already.
     #[error("its place in the log is taken already")]
     Twice,
-    /// It has seen an event that had not arrived before it.
-    #[error("it has seen event {seq} of {device}, which had not arrived before it")]
+    /// It has seen an event that is not here, though it should be.
+    #[error("it has seen event {seq} of {device}, which is missing")]
     SeenMissing {
         /// Whose.
         device: ShortId,
@@ -122,8 +125,13 @@ pub struct Audit {
     branches: BTreeMap<ShortId, (DeviceId, Left)>,
     begun: BTreeMap<ShortId, LogState>,
     admitted: BTreeSet<DeviceId>,
+    /// What members say they had and was not here, with the event that said so first.
+    unseen: BTreeMap<Unseen, (ShortId, u64, Hlc)>,
     events: u64,
 }
+
+/// A device, how many events of it, and how the id of the last begins.
+type Unseen = (ShortId, u64, [u8; 16]);
 
 /// A log as far as it was shown.
 #[derive(Debug)]
@@ -153,6 +161,7 @@ impl Audit {
             branches: BTreeMap::new(),
             begun: BTreeMap::new(),
             admitted: BTreeSet::new(),
+            unseen: BTreeMap::new(),
             events: 0,
         }
     }
@@ -194,7 +203,17 @@ impl Audit {
             && self.depth == Depth::Full
         {
             for seen in &header.seen {
-                wrong.extend(self.check_seen(seen, header.hlc, &mut stored));
+                match self.check_seen(seen, header.hlc, &mut stored) {
+                    // Whether it should be here is known at the end.
+                    Some(Wrong::SeenMissing { .. } | Wrong::SeenOther { .. })
+                        if self.unseen.len() < MAX_UNSEEN =>
+                    {
+                        let key = (seen.device, seen.next_seq, seen.id16);
+                        let by = (short_of(row), row.seq, header.hlc);
+                        self.unseen.entry(key).or_insert(by);
+                    }
+                    found => wrong.extend(found),
+                }
             }
         }
         if self.depth == Depth::Full {
@@ -205,6 +224,38 @@ impl Audit {
         let (device, seq) = (short_of(row), row.seq);
         let faults = wrong.into_iter().map(|what| Fault { device, seq, what });
         faults.collect()
+    }
+
+    /// Looks for what members had and was not here when they said so; `taken` says how many events of a log are taken: of
+    /// whom was removed not all, and his log may have gone on where he was admitted again. `stored` as for [`Self::event`].
+    pub fn finish_seen(
+        &self,
+        taken: impl Fn(ShortId) -> u64,
+        mut stored: impl FnMut(ShortId, u64) -> Option<(EventId, Hlc)>,
+    ) -> Vec<Fault> {
+        let mut faults = Vec::new();
+        for ((author, next_seq, id16), (device, seq, hlc)) in &self.unseen {
+            let seen = Seen {
+                device: *author,
+                next_seq: *next_seq,
+                id16: *id16,
+            };
+            let limit = self.logs_of(*author).map(&taken).max().unwrap_or(0);
+            let excused = |what: &Wrong| match what {
+                Wrong::SeenMissing { .. } => *next_seq > limit,
+                // No further branch of his is taken either.
+                Wrong::SeenOther { .. } => limit < u64::MAX,
+                _ => false,
+            };
+            if let Some(what) = self
+                .check_seen(&seen, *hlc, &mut stored)
+                .filter(|what| !excused(what))
+            {
+                let (device, seq) = (*device, *seq);
+                faults.push(Fault { device, seq, what });
+            }
+        }
+        faults
     }
 
     /// Looks at what the store believes of the logs; `None`: it cannot be read.
@@ -523,17 +574,24 @@ mod tests {
     }
 
     fn audit(world: &World, rows: &[Row], depth: Depth) -> Vec<String> {
+        audit_of(world, rows, depth, |_| u64::MAX)
+    }
+
+    fn audit_of(world: &World, rows: &[Row], depth: Depth, taken: impl Fn(ShortId) -> u64) -> Vec<String> {
         let mut audit = Audit::new(world.group, depth);
         let mut faults = Vec::new();
-        for (n, row) in rows.iter().enumerate() {
-            let stored = |device: ShortId, seq| {
+        let stored = |n: usize| {
+            move |device: ShortId, seq| {
                 let mut before = rows[..n].iter();
                 let row = before.find(|r| r.short == device.as_bytes() && r.seq == seq)?;
                 let clock = Header::from_bytes(&row.header).ok()?.hlc;
                 Some((EventId::new(merkle::leaf_hash(&row.header)), clock))
-            };
-            faults.extend(audit.event(row, stored));
+            }
+        };
+        for (n, row) in rows.iter().enumerate() {
+            faults.extend(audit.event(row, stored(n)));
         }
+        faults.extend(audit.finish_seen(taken, stored(rows.len())));
         let logs = world.logs.iter().filter(|log| log.size() > 0);
         let logs = logs.map(|log| (log.author.short(), Some(log.clone()))).collect();
         faults.extend(audit.finish(&logs));
@@ -562,7 +620,7 @@ mod tests {
         assert!(
             faults
                 .iter()
-                .any(|f| f.contains("which had not arrived before it")),
+                .any(|f| f.contains("it has seen event") && f.contains("missing")),
             "{faults:?}"
         );
     }
@@ -610,6 +668,29 @@ mod tests {
         world.group = GroupId::new([3; 32]);
         let faults = audit(&world, &rows, Depth::Full);
         assert!(faults.iter().any(|f| f.contains("does not begin")), "{faults:?}");
+    }
+
+    #[test]
+    fn what_was_seen_of_a_log_beyond_what_is_taken_of_it_need_not_be_here() {
+        let mut world = World::founded();
+        world.publish(
+            0,
+            EventKind::Admin,
+            vec![grant(1, Role::Editor), grant(2, Role::Editor)],
+        );
+        let mut other = world.clone();
+        other.work(1, "beyond the cut");
+        other.work(2, "seen that");
+        let gone = world.logs[1].author.short();
+        let mut rows = rows(&world);
+        rows.push(self::rows(&other).pop().unwrap());
+        world.logs[2] = other.logs[2].clone();
+        let faults = |limit| {
+            let taken = |log| if log == gone { limit } else { u64::MAX };
+            audit_of(&world, &rows, Depth::Full, taken)
+        };
+        assert_eq!(faults(0), [""; 0]);
+        assert_eq!(faults(1).len(), 1, "{:?}", faults(1));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Showing the whole ledger to the auditor, some rows at a time.
 
+use p2p_sync_core::engine::Taken;
 use p2p_sync_core::ids::GroupId;
 use p2p_sync_core::ledger::audit::{Audit, Depth, Fault};
 
@@ -79,10 +80,14 @@ impl LedgerReader {
             return Ok(AuditEnd::Replaced);
         }
         let events = audit.events();
+        let taken = Taken::read(end.group.as_deref());
+        let stored = |device, seq| self.id_and_clock(device, seq).ok().flatten();
+        let mut faults = audit.finish_seen(|log| taken.of(log), stored);
+        faults.extend(audit.finish(&end.logs));
         let last = AuditStep {
             checked: events,
             total: events,
-            faults: audit.finish(&end.logs),
+            faults,
         };
         if !tell(last) {
             return Ok(AuditEnd::Stopped);

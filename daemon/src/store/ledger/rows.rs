@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use p2p_sync_core::engine::Taken;
 use p2p_sync_core::ids::{EventId, ShortId};
 use p2p_sync_core::ledger::audit::Row;
 use p2p_sync_core::ledger::{Header, LogState};
@@ -26,6 +27,8 @@ pub struct LedgerEnd {
     pub logs: BTreeMap<ShortId, Option<LogState>>,
     /// The id column of the first event: another one means that this is another ledger than before.
     pub first: Option<Vec<u8>>,
+    /// What the store says of the group ([`Taken::SETTING`]).
+    pub group: Option<Vec<u8>>,
 }
 
 impl LedgerReader {
@@ -135,7 +138,11 @@ impl LedgerReader {
                 Ok(row.get_ref(0)?.as_blob()?.to_vec())
             })?;
             let logs = all_logs(&snapshot)?;
-            Ok(Some(LedgerEnd { logs, first }))
+            let group = "SELECT value FROM settings WHERE name = ?1";
+            let group = optional(&snapshot, group, [Taken::SETTING], |row| {
+                Ok(row.get_ref(0)?.as_blob()?.to_vec())
+            })?;
+            Ok(Some(LedgerEnd { logs, first, group }))
         })
     }
 }
