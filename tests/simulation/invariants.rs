@@ -14,6 +14,7 @@
 //! | 19 an idle group is silent | `silence` |
 //! | all who were invited are in, and every question is answered | `answered` |
 //! | 30 no event blames a user for an install | `not_blamed` |
+//! | the stored ledger is found sound, from its bytes | `sound_ledger` |
 //! | strangers learn nothing | `strangers` |
 //! | many deletions that nobody saw are not published unasked | `guarded` |
 //! | no byte of a user's is lost | `users_bytes` |
@@ -31,6 +32,7 @@ mod idempotent;
 mod not_blamed;
 mod nothing_vanishes;
 mod silence;
+mod sound_ledger;
 mod strangers;
 mod users_bytes;
 
@@ -41,7 +43,7 @@ use p2p_sync_tests::sim::world::{Observer, World};
 type Check = fn(&World) -> Result<(), String>;
 
 /// Checks of a group at rest, with their names.
-const AT_REST: [(&str, Check); 10] = [
+const AT_REST: [(&str, Check); 11] = [
     ("answered", answered::check),
     ("equal heads", equal_heads::check),
     ("equal states", equal_states::check),
@@ -52,6 +54,7 @@ const AT_REST: [(&str, Check); 10] = [
     ("users' bytes", users_bytes::check),
     ("equal trees", equal_trees::check),
     ("strangers", strangers::check),
+    ("sound ledger", sound_ledger::check),
 ];
 
 fn observers() -> Vec<Box<dyn Observer>> {
