@@ -143,17 +143,15 @@ impl Group {
         spans.map(|span| span.to.0).max().unwrap_or(0)
     }
 
-    /// Returns how many events of a log are taken: none of a device that nobody ever granted anything.
+    /// Returns how many events of a log are here for certain, if it is that long: none of a device that nobody ever granted
+    /// anything. What was written between a removal and the next admission may have come to others only.
     pub(super) fn taken(&self, log: ShortId) -> u64 {
-        let known = self
-            .history
-            .as_ref()
-            .is_some_and(|history| history.branch(log).is_some());
-        if known || self.is_named(log) {
-            self.log_limit(log)
-        } else {
-            0
-        }
+        let Some(device) = self.device(log) else {
+            return 0;
+        };
+        let ended = self.grants(&device).iter().filter(|grant| !grant.is_current());
+        let ends = ended.map(|grant| grant.spans.get(&log).map_or(0, |span| span.to.0));
+        ends.min().unwrap_or(u64::MAX).min(self.log_limit(log))
     }
 
     /// Says whether anybody ever granted the device of a log anything, rightly or not.

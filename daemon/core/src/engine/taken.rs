@@ -1,4 +1,4 @@
-//! How much of each log is taken, for those who look at a stored ledger from outside.
+//! How much of each log must be here, for those who look at a stored ledger from outside.
 
 use super::group::Group;
 use super::join;
@@ -18,7 +18,7 @@ impl Taken {
         Self(setting.and_then(|bytes| Group::from_bytes(bytes).ok()))
     }
 
-    /// Returns how many events of a log are taken at most.
+    /// Returns how many events of a log are here for certain, if it has so many.
     #[must_use]
     pub fn of(&self, log: ShortId) -> u64 {
         self.0.as_ref().map_or(u64::MAX, |group| group.taken(log))
