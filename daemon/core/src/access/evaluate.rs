@@ -256,6 +256,7 @@ impl<'a> Evaluation<'a> {
             flags: deed.flags,
             invite: deed.invite,
             spans: BTreeMap::new(),
+            ends: BTreeMap::new(),
             ended_by: Vec::new(),
         };
         let revokes = self.revokes.get(&deed.device).into_iter().flatten();
@@ -275,6 +276,7 @@ impl<'a> Evaluation<'a> {
                 .map(|revoke| self.limit(log, revoke))
                 .min()
                 .unwrap_or(Span::OPEN);
+            grant.ends.insert(log, to);
             if let Some(from) = from.filter(|from| *from < to) {
                 grant.spans.insert(log, Span { from, to });
             }

@@ -40,6 +40,8 @@ pub struct LiveGrant {
     pub invite: Option<[u8; 32]>,
     /// In which stretch of each of the device's logs it is live; logs in which it never is are left out.
     pub spans: BTreeMap<ShortId, Span>,
+    /// Where it ends in each of the device's logs, also where its author never heard of it, as far as the log is known.
+    pub ends: BTreeMap<ShortId, Position>,
     /// The Revokes that end it.
     pub ended_by: Vec<Dot>,
 }

@@ -136,11 +136,13 @@ impl Group {
         if self.is_member(&device) || self.recovery() == Some(device) {
             return u64::MAX;
         }
-        let spans = self
+        // Whether its author had heard of a grant before it ended, more of the log may show: that is no matter here, or
+        // those who have more would take more.
+        let ends = self
             .grants(&device)
             .iter()
-            .filter_map(|grant| grant.spans.get(&log));
-        spans.map(|span| span.to.0).max().unwrap_or(0)
+            .filter_map(|grant| grant.ends.get(&log));
+        ends.map(|to| to.0).max().unwrap_or(0)
     }
 
     /// Returns how many events of a log are here for certain, if it is that long: none of a device that nobody ever granted
