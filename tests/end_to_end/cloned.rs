@@ -10,6 +10,8 @@ use anyhow::{Context, Result, ensure};
 use p2p_sync_tests::harness::{Device, Group, PATIENCE, settle};
 use serde_json::Value;
 
+use crate::roles::wait_state;
+
 fn copy(from: &Path, to: &Path) -> Result<()> {
     let copied = Command::new("cp").arg("-a").arg(from).arg(to).status();
     let status = copied.context("Running cp")?;
@@ -173,14 +175,7 @@ fn what_one_machine_with_a_copied_key_did_is_undone_and_what_the_other_did_stays
     );
     group[0].ctl_ok(["member", "remove", &name, "--cut-event", &event, "--yes"])?;
     for device in [&mut group[1], &mut twin] {
-        device.wait("the removal", PATIENCE, |device| {
-            let status = device.status()?;
-            Ok(if status.state() == "removed" {
-                Ok(())
-            } else {
-                Err(status.0.to_string())
-            })
-        })?;
+        wait_state(device, "removed")?;
     }
     let devices = [&group[0], &group[2]];
     settle(&devices)?;
@@ -201,14 +196,7 @@ fn an_owner_removes_the_key_and_both_machines_are_out() -> Result<()> {
     let name = group[1].name.clone();
     group[0].ctl_ok(["member", "remove", &name, "--yes"])?;
     for device in [&mut group[1], &mut twin] {
-        device.wait("the removal", PATIENCE, |device| {
-            let status = device.status()?;
-            Ok(if status.state() == "removed" {
-                Ok(())
-            } else {
-                Err(status.0.to_string())
-            })
-        })?;
+        wait_state(device, "removed")?;
     }
     let devices = [&group[0], &group[2]];
     settle(&devices)?;

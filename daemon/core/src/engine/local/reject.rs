@@ -5,7 +5,7 @@
 //! when the role changes.
 
 use super::Change;
-use crate::engine::{Notification, StateView, SyncEngine, below};
+use crate::engine::{Notification, Observed, StateView, SyncEngine, below};
 use crate::rel_path::RelPath;
 use crate::tree::Installed;
 
@@ -43,15 +43,7 @@ impl SyncEngine {
         }
         self.local.refused.remove(path);
         match &change.after {
-            Some(after) if wanted => {
-                let installed = Installed {
-                    entry: after.entry.clone(),
-                    print: after.print,
-                    dots: Vec::new(),
-                    copy_of: None,
-                };
-                self.record_installed(path, Some(installed), view);
-            }
+            Some(after) if wanted => self.record_refused(path, after, view),
             Some(after) => {
                 if self.local.refused.len() < MAX_REFUSED {
                     self.local.refused.insert(path.clone(), after.print);
@@ -64,6 +56,17 @@ impl SyncEngine {
             self.tell_rejected(path);
         }
         true
+    }
+
+    /// Notes what stands where something else is wanted, which then comes back: what stands there is kept as an old version.
+    pub(super) fn record_refused(&mut self, path: &RelPath, after: &Observed, view: &impl StateView) {
+        let refused = Installed {
+            entry: after.entry.clone(),
+            print: after.print,
+            dots: Vec::new(),
+            copy_of: None,
+        };
+        self.record_installed(path, Some(refused), view);
     }
 
     /// Tells that a change was not published.
