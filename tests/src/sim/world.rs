@@ -451,7 +451,9 @@ impl World {
 
     fn with_hand<T>(&mut self, device: usize, act: impl FnOnce(&mut Hand<'_>) -> T) -> T {
         let here = &mut self.devices[device];
-        let now_ns = here.now(self.time_ms).wall_ms.saturating_mul(1_000_000);
+        // Clocks of two machines do not agree to the nanosecond, even where their skews do to the
+        // millisecond: one user's file never has the size and time of another's by chance.
+        let now_ns = here.now(self.time_ms).wall_ms.saturating_mul(1_000_000) + device as u64;
         here.disk.set_time(self.time_ms);
         here.disk.set_by_user(true);
         // An install may have put something there just before the daemon died.
