@@ -184,7 +184,7 @@ impl SyncEngine {
     /// Returns the admin events that lead from genesis to a device's Grant, in the order of telling.
     pub(super) fn chain_of(&self, device: &DeviceId, view: &impl StateView) -> Vec<SignedEvent> {
         let chain = self.chain_events(device, view);
-        self.in_telling_order(chain.into_iter().map(|stored| stored.event).collect())
+        self.in_telling_order(chain.into_iter().map(|stored| stored.event).collect(), view)
     }
 
     pub(super) fn chain_events(&self, device: &DeviceId, view: &impl StateView) -> Vec<StoredEvent> {
@@ -361,6 +361,6 @@ fn kept_heads(items: &[Item]) -> impl Iterator<Item = (DeviceId, LogHead)> + '_ 
     revokes.flat_map(|(device, heads)| heads.iter().map(move |head| (device, *head)))
 }
 
-fn takes_rights(item: &Item) -> bool {
+pub(super) fn takes_rights(item: &Item) -> bool {
     matches!(item, Item::Revoke(_) | Item::Cancel { .. })
 }

@@ -56,7 +56,7 @@ impl SyncEngine {
                 events.append(&mut shown);
             }
         }
-        self.in_telling_order(events.into_values().collect())
+        self.in_telling_order(events.into_values().collect(), view)
     }
 
     /// Returns an event and those that lead from genesis to its author's grants, in the order of their hybrid clocks.

@@ -4,17 +4,28 @@
 //! knew of what came before his event and concerned him. The hybrid clocks do not say that: a device may have been lowered
 //! by an earlier clock in an event that it had not heard of. So what takes rights from a device is shown after those of
 //! its events that had not heard of it. Where two took each other's rights, no order can say so; the clocks decide then.
+//! Nor does an order say that somebody gave rights after he had heard that another had taken them: that event of his is
+//! shown, too, whose header says that he had.
 
 use std::collections::BTreeMap;
 
+use super::admit::takes_rights;
 use crate::access::{AdminEvent, Deed};
-use crate::engine::SyncEngine;
-use crate::ids::EventId;
-use crate::ledger::SignedEvent;
+use crate::engine::{MAX_PRESENT_BYTES, StateView, SyncEngine};
+use crate::ids::{EventId, ShortId};
+use crate::ledger::{Header, SignedEvent};
+
+/// Events that are looked through for those that say what their author had heard of; people give rights soon after they
+/// heard of what they answer.
+const MAX_READ: usize = 4_096;
 
 impl SyncEngine {
     /// Returns events, which come in the order of their hybrid clocks, in the order of telling.
-    pub(super) fn in_telling_order(&self, events: Vec<SignedEvent>) -> Vec<SignedEvent> {
+    pub(super) fn in_telling_order(
+        &self,
+        events: Vec<SignedEvent>,
+        view: &impl StateView,
+    ) -> Vec<SignedEvent> {
         let Some(group) = &self.group else {
             return events;
         };
@@ -22,10 +33,94 @@ impl SyncEngine {
             group.admin_events().map(|event| (event.id, event)).collect();
         let known: Vec<Option<&AdminEvent>> =
             events.iter().map(|event| all.get(&event.id()).copied()).collect();
-        order(&known)
+        let ordered = order(&known);
+        let told = ordered
             .into_iter()
-            .filter_map(|at| events.get(at).cloned())
-            .collect()
+            .filter_map(|at| Some((events.get(at)?.clone(), *known.get(at)?)));
+        self.with_what_was_heard(told.collect(), view)
+    }
+
+    /// Puts before each event those that say that its author had heard of what took rights, as far as there is room.
+    fn with_what_was_heard(
+        &self,
+        told: Vec<(SignedEvent, Option<&AdminEvent>)>,
+        view: &impl StateView,
+    ) -> Vec<SignedEvent> {
+        let takers: Vec<&AdminEvent> = told
+            .iter()
+            .filter_map(|(event, known)| known.filter(|_| takes(event)))
+            .collect();
+        let size: usize = told.iter().map(|(event, _)| event.len()).sum();
+        let mut room = MAX_PRESENT_BYTES.saturating_sub(size);
+        let mut reads = MAX_READ;
+        let mut said: BTreeMap<ShortId, BTreeMap<ShortId, u64>> = BTreeMap::new();
+        let mut all = Vec::with_capacity(told.len());
+        for (event, known) in told {
+            let Some(known) = known else {
+                all.push(event);
+                continue;
+            };
+            let own = said.entry(known.log).or_default();
+            note_said(own, &event);
+            for taker in &takers {
+                let is_said = own.get(&taker.log).is_some_and(|next| *next > taker.seq);
+                if is_said || known.log == taker.log || !has_seen(known, taker) {
+                    continue;
+                }
+                let found = self.where_heard(known, taker, &mut reads, view);
+                if let Some(found) = found.filter(|found| found.len() <= room) {
+                    room -= found.len();
+                    note_said(own, &found);
+                    all.push(found);
+                }
+            }
+            all.push(event);
+        }
+        all
+    }
+
+    /// Returns the event in whose header the author of `event` says that he had `taker`.
+    fn where_heard(
+        &self,
+        event: &AdminEvent,
+        taker: &AdminEvent,
+        reads: &mut usize,
+        view: &impl StateView,
+    ) -> Option<SignedEvent> {
+        for seq in (0..event.seq).rev() {
+            *reads = reads.checked_sub(1)?;
+            let stored = self.pending.event(view, event.log, seq)?;
+            if says(&stored.event, taker) && !takes(&stored.event) {
+                return Some(stored.event);
+            }
+        }
+        None
+    }
+}
+
+/// Says whether an event takes rights from anybody.
+fn takes(event: &SignedEvent) -> bool {
+    let read = event.read_stored();
+    read.is_ok_and(|read| read.body.items.iter().any(takes_rights))
+}
+
+/// Says whether an event's own header says that its author had `other`.
+fn says(event: &SignedEvent, other: &AdminEvent) -> bool {
+    let header = Header::from_bytes(&event.header);
+    header.is_ok_and(|header| {
+        let mut seen = header.seen.iter();
+        seen.any(|seen| seen.device == other.log && seen.next_seq > other.seq)
+    })
+}
+
+/// Notes what an event's header says that its author had.
+fn note_said(said: &mut BTreeMap<ShortId, u64>, event: &SignedEvent) {
+    for seen in Header::from_bytes(&event.header)
+        .iter()
+        .flat_map(|header| &header.seen)
+    {
+        let known = said.entry(seen.device).or_default();
+        *known = seen.next_seq.max(*known);
     }
 }
 

@@ -44,9 +44,18 @@ impl SyncEngine {
             .as_ref()
             .filter(|w| !same && w.entry.node.size() > 0)
             .and_then(Want::content);
+        let source = queued.move_from.as_ref();
+        let source = source.and_then(|from| self.pending.installed(view, from));
+        let movable = have.is_none()
+            && content.is_some()
+            && source
+                .as_ref()
+                .is_some_and(|source| source.entry.node.content() == content);
         // A path that has the wrong bytes gets others first: what it waits for may have to wait until those are safe.
+        let at_hand = content.is_none() || content == queued.fetched;
+        let usable = at_hand || movable;
         if let Some(want) = &want
-            && (content.is_none() || content == queued.fetched)
+            && at_hand
             && self.must_wait(&queued, want, have.as_ref(), view)
         {
             self.work.waiting.push(queued);
@@ -62,6 +71,7 @@ impl SyncEngine {
             .filter(|content| !self.work.held.contains_key(content))
             .and_then(|content| self.taker_of(&content, &queued.path, view));
         if let Some(content) = endangered
+            && usable
             && taker.is_none()
             && self.work.must_stay(&content, &queued.path)
         {
@@ -73,18 +83,9 @@ impl SyncEngine {
             fetched,
             move_from,
         } = queued;
-        let source = move_from
-            .as_ref()
-            .and_then(|from| self.pending.installed(view, from));
-        let movable = have.is_none()
-            && content.is_some()
-            && source
-                .as_ref()
-                .is_some_and(|source| source.entry.node.content() == content);
         let keep =
             fetched.is_some_and(|content| self.work.held.get(&content).is_some_and(|count| *count > 1));
         let released = fetched.and_then(|content| self.work.release(content));
-        let usable = content.is_none() || content == fetched || movable;
         if let Some(content) = released
             && (content_of(&want) != Some(content) || same)
         {
