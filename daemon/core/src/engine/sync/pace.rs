@@ -106,7 +106,9 @@ impl SyncEngine {
             let next = ROUND - Duration::from_millis(ROUND_JITTER_MS) + jitter;
             let forked = self.branches.forked(self.me.short());
             self.peers.round = Some(now.boot.after(if forked { FORKED_ROUND } else { next }));
-            self.ask_neighbours(1, now);
+            // Who waits for the group's ledger may have members that refuse it among its neighbours.
+            let count = if self.is_about_to_compare() { SPREAD } else { 1 };
+            self.ask_neighbours(count, now);
         }
     }
 
