@@ -373,6 +373,10 @@ impl SyncEngine {
         for known in [&old, &installed].into_iter().flatten() {
             self.work.may_be_here(known.entry.node.content());
         }
+        let content = |known: &Option<Installed>| known.as_ref().and_then(|known| known.entry.node.content());
+        if content(&old) != content(&installed) {
+            self.work.note_replaced(path);
+        }
         self.pending.set_installed(path, installed);
     }
 

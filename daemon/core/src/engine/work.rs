@@ -59,7 +59,7 @@ struct Blocked {
     /// What stands there.
     content: ContentHash,
     queued: Queued,
-    /// What it needed then. If that changes, nothing may stand there any more, or other bytes than it fetched are wanted.
+    /// What it needed then. If that changes, other bytes than it fetched are wanted.
     need: Option<Need>,
 }
 
@@ -111,6 +111,8 @@ pub(super) struct Work {
     wanted: BTreeMap<ContentHash, BTreeSet<RelPath>>,
     /// Paths that hold a content which others lack, and wait until it is in the temporary directory.
     blocked: Vec<Blocked>,
+    /// Paths at which something else stands since those were looked at.
+    replaced: BTreeSet<RelPath>,
     /// Paths that another has to give way to (`waiting`).
     waiting: Vec<Queued>,
     /// Something has changed since those were looked at.
@@ -397,15 +399,25 @@ impl Work {
             && !self.held.contains_key(content)
     }
 
-    /// Puts paths back into the queue whose content is safe.
+    /// Notes that something else stands at a path than did, or nothing.
+    pub(super) fn note_replaced(&mut self, path: &RelPath) {
+        if !self.blocked.is_empty() {
+            self.replaced.insert(path.clone());
+        }
+    }
+
+    /// Puts paths back into the queue whose content is safe, or is not there any more.
     fn unblock(&mut self) {
+        let replaced = std::mem::take(&mut self.replaced);
         for blocked in std::mem::take(&mut self.blocked) {
             let Blocked {
                 content,
                 queued,
                 need,
             } = &blocked;
-            let waits = self.stage(&queued.path) == Some(Stage::Queued) && self.need(&queued.path) == *need;
+            let waits = self.stage(&queued.path) == Some(Stage::Queued)
+                && self.need(&queued.path) == *need
+                && !replaced.contains(&queued.path);
             if waits && self.must_stay(content, &queued.path) {
                 self.blocked.push(blocked);
             } else {
