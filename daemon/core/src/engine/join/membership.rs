@@ -96,9 +96,9 @@ impl SyncEngine {
     /// device's log than is taken here. Were it ignored, the same Revoke would keep less here than elsewhere.
     fn head_not_taken(&self, device: &DeviceId, head: &LogHead, log: &LogState) -> Option<LogPoint> {
         let short = device.short();
-        let is_taken = |of: &LogState| of.size() >= head.size || self.log_limit(of.name) >= head.size;
-        let (first, last) = (self.logs.get(&short)?, head.size.checked_sub(1)?);
-        let taken = is_taken(first) || self.logs_of(short).any(is_taken);
+        let last = head.size.checked_sub(1)?;
+        // What is taken may have changed with the event before this one: what was refused until then is yet to be had.
+        let taken = self.logs_of(short).any(|of| of.size() >= head.size);
         (!taken && log.has_seen(short, last)).then_some(LogPoint {
             log: short,
             size: head.size,
