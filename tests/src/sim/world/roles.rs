@@ -13,14 +13,15 @@ const SCOPE: &str = "d";
 
 impl World {
     /// Returns the devices that are members by the ledger of the first, who founded the group and cannot be removed. What only
-    /// a machine of its that is switched off has said, those know to whom it said it.
+    /// a machine of its that is switched off has said, those know to whom it said it; likewise what a member said before it
+    /// lost its disk.
     #[must_use]
     pub fn insiders(&self) -> Vec<&Device> {
         let founder = self.devices[0].status();
-        let has_twin = self.devices[0].twin.is_some();
+        let was_said = self.devices[0].twin.is_some() || self.plan.loses();
         let is_member = |device: &&Device| {
             let mut peers = founder.peers.iter().filter(|peer| peer.role.is_some());
-            let was_told = has_twin && device.status().state == FolderState::Removed;
+            let was_told = was_said && device.status().state == FolderState::Removed;
             device.index == 0 || (peers.any(|peer| peer.device == device.id) && !was_told)
         };
         self.devices.iter().filter(is_member).collect()

@@ -235,12 +235,14 @@ impl SyncEngine {
         for mark in arrived.into_values() {
             *marks.entry(mark).or_default() += 1;
         }
-        let (mut sure, mut doubtful) = (Vec::new(), Vec::new());
+        let (mut sure, mut doubtful, mut unsettled) = (Vec::new(), Vec::new(), Vec::new());
         for (path, seen_at) in found {
             let Some(have) = self.pending.installed(view, &path) else {
                 continue;
             };
-            if confirmed.contains(&path) || self.is_sure(&path, seen_at, &have, &mut marks) {
+            if self.writes_anywhere() && self.is_unsettled(&path, seen_at) && !confirmed.contains(&path) {
+                unsettled.push((path, seen_at));
+            } else if confirmed.contains(&path) || self.is_sure(&have, &mut marks) {
                 sure.push((path, seen_at));
             } else {
                 doubtful.push((path, seen_at));
@@ -250,10 +252,14 @@ impl SyncEngine {
         let many = limit.is_some_and(|limit| count > limit) && count as u64 * 2 > before;
         let hold = count > 0 && (many || self.local.guard.unanswered);
         if hold {
+            // Looked at by its name, it would count as seen to go.
+            self.look_again_at(&unsettled);
+            doubtful.append(&mut unsettled);
             hold_above(&mut sure, &mut doubtful);
             self.local.guard.held = doubtful.into_iter().map(|(path, _)| path).collect();
         } else {
             sure.append(&mut doubtful);
+            sure.append(&mut unsettled);
         }
         // Who may not write publishes nothing, and answers nothing by that: he may be let write again.
         if hold || self.writes_anywhere() {
@@ -273,15 +279,26 @@ impl SyncEngine {
         }
     }
 
+    /// Says whether a path was looked at while an install was changing it, so that it has to be looked at again.
+    fn is_unsettled(&self, path: &RelPath, seen_at: BootInstant) -> bool {
+        self.work.is_busy(path) || self.work.is_outdated(path, seen_at)
+    }
+
+    /// Has paths looked at again, those that are being changed when that is over.
+    fn look_again_at(&mut self, paths: &[(RelPath, BootInstant)]) {
+        let (busy, settled): (Vec<RelPath>, Vec<RelPath>) = paths
+            .iter()
+            .map(|(path, _)| path.clone())
+            .partition(|path| self.work.is_busy(path));
+        busy.into_iter().for_each(|path| self.work.rescan_after(path));
+        if !settled.is_empty() {
+            self.emit(Output::Rescan(settled));
+        }
+    }
+
     /// Says whether a deletion needs no guard: nothing would come of it, or the entry was renamed.
-    fn is_sure(
-        &self,
-        path: &RelPath,
-        seen_at: BootInstant,
-        have: &Installed,
-        marks: &mut BTreeMap<Mark, u32>,
-    ) -> bool {
-        if !self.writes_anywhere() || self.work.is_busy(path) || self.work.is_outdated(path, seen_at) {
+    fn is_sure(&self, have: &Installed, marks: &mut BTreeMap<Mark, u32>) -> bool {
+        if !self.writes_anywhere() {
             return true;
         }
         let Some(left) = marks.get_mut(&Mark::of(&have.entry, &have.print)) else {
