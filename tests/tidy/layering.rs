@@ -53,7 +53,7 @@ const CORE_MUST_NOT_NAME: [&str; 16] = [
 ];
 
 /// Modules of the core, each using only those before it.
-const CORE_ORDER: [&str; 14] = [
+const CORE_ORDER: [&str; 15] = [
     "ids",
     "rel_path",
     "time",
@@ -63,6 +63,7 @@ const CORE_ORDER: [&str; 14] = [
     "tree",
     "access",
     "signature",
+    "lock",
     "ledger",
     "fold",
     "ticket",

@@ -3,7 +3,7 @@
 //! puts fakes in its place.
 //!
 //! Modules, each using only those before it: [`ids`], [`rel_path`], [`time`], [`encoding`], [`merkle`], [`content`],
-//! [`tree`], [`access`], [`signature`], [`ledger`], [`fold`], [`ticket`], [`ignore`], [`engine`].
+//! [`tree`], [`access`], [`signature`], [`lock`], [`ledger`], [`fold`], [`ticket`], [`ignore`], [`engine`].
 
 pub mod access;
 pub mod content;
@@ -13,6 +13,7 @@ pub mod fold;
 pub mod ids;
 pub mod ignore;
 pub mod ledger;
+pub mod lock;
 pub mod merkle;
 pub mod rel_path;
 pub mod signature;
