@@ -1,0 +1,3 @@
+//! Models of protocols, whose states are all looked at: see [`locks`].
+
+pub mod locks;
