@@ -10,7 +10,7 @@ use crate::time::BootInstant;
 /// A lock that was granted: until when its holder may act on it, and a renewal that is under way.
 ///
 /// A voter counts the time to live from when it took the claim, or its renewal, and the holder from before it asked; the
-/// holder stops earlier by [`GUARD_PERCENT`] and [`GUARD`], so that clocks may run apart by half of that.
+/// holder stops earlier by three per cent and half a second, so that clocks may run apart by half of that.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Lease {
     ttl: Duration,
