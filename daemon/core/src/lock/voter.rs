@@ -165,6 +165,9 @@ impl Voter {
     pub const MAX_STEP: u64 = 65_536;
     /// Slots of one holder that last: as many as a person could still look through.
     pub const MAX_DURABLE: usize = 1_000;
+    /// Slots of one holder: those that last, and leases enough for the files that one person edits. More would let one
+    /// editor fill the voter.
+    pub const MAX_OF_HOLDER: usize = Self::MAX_DURABLE + 64;
     /// Slots in all: some megabytes.
     pub const MAX_SLOTS: usize = 10_000;
 
@@ -274,7 +277,13 @@ impl Voter {
         if let Some(floor) = self.is_too_high(claim.token, known) {
             return Answer::Stale { floor };
         }
-        if self.state.slots.len() >= Self::MAX_SLOTS {
+        let own = self
+            .state
+            .slots
+            .keys()
+            .filter(|(holder, _)| holder == from)
+            .count();
+        if own >= Self::MAX_OF_HOLDER || self.state.slots.len() >= Self::MAX_SLOTS {
             return Answer::Full;
         }
         self.ends.insert(id, now.after(claim.ttl));

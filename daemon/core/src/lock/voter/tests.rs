@@ -366,3 +366,16 @@ fn slots_that_last_are_limited_for_each_holder() {
         assert_eq!(desk.renew(&held, true), expect, "{n}");
     }
 }
+
+#[test]
+fn one_holder_does_not_fill_a_voter() {
+    let mut desk = Desk::new();
+    let count = u64::try_from(Voter::MAX_OF_HOLDER).unwrap();
+    for n in 1..=count + 1 {
+        let mut held = claim(A, n, &format!("f{n}"));
+        held.nonce = Nonce(u128::from(n).to_be_bytes());
+        let expect = if n > count { Answer::Full } else { Answer::Granted };
+        assert_eq!(desk.acquire(&held), expect, "{n}");
+    }
+    assert_eq!(desk.acquire(&claim(B, count + 2, "g")), Answer::Granted);
+}
