@@ -439,7 +439,7 @@ impl Known for Ledger {
     }
 
     fn has_grant(&self, claim: &Claim) -> bool {
-        self.recorded.contains(&(claim.holder, claim.nonce))
+        self.recorded.contains(&claim.id())
     }
 
     fn has_event(&self, id: &EventId) -> bool {

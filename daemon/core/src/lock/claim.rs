@@ -58,10 +58,16 @@ impl Claim {
     /// The longest time to live: how long a device that is gone may hold up the others.
     pub const MAX_TTL: Duration = Duration::from_mins(5);
 
+    /// Returns what tells it from all others.
+    #[must_use]
+    pub const fn id(&self) -> (DeviceId, Nonce) {
+        (self.holder, self.nonce)
+    }
+
     /// Says whether somebody else's claim cannot stand beside this one.
     #[must_use]
     pub fn conflicts_with(&self, other: &Self) -> bool {
-        (self.holder, self.nonce) != (other.holder, other.nonce)
+        self.id() != other.id()
             && self
                 .resources
                 .iter()

@@ -147,7 +147,7 @@ impl Seal {
     }
 
     fn holds(&self, group: &GroupId, epoch: u64, next: &[u8; 32]) -> bool {
-        let named = |(id, slot): (&SlotId, &Slot)| *id == (slot.claim.holder, slot.claim.nonce);
+        let named = |(id, slot): (&SlotId, &Slot)| *id == slot.claim.id();
         self.report.epoch == epoch
             && self.report.next == *next
             && self.report.slots.iter().all(named)

@@ -12,7 +12,7 @@ use super::succession::Report;
 use crate::ids::{DeviceId, EventId};
 use crate::time::BootInstant;
 
-/// What names a slot.
+/// What names a slot: [`Claim::id`].
 pub type SlotId = (DeviceId, Nonce);
 
 /// A claim that a voter has granted.
@@ -179,8 +179,7 @@ impl Voter {
             ends: BTreeMap::new(),
         };
         for slot in voter.state.slots.values().filter(|slot| !slot.durable) {
-            let id = (slot.claim.holder, slot.claim.nonce);
-            voter.ends.insert(id, now.after(slot.claim.ttl));
+            voter.ends.insert(slot.claim.id(), now.after(slot.claim.ttl));
         }
         voter
     }
@@ -243,7 +242,7 @@ impl Voter {
     }
 
     fn acquire(&mut self, from: &DeviceId, claim: &Claim, known: &impl Known, now: BootInstant) -> Answer {
-        if let Some(refusal) = self.is_closed(claim.token.epoch) {
+        if let Some(refusal) = self.why_closed(claim.token.epoch) {
             return refusal;
         }
         let allowed =
@@ -251,7 +250,7 @@ impl Voter {
         if !allowed {
             return Answer::Denied;
         }
-        let id = (claim.holder, claim.nonce);
+        let id = claim.id();
         match self.state.slots.get(&id) {
             Some(slot) if slot.claim == *claim => return Answer::Granted,
             Some(_) => return Answer::Denied,
@@ -274,7 +273,7 @@ impl Voter {
                 floor: self.state.floor,
             };
         }
-        if let Some(floor) = self.is_too_high(claim.token, known) {
+        if let Some(floor) = self.known_far_below(claim.token, known) {
             return Answer::Stale { floor };
         }
         let own = self
@@ -304,7 +303,7 @@ impl Voter {
         known: &impl Known,
         now: BootInstant,
     ) -> Answer {
-        if let Some(refusal) = self.is_closed(epoch) {
+        if let Some(refusal) = self.why_closed(epoch) {
             return refusal;
         }
         if claim.holder != *from || (durable && !claim.durable) {
@@ -314,7 +313,7 @@ impl Voter {
         if durable && !known.has_grant(claim) {
             return Answer::NotYet;
         }
-        let id = (claim.holder, claim.nonce);
+        let id = claim.id();
         if !self.state.slots.contains_key(&id) {
             // One of an epoch before, which nobody brought over, has no number to be judged by.
             if claim.token.epoch != self.state.epoch {
@@ -364,7 +363,7 @@ impl Voter {
         known: &impl Known,
     ) -> Answer {
         // What was reported when it was sealed comes back with the next epoch: let go now, nobody would let it go there.
-        if let Some(refusal) = self.is_closed(epoch) {
+        if let Some(refusal) = self.why_closed(epoch) {
             return refusal;
         }
         if last.is_some_and(|id| !known.has_event(id)) {
@@ -375,7 +374,7 @@ impl Voter {
             Some(_) => self.remove(&id),
             None => {
                 // An Acquire that is still on its way must not be granted when it comes.
-                if self.is_too_high(token, known).is_none() {
+                if self.known_far_below(token, known).is_none() {
                     self.raise(token);
                 }
                 return Answer::Gone;
@@ -416,7 +415,7 @@ impl Voter {
     }
 
     /// Returns why nothing of this epoch is granted, kept or released here.
-    const fn is_closed(&self, epoch: u64) -> Option<Answer> {
+    const fn why_closed(&self, epoch: u64) -> Option<Answer> {
         if epoch != self.state.epoch {
             return Some(Answer::WrongEpoch {
                 epoch: self.state.epoch,
@@ -429,7 +428,7 @@ impl Voter {
     }
 
     /// Returns the greatest number that is known, if this one is too far above it.
-    fn is_too_high(&self, token: Token, known: &impl Known) -> Option<u64> {
+    fn known_far_below(&self, token: Token, known: &impl Known) -> Option<u64> {
         let highest = self.state.floor.max(known.highest_number(self.state.epoch));
         (token.n > highest.saturating_add(Self::MAX_STEP)).then_some(highest)
     }

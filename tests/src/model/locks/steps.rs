@@ -297,12 +297,7 @@ impl Locks {
     pub(super) fn recorded(&self, state: &State) -> Vec<SlotId> {
         let granted = |at: &usize| self.is_quorum(state.tries[*at].votes, self.tries[*at]);
         let tries = (0..state.tries.len()).filter(granted);
-        tries
-            .map(|at| {
-                let claim = self.claim(at, state.tries[at].n);
-                (claim.holder, claim.nonce)
-            })
-            .collect()
+        tries.map(|at| self.claim(at, state.tries[at].n).id()).collect()
     }
 
     fn restart(&self, state: &mut State, device: usize) {
