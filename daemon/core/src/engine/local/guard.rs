@@ -270,8 +270,10 @@ impl SyncEngine {
             self.local.add(path, gone(seen_at), None, now.boot);
         }
         self.release_in_place(now);
+        // A confirmed one that stands there after all is as wanted or unwanted as any other.
         let touched: BTreeSet<RelPath> = was_held
             .into_iter()
+            .chain(confirmed)
             .chain(self.local.guard.held.clone())
             .collect();
         for path in touched {
