@@ -262,9 +262,14 @@ impl Worktree {
                     expect: case.target,
                     ..case.intent.clone()
                 };
-                return Ok(self.change(&again, session));
+                let effect = self.change(&again, session);
+                if effect.unused {
+                    self.drop_new(case.intent)?;
+                }
+                return Ok(effect);
             }
-            return self.drop_new(case.intent);
+            self.drop_new(case.intent)?;
+            return Ok(Effect::of(InstallOutcome::Changed));
         }
         let Some(in_slot) = case.slot else {
             // Slots are durable before their intents: where nothing was expected, the new entry must have been moved.
@@ -296,12 +301,11 @@ impl Worktree {
 
     /// Throws away a slot that is not wanted any more, after its intent was closed: recovery after another crash would
     /// take an open intent whose slot is gone for one that was put in place.
-    fn drop_new(&self, intent: &Intent) -> std::io::Result<Effect> {
+    fn drop_new(&self, intent: &Intent) -> std::io::Result<()> {
         self.journal
             .abandoned(&[intent.tx])
             .map_err(std::io::Error::other)?;
-        stage::remove_tmp(&self.own.tmp, intent.tx.slot().as_bytes())?;
-        Ok(Effect::of(InstallOutcome::Changed))
+        stage::remove_tmp(&self.own.tmp, intent.tx.slot().as_bytes())
     }
 
     /// Says what is to become of the old entry in the slot: a version, or, if somebody went on writing, a file beside.

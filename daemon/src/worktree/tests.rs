@@ -1270,6 +1270,24 @@ fn an_install_that_gave_way_to_a_new_file_is_not_taken_for_done_after_a_crash() 
 }
 
 #[test]
+fn an_install_that_finds_its_place_blocked_after_a_crash_is_closed_before_its_slot_goes() {
+    quiet_panics();
+    let mut rig = Rig::new();
+    let job = rig.put_bytes("dir/p", "new");
+    rig.hook(|step, _| assert!(step != Step::Logged, "killed"));
+    std::panic::catch_unwind(AssertUnwindSafe(|| rig.wt().install(&[job]))).unwrap_err();
+    fs::write(rig.path("dir"), "user").unwrap();
+    rig.start();
+    let recovery = rig.wt().recover().unwrap();
+    assert_eq!(recovery.installs, []);
+    // Were it closed later, and a power cut took that back, the install without a slot would pass for done.
+    assert_eq!(rig.wt().journal.summary().open_installs, 0);
+    assert_eq!(rig.tmp_names(), 0);
+    settle(&mut rig, recovery);
+    assert_eq!(rig.read("dir"), "user");
+}
+
+#[test]
 fn a_file_that_its_user_deleted_is_not_told_as_removed_by_an_install_that_was_cut_short() {
     quiet_panics();
     let mut rig = Rig::new();

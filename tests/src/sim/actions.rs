@@ -148,12 +148,12 @@ impl Hand<'_> {
                 let bytes = self.fresh(rng);
                 self.write_file(&path.join(b"in").ok()?, bytes, rng)
             }
-            _ => self.write_open(open?, rng),
+            _ => self.write_open(path, open?, rng),
         }
     }
 
-    /// A program goes on writing to a file that was taken away under it.
-    fn write_open(&mut self, place: &Place, rng: &mut Rng) -> Option<Action> {
+    /// A program goes on writing to a file that was taken away from a path under it.
+    fn write_open(&mut self, path: &RelPath, place: &Place, rng: &mut Rng) -> Option<Action> {
         let Kind::File(mut bytes) = self.disk.at(place)?.kind.clone() else {
             return None;
         };
@@ -162,6 +162,9 @@ impl Hand<'_> {
         bytes.extend(self.fresh(rng));
         self.users.give_up(&old);
         self.users.remember(&bytes, self.device);
+        if path.is_own() {
+            self.users.unsynced.insert(ContentHash::of(&bytes));
+        }
         let what = format!("write to {place:?} = {:?}", String::from_utf8_lossy(&bytes));
         self.disk.write_at(place, bytes, self.now_ns);
         done(what, Vec::new())

@@ -155,12 +155,14 @@ impl Worktree<'_> {
             if as_expected {
                 let mut again = case.intent.clone();
                 again.expect = case.target;
-                return self.change_at_once(&again);
+                let effect = self.change_at_once(&again);
+                let is_done = matches!(effect.outcome, InstallOutcome::Done(_));
+                if !is_done && case.is_new(self.print(&Place::Slot(case.intent.tx))) {
+                    self.drop_new(&case.intent);
+                }
+                return effect;
             }
-            // Only after its intent, or recovery after another crash would take it for done.
-            self.journal.done(case.intent.tx);
-            self.journal.begin([]);
-            self.disk.remove(Place::Slot(case.intent.tx));
+            self.drop_new(&case.intent);
             return Effect::of(InstallOutcome::Changed);
         }
         if case.slot.is_none() {
@@ -176,6 +178,13 @@ impl Worktree<'_> {
             return done(Some(staged), displaced);
         }
         self.undo_remove(case, recovery)
+    }
+
+    /// Throws away a slot, but only after its intent, or recovery after another crash would take it for done.
+    fn drop_new(&mut self, intent: &Intent) {
+        self.journal.done(intent.tx);
+        self.journal.begin([]);
+        self.disk.remove(Place::Slot(intent.tx));
     }
 
     /// Says what is to become of the old entry in the slot: a version, or, if somebody went on writing, a file beside.

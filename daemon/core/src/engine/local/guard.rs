@@ -60,6 +60,8 @@ pub(super) struct Guard {
     /// Entries that came since then.
     arrived: BTreeMap<RelPath, Mark>,
     held: BTreeSet<RelPath>,
+    /// Held deletions of what an install may have put down since: nobody knows yet whether it is gone.
+    unsettled: BTreeSet<RelPath>,
     /// Held deletions that the user confirmed, until a scan has proven them again.
     confirmed: BTreeSet<RelPath>,
     /// Files and links that stand where a directory was whose entries are found gone or held.
@@ -101,6 +103,7 @@ impl Guard {
     fn release(&mut self, path: &RelPath) {
         self.found.remove(path);
         self.held.remove(path);
+        self.unsettled.remove(path);
         self.confirmed.remove(path);
         self.in_place.remove(path);
     }
@@ -230,6 +233,7 @@ impl SyncEngine {
         let arrived = std::mem::take(&mut guard.arrived);
         let confirmed = std::mem::take(&mut guard.confirmed);
         let was_held = std::mem::take(&mut guard.held);
+        guard.unsettled.clear();
         let limit = guard.limit;
         let mut marks: BTreeMap<Mark, u32> = BTreeMap::new();
         for mark in arrived.into_values() {
@@ -254,6 +258,7 @@ impl SyncEngine {
         if hold {
             // Looked at by its name, it would count as seen to go.
             self.look_again_at(&unsettled);
+            self.local.guard.unsettled = unsettled.iter().map(|(path, _)| path.clone()).collect();
             doubtful.append(&mut unsettled);
             hold_above(&mut sure, &mut doubtful);
             self.local.guard.held = doubtful.into_iter().map(|(path, _)| path).collect();
@@ -349,16 +354,20 @@ impl SyncEngine {
             .collect();
     }
 
-    /// The group does not want any more what stood at a path whose deletion is held: then both agree. The deletion of a
-    /// conflict copy says more than that, and still waits: its version may be wanted elsewhere.
+    /// The group does not want any more what stood at a path whose deletion is held: then both agree, unless it stands there
+    /// after all and is still to be removed. The deletion of a conflict copy says more than that, and still waits: its version
+    /// may be wanted elsewhere.
     pub(in crate::engine) fn forget_held_deletion(&mut self, path: &RelPath, view: &impl StateView) {
         if !self.local.holds_deletion(path) {
             return;
         }
         let have = self.pending.installed(view, path);
         if have.is_none_or(|have| have.copy_of.is_none()) {
+            let may_stand = self.local.guard.unsettled.contains(path);
             self.local.guard.release(path);
-            self.record_installed(path, None, view);
+            if !may_stand {
+                self.record_installed(path, None, view);
+            }
         }
     }
 
