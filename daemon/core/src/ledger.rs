@@ -17,7 +17,10 @@ pub use event::{
     MAX_ITEMS, Seen, SignedEvent, VerifiedEvent,
 };
 pub(crate) use grant::grant_message;
-pub use item::{Genesis, Grant, GrantVia, Invite, Item, Keep, LogHead, Put, PutFlags, Revoke};
+pub use item::{
+    EndReason, Genesis, Grant, GrantVia, Invite, Item, Keep, LockBreak, LockEnd, LockGrant, LogHead, Put,
+    PutFlags, Revoke,
+};
 pub(crate) use item::{MAX_DOTS, MAX_NAME, MAX_REASON};
 pub use log::{Left, LogError, LogState};
 pub use person::{Person, PersonError};

@@ -26,6 +26,9 @@ pub use lease::Lease;
 pub use resource::{Resource, ResourceError};
 pub use voter::{Answer, Known, Request, Slot, SlotId, Voter, VoterState};
 
+/// Voters there may be at most.
+pub const MAX_VOTERS: usize = 5;
+
 /// How many of `voters` are a majority.
 #[must_use]
 pub const fn quorum(voters: usize) -> usize {

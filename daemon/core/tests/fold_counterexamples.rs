@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use p2p_sync_core::fold::set::{Outcome, fold_set};
-use p2p_sync_core::fold::{PathState, Version, WriteOrder};
+use p2p_sync_core::fold::{PathState, Standing, Version, WriteOrder};
 use p2p_sync_core::ids::{ContentHash, Dot, EventId, ShortId};
 use p2p_sync_core::time::Hlc;
 use p2p_sync_core::tree::{Entry, Node};
@@ -256,6 +256,7 @@ impl Path {
             entry,
             base: base.to_vec(),
             import,
+            standing: Standing::default(),
         }));
         dot
     }
@@ -322,6 +323,7 @@ impl Path {
             winner: state.winner().map(|v| v.dot),
             copies: state.copies().iter().map(|v| v.dot).collect(),
             heads: state.heads.iter().map(|v| v.dot).collect(),
+            fenced: state.fenced.iter().map(|v| v.dot).collect(),
         }
     }
 }

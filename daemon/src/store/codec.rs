@@ -10,12 +10,17 @@
 //!           | 1                                       a directory
 //!           | 2, target bstr                          a symbolic link
 //! Entry     = Node, mode uint, mtime_ns int
-//! Body      = event bstr32, hlc uint, flags uint, Entry if flags & 4, Dots, array header n, n × Origin
-//!             flags: 1 import, 4 a Put
-//! Origin    = Dot, plain 0 | 1, hlc uint, event bstr32
+//! Token     = epoch uint, n uint
+//! Body      = event bstr32, hlc uint, flags uint, token Token and knew Token if flags & 8, Entry if flags & 4, Dots,
+//!             array header n, n × Origin
+//!             flags: 1 import, 4 a Put, 8 written where a lock was known, 16 fenced
+//! Origin    = Dot, flags uint, Token if flags & 2, hlc uint, event bstr32
+//!             flags: 1 plain, 2 written under a lock
+//! Fence     = grant Dot, Token, holder bstr32, ends Dots
 //!
 //! versions.data   = 0x00, Body                        the dot is the row's key
-//! paths.state     = 0x00, array header n, n × (Dot, Body), array header m, m × (name bstr, Dot)
+//! paths.state     = 0x00, heads: array header n, n × (Dot, Body), copies: array header m, m × (name bstr, Dot),
+//!                   and, unless there are none: what is fenced: array header k, k × (Dot, Body), locks: array header l, l × Fence
 //! installed.data  = 0x00, Entry, ino uint, size uint, mtime_ns int, ctime_ns int, mode uint,
 //!                   Dots, copy_of bstr | null
 //! logs.state      = 0x00, author bstr32, size uint, array header n, n × peak bstr32, last_id bstr32, hlc uint,
@@ -32,9 +37,10 @@ use std::collections::BTreeMap;
 use std::convert::Infallible;
 
 use minicbor::data::Type;
-use p2p_sync_core::fold::{Origin, PathState, Version};
+use p2p_sync_core::fold::{Fence, Fences, Origin, PathState, Standing, Version};
 use p2p_sync_core::ids::{ContentHash, DeviceId, Dot, EventId, ShortId};
 use p2p_sync_core::ledger::{Left, LogState};
+use p2p_sync_core::lock::Token;
 use p2p_sync_core::merkle::Peaks;
 use p2p_sync_core::rel_path::{RelPath, RelPathError};
 use p2p_sync_core::time::Hlc;
@@ -49,6 +55,11 @@ const KIND_LINK: u64 = 2;
 
 const FLAG_IMPORT: u64 = 1;
 const FLAG_PUT: u64 = 4;
+const FLAG_LOCK: u64 = 8;
+const FLAG_FENCED: u64 = 16;
+
+const FLAG_PLAIN: u64 = 1;
+const FLAG_HELD: u64 = 2;
 
 /// Elements for which room is made on the word of a length field alone; longer lists grow as they are read.
 const MAX_TRUSTED_LEN: u64 = 64;
@@ -123,15 +134,17 @@ pub(super) fn read_version(dot: Dot, bytes: &[u8]) -> Result<Version, CodecError
 /// Returns `paths.state`.
 pub(super) fn write_path_state(state: &PathState) -> Vec<u8> {
     let mut out = Writer::new();
-    out.array(state.heads.len());
-    for head in &state.heads {
-        out.dot(head.dot);
-        out.version_body(head);
-    }
+    out.versions(&state.heads);
     out.array(state.shown.len());
     for (name, dot) in &state.shown {
         out.bytes(name.as_bytes());
         out.dot(*dot);
+    }
+    let fences = state.fences.as_slice();
+    if !state.fenced.is_empty() || !fences.is_empty() {
+        out.versions(&state.fenced);
+        out.array(fences.len());
+        fences.iter().for_each(|fence| out.fence(fence));
     }
     out.finish()
 }
@@ -139,12 +152,16 @@ pub(super) fn write_path_state(state: &PathState) -> Vec<u8> {
 /// Reads `paths.state`.
 pub(super) fn read_path_state(bytes: &[u8]) -> Result<PathState, CodecError> {
     let mut input = Reader::new(bytes)?;
-    let heads = input.list(|r| {
-        let dot = r.dot()?;
-        r.version_body(dot)
-    })?;
-    let shown = input.list(|r| Ok((r.path()?, r.dot()?)))?;
-    input.end(PathState { heads, shown })
+    let mut state = PathState {
+        heads: input.list(Reader::version)?,
+        shown: input.list(|r| Ok((r.path()?, r.dot()?)))?,
+        ..PathState::default()
+    };
+    if !input.is_at_end() {
+        state.fenced = input.list(Reader::version)?;
+        state.fences = Fences::from_vec(input.list(Reader::fence)?).ok_or(CodecError::Shape)?;
+    }
+    input.end(state)
 }
 
 /// Returns `installed.data`.
@@ -178,7 +195,7 @@ pub(super) fn read_installed(bytes: &[u8]) -> Result<Installed, CodecError> {
             mode: input.u32()?,
         },
         dots: input.list(Reader::dot)?,
-        copy_of: input.optional_path()?,
+        copy_of: input.optional(Reader::path)?,
     };
     input.end(installed)
 }
@@ -304,11 +321,30 @@ impl Writer {
         self.int(entry.mtime_ns);
     }
 
+    fn versions(&mut self, versions: &[Version]) {
+        self.array(versions.len());
+        for version in versions {
+            self.dot(version.dot);
+            self.version_body(version);
+        }
+    }
+
     fn version_body(&mut self, version: &Version) {
         self.bytes(version.event.as_bytes());
         self.uint(version.hlc.bits());
         let flag = |set: bool, bit: u64| if set { bit } else { 0 };
-        self.uint(flag(version.import, FLAG_IMPORT) | flag(version.entry.is_some(), FLAG_PUT));
+        let Standing { token, knew, fenced } = version.standing;
+        let locked = (token, knew) != (Token::default(), Token::default());
+        self.uint(
+            flag(version.import, FLAG_IMPORT)
+                | flag(version.entry.is_some(), FLAG_PUT)
+                | flag(locked, FLAG_LOCK)
+                | flag(fenced, FLAG_FENCED),
+        );
+        if locked {
+            self.token(token);
+            self.token(knew);
+        }
         if let Some(entry) = &version.entry {
             self.entry(entry);
         }
@@ -317,9 +353,26 @@ impl Writer {
         version.origins.iter().for_each(|origin| self.origin(origin));
     }
 
+    fn token(&mut self, token: Token) {
+        self.uint(token.epoch);
+        self.uint(token.n);
+    }
+
+    fn fence(&mut self, fence: &Fence) {
+        self.dot(fence.grant);
+        self.token(fence.token);
+        self.bytes(fence.holder.as_bytes());
+        self.dots(&fence.ends);
+    }
+
     fn origin(&mut self, origin: &Origin) {
         self.dot(origin.dot);
-        self.uint(u64::from(origin.plain));
+        let held = origin.token != Token::default();
+        let flag = |set: bool, bit: u64| if set { bit } else { 0 };
+        self.uint(flag(origin.plain, FLAG_PLAIN) | flag(held, FLAG_HELD));
+        if held {
+            self.token(origin.token);
+        }
         self.uint(origin.order.0.bits());
         self.bytes(origin.order.1.as_bytes());
     }
@@ -340,8 +393,12 @@ impl<'b> Reader<'b> {
         }
     }
 
+    fn is_at_end(&self) -> bool {
+        self.0.position() == self.0.input().len()
+    }
+
     fn end<T>(&self, value: T) -> Result<T, CodecError> {
-        if self.0.position() == self.0.input().len() {
+        if self.is_at_end() {
             Ok(value)
         } else {
             Err(CodecError::Shape)
@@ -368,12 +425,15 @@ impl<'b> Reader<'b> {
         Ok(RelPath::parse(self.0.bytes()?)?)
     }
 
-    fn optional_path(&mut self) -> Result<Option<RelPath>, CodecError> {
+    fn optional<T>(
+        &mut self,
+        item: impl FnOnce(&mut Self) -> Result<T, CodecError>,
+    ) -> Result<Option<T>, CodecError> {
         if self.0.datatype()? == Type::Null {
             self.0.null()?;
             return Ok(None);
         }
-        self.path().map(Some)
+        item(self).map(Some)
     }
 
     fn list<T>(
@@ -420,22 +480,67 @@ impl<'b> Reader<'b> {
 
     fn origin(&mut self) -> Result<Origin, CodecError> {
         let dot = self.dot()?;
-        let plain = match self.uint()? {
-            0 => false,
-            1 => true,
-            _ => return Err(CodecError::Shape),
+        let flags = self.flags(FLAG_PLAIN | FLAG_HELD)?;
+        let token = if flags & FLAG_HELD != 0 {
+            self.token()?
+        } else {
+            Token::default()
         };
-        let order = (Hlc::from_bits(self.uint()?), EventId::new(self.fixed()?));
-        Ok(Origin { dot, plain, order })
+        Ok(Origin {
+            dot,
+            token,
+            plain: flags & FLAG_PLAIN != 0,
+            order: (Hlc::from_bits(self.uint()?), EventId::new(self.fixed()?)),
+        })
+    }
+
+    fn flags(&mut self, known: u64) -> Result<u64, CodecError> {
+        let flags = self.uint()?;
+        if flags & !known == 0 {
+            Ok(flags)
+        } else {
+            Err(CodecError::Shape)
+        }
+    }
+
+    fn token(&mut self) -> Result<Token, CodecError> {
+        Ok(Token {
+            epoch: self.uint()?,
+            n: self.uint()?,
+        })
+    }
+
+    fn fence(&mut self) -> Result<Fence, CodecError> {
+        Ok(Fence {
+            grant: self.dot()?,
+            token: self.token()?,
+            holder: DeviceId::new(self.fixed()?),
+            ends: self.list(Self::dot)?,
+        })
+    }
+
+    fn version(&mut self) -> Result<Version, CodecError> {
+        let dot = self.dot()?;
+        self.version_body(dot)
     }
 
     fn version_body(&mut self, dot: Dot) -> Result<Version, CodecError> {
         let event = EventId::new(self.fixed()?);
         let hlc = Hlc::from_bits(self.uint()?);
-        let flags = self.uint()?;
-        if flags & !(FLAG_IMPORT | FLAG_PUT) != 0 {
-            return Err(CodecError::Shape);
-        }
+        let flags = self.flags(FLAG_IMPORT | FLAG_PUT | FLAG_LOCK | FLAG_FENCED)?;
+        let locked = flags & FLAG_LOCK != 0;
+        let mut token = || {
+            if locked {
+                self.token()
+            } else {
+                Ok(Token::default())
+            }
+        };
+        let standing = Standing {
+            token: token()?,
+            knew: token()?,
+            fenced: flags & FLAG_FENCED != 0,
+        };
         let entry = (flags & FLAG_PUT != 0).then(|| self.entry()).transpose()?;
         Ok(Version {
             dot,
@@ -445,6 +550,7 @@ impl<'b> Reader<'b> {
             base: self.list(Self::dot)?,
             import: flags & FLAG_IMPORT != 0,
             origins: self.list(Self::origin)?,
+            standing,
         })
     }
 }

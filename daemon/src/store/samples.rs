@@ -4,9 +4,10 @@ use std::sync::{Arc, LazyLock};
 
 use p2p_sync_core::content::{CHUNK_SIZE, Manifest, ManifestHasher};
 use p2p_sync_core::engine::{StoredEvent, Write};
-use p2p_sync_core::fold::{Origin, PathState, Version};
+use p2p_sync_core::fold::{Fence, Fences, Origin, PathState, Standing, Version};
 use p2p_sync_core::ids::{ContentHash, DeviceId, Dot, EventId, ShortId};
 use p2p_sync_core::ledger::{Left, LogState, SignedEvent};
+use p2p_sync_core::lock::Token;
 use p2p_sync_core::merkle::Peaks;
 use p2p_sync_core::rel_path::RelPath;
 use p2p_sync_core::time::Hlc;
@@ -114,25 +115,72 @@ pub(super) fn version() -> impl Strategy<Value = Version> {
         vec(any_dot(), 0..4),
         any::<bool>(),
         vec(origin(), 0..3),
+        standing(),
     )
-        .prop_map(|(dot, (hlc, event), entry, base, import, origins)| Version {
-            dot,
-            event,
-            hlc,
-            entry,
-            base,
-            import,
-            origins,
-        })
+        .prop_map(
+            |(dot, (hlc, event), entry, base, import, origins, standing)| Version {
+                dot,
+                event,
+                hlc,
+                entry,
+                base,
+                import,
+                origins,
+                standing,
+            },
+        )
+}
+
+fn token() -> impl Strategy<Value = Token> {
+    let some = (0..3_u64, any::<u64>()).prop_map(|(epoch, n)| Token { epoch, n });
+    prop_oneof![Just(Token::default()), some]
+}
+
+fn standing() -> impl Strategy<Value = Standing> {
+    (token(), token(), any::<bool>()).prop_map(|(token, knew, fenced)| Standing { token, knew, fenced })
 }
 
 fn origin() -> impl Strategy<Value = Origin> {
-    (any_dot(), any::<bool>(), order()).prop_map(|(dot, plain, order)| Origin { dot, plain, order })
+    (any_dot(), token(), any::<bool>(), order()).prop_map(|(dot, token, plain, order)| Origin {
+        dot,
+        token,
+        plain,
+        order,
+    })
+}
+
+fn fences() -> impl Strategy<Value = Fences> {
+    vec(fence(), 0..3).prop_map(|all| {
+        let mut fences = Fences::default();
+        all.into_iter().for_each(|fence| fences.add(fence));
+        fences
+    })
+}
+
+fn fence() -> impl Strategy<Value = Fence> {
+    (any_dot(), token(), any::<[u8; 32]>(), vec(any_dot(), 0..3)).prop_map(|(grant, token, holder, ends)| {
+        Fence {
+            grant,
+            token,
+            holder: DeviceId::new(holder),
+            ends,
+        }
+    })
 }
 
 pub(super) fn path_state() -> impl Strategy<Value = PathState> {
-    (vec(version(), 0..3), vec((path(), any_dot()), 0..3))
-        .prop_map(|(heads, shown)| PathState { heads, shown })
+    (
+        vec(version(), 0..3),
+        vec(version(), 0..3),
+        fences(),
+        vec((path(), any_dot()), 0..3),
+    )
+        .prop_map(|(heads, fenced, fences, shown)| PathState {
+            heads,
+            fenced,
+            fences,
+            shown,
+        })
 }
 
 pub(super) fn installed() -> impl Strategy<Value = Installed> {

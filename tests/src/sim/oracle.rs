@@ -313,6 +313,7 @@ impl Oracle {
                 origins: Version::origins_of(entry.as_ref(), &base),
                 entry,
                 import,
+                standing: p2p_sync_core::fold::Standing::default(),
             });
         }
         Ok(())
@@ -321,9 +322,13 @@ impl Oracle {
     /// Folds all paths; names of copies are not given.
     #[must_use]
     pub fn states(&self) -> BTreeMap<RelPath, PathState> {
-        let fold = |history: &History| PathState {
-            heads: heads(&history.versions, &history.discarded),
-            shown: Vec::new(),
+        let fold = |history: &History| {
+            let (heads, fenced) = heads(&history.versions, &history.discarded);
+            PathState {
+                heads,
+                fenced,
+                ..PathState::default()
+            }
         };
         self.paths
             .iter()

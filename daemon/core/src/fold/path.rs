@@ -1,4 +1,4 @@
-//! The versions of one path, put together one at a time (ledger.md 4, rules 3–5, without tokens).
+//! The versions of one path, put together one at a time (ledger.md 4, rules 3–5).
 //!
 //! Versions arrive in an order that respects `seen`, so whatever a base names was applied before. What was superseded
 //! stays superseded: a version's base closure was superseded when its base was applied, so only the direct base and
@@ -8,8 +8,13 @@
 //! as long as one of them has not been replaced or discarded, ranks as the greatest of them, and is shown as they
 //! would be. Otherwise a touch would hide the bytes of a lost conflict, or bring back what an edit replaced when
 //! that edit is deleted.
+//!
+//! What was written while somebody else held a lock is fenced: it replaces nothing but what was fenced, too, and is shown
+//! as a conflict copy. A touch of that kind, and a touch of such a version, is none.
 
+use super::fence::{Fences, Standing};
 use crate::ids::{Dot, EventId};
+use crate::lock::Token;
 use crate::rel_path::RelPath;
 use crate::time::Hlc;
 use crate::tree::{Entry, Node};
@@ -35,6 +40,8 @@ pub struct Version {
     /// Where its content came from, if all versions in its base have the same kind and content, so that it only
     /// touches them; sorted by dot. Empty for a version that changes something. In a head: those not yet replaced.
     pub origins: Vec<Origin>,
+    /// How it stands to the locks on its path.
+    pub standing: Standing,
 }
 
 /// A version that brought a content to a path.
@@ -42,6 +49,8 @@ pub struct Version {
 pub struct Origin {
     /// Its name.
     pub dot: Dot,
+    /// Under which lock it was written; zero: none.
+    pub token: Token,
     /// Whether it is anything but a joiner's file of unknown descent.
     pub plain: bool,
     /// Its place in the total order of writes.
@@ -64,7 +73,8 @@ impl Version {
     /// Returns where the content of a version with this entry comes from, if it only touches its base.
     #[must_use]
     pub fn origins_of(entry: Option<&Entry>, base: &[Self]) -> Vec<Origin> {
-        let touches = entry.is_some() && base.iter().all(|b| b.node() == entry.map(|entry| &entry.node));
+        let same = |b: &Self| !b.standing.fenced && b.node() == entry.map(|entry| &entry.node);
+        let touches = entry.is_some() && base.iter().all(same);
         if !touches {
             return Vec::new();
         }
@@ -81,6 +91,7 @@ impl Version {
         }
         let itself = Origin {
             dot: self.dot,
+            token: self.standing.token,
             plain: !self.base.is_empty() || !self.import,
             order: self.order(),
         };
@@ -92,7 +103,7 @@ impl Version {
         let best = self
             .sources()
             .iter()
-            .map(|origin| (origin.plain, origin.order))
+            .map(|origin| (origin.token, origin.plain, origin.order))
             .max();
         (self.entry.is_some(), best, self.order())
     }
@@ -103,12 +114,16 @@ impl Version {
 pub struct PathState {
     /// Versions that nothing supersedes, in order of their dots.
     pub heads: Vec<Version>,
+    /// Fenced Puts that nothing supersedes, in order of their dots.
+    pub fenced: Vec<Version>,
+    /// The locks on just this path that decide about what is written.
+    pub fences: Fences,
     /// Names of the conflict copies that the names pass has given, with the heads they show.
     pub shown: Vec<(RelPath, Dot)>,
 }
 
 /// What applying a version did.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Applied {
     /// Whether the new version is a head.
     pub is_head: bool,
@@ -121,7 +136,8 @@ impl PathState {
     /// Takes up a version.
     ///
     /// `base` are the known versions among those it names; `replaced_by` is the greatest order of any version of this
-    /// path, applied before, whose direct base holds a Put with the same kind and content and that is no touch.
+    /// path, applied before, that is neither fenced nor a touch and whose direct base holds a Put with the same kind and
+    /// content.
     pub fn apply(
         &mut self,
         mut version: Version,
@@ -131,42 +147,58 @@ impl PathState {
         if !version.origins.is_empty() {
             return self.touch(version);
         }
+        let order = version.order();
+        let is_old = version.entry.is_some()
+            && version.standing.token == Token::default()
+            && replaced_by.is_some_and(|by| order < by);
+        if version.standing.fenced {
+            return self.apply_fenced(version, base, is_old);
+        }
         let mut replaced: Vec<Node> = base.iter().filter_map(|b| b.node().cloned()).collect();
         replaced.sort();
         replaced.dedup();
-        let covered: Vec<Dot> = base
-            .iter()
-            .flat_map(Version::sources)
-            .map(|origin| origin.dot)
-            .collect();
-        let order = version.order();
-        self.heads.retain_mut(|head| {
-            let equal = head
-                .node()
-                .is_some_and(|node| replaced.binary_search(node).is_ok());
-            let gone = |dot: Dot, written: WriteOrder| covered.contains(&dot) || (equal && written < order);
-            if head.origins.is_empty() {
-                return !gone(head.dot, head.order());
-            }
-            head.origins.retain(|origin| !gone(origin.dot, origin.order));
-            !head.origins.is_empty()
-        });
-        let is_head = !(version.entry.is_some() && replaced_by.is_some_and(|by| order < by));
-        if is_head {
+        let covered = sources_of(base);
+        let gone = |node: Option<&Node>, origin: &Origin| {
+            let equal = node.is_some_and(|node| replaced.binary_search(node).is_ok());
+            let older = origin.token == Token::default() && origin.order < order;
+            covered.contains(&origin.dot) || (equal && older)
+        };
+        self.keep_unless(gone);
+        if !is_old {
             version.origins.clear();
-            self.insert(version);
+            insert(&mut self.heads, version);
         }
-        Applied { is_head, replaced }
+        Applied {
+            is_head: !is_old,
+            replaced,
+        }
     }
 
-    /// Takes up a touch: it takes the place of its base, for those contents that nothing has replaced.
+    /// Takes up a version that was written while somebody else held a lock.
+    fn apply_fenced(&mut self, version: Version, base: &[Version], is_old: bool) -> Applied {
+        self.fenced
+            .retain(|other| !base.iter().any(|b| b.dot == other.dot && b.standing.fenced));
+        if version.entry.is_some() && !is_old {
+            insert(&mut self.fenced, version);
+        }
+        Applied {
+            is_head: false,
+            replaced: Vec::new(),
+        }
+    }
+
+    /// Takes up a touch: it takes the place of its base, for those contents that nothing has replaced. A fenced one is
+    /// nothing.
     fn touch(&mut self, mut version: Version) -> Applied {
-        let live: Vec<Origin> = self.heads.iter().flat_map(Version::sources).collect();
-        version.origins.retain(|origin| live.contains(origin));
+        if version.standing.fenced {
+            return Applied::default();
+        }
+        let live = sources_of(&self.heads);
+        version.origins.retain(|origin| live.contains(&origin.dot));
         self.heads.retain(|head| !version.base.contains(&head.dot));
         let is_head = !version.origins.is_empty();
         if is_head {
-            self.insert(version);
+            insert(&mut self.heads, version);
         }
         Applied {
             is_head,
@@ -174,25 +206,26 @@ impl PathState {
         }
     }
 
-    fn insert(&mut self, version: Version) {
-        let at = self.heads.partition_point(|head| head.dot < version.dot);
-        self.heads.insert(at, version);
+    /// Drops what is gone, by its content and by what brought that.
+    fn keep_unless(&mut self, gone: impl Fn(Option<&Node>, &Origin) -> bool) {
+        let keep = |head: &mut Version| {
+            let node = head.node().cloned();
+            let mut sources = head.sources();
+            sources.retain(|origin| !gone(node.as_ref(), origin));
+            let stays = !sources.is_empty();
+            if !head.origins.is_empty() {
+                head.origins = sources;
+            }
+            stays
+        };
+        self.heads.retain_mut(keep);
+        self.fenced.retain_mut(keep);
     }
 
     /// Supersedes these versions, with what only touches them.
     pub fn discard(&mut self, dropped: &[Version]) {
-        let covered: Vec<Dot> = dropped
-            .iter()
-            .flat_map(Version::sources)
-            .map(|origin| origin.dot)
-            .collect();
-        self.heads.retain_mut(|head| {
-            if head.origins.is_empty() {
-                return !covered.contains(&head.dot);
-            }
-            head.origins.retain(|origin| !covered.contains(&origin.dot));
-            !head.origins.is_empty()
-        });
+        let covered = sources_of(dropped);
+        self.keep_unless(|_, origin| covered.contains(&origin.dot));
     }
 
     /// Returns the head that stands at the path; it may be a Del.
@@ -207,39 +240,54 @@ impl PathState {
         self.heads.iter().any(|head| head.entry.is_some())
     }
 
-    /// Returns the heads whose bytes are to be shown as conflict copies beside the winner: Puts that are no
+    /// Returns the heads, and what is fenced, whose bytes are to be shown as conflict copies beside the winner: Puts that are no
     /// directories, whose content differs from the winner's, one for each content.
     #[must_use]
     pub fn copies(&self) -> Vec<&Version> {
-        copies(&self.heads)
+        copies(&self.heads, &self.fenced)
     }
 
-    /// Returns a head by its dot.
+    /// Returns a head, or a fenced version that nothing supersedes, by its dot.
     #[must_use]
     pub fn head(&self, dot: Dot) -> Option<&Version> {
-        self.heads.iter().find(|head| head.dot == dot)
+        self.standing().find(|head| head.dot == dot)
     }
 
-    /// Returns the dots of the heads with this kind and content; with `None` those of the Dels.
+    /// Returns the heads and the fenced versions that nothing supersedes.
+    pub fn standing(&self) -> impl Iterator<Item = &Version> {
+        self.heads.iter().chain(&self.fenced)
+    }
+
+    /// Returns the dots of the heads, and of what is fenced, with this kind and content; with `None` those of the Dels.
     #[must_use]
     pub fn heads_with(&self, node: Option<&Node>) -> Vec<Dot> {
-        self.heads
-            .iter()
+        self.standing()
             .filter(|head| head.node() == node)
             .map(|head| head.dot)
             .collect()
     }
 }
 
+/// Returns the names of the versions that brought the contents of these.
+fn sources_of(versions: &[Version]) -> Vec<Dot> {
+    let sources = versions.iter().flat_map(Version::sources);
+    sources.map(|origin| origin.dot).collect()
+}
+
+fn insert(heads: &mut Vec<Version>, version: Version) {
+    let at = heads.partition_point(|head| head.dot < version.dot);
+    heads.insert(at, version);
+}
+
 pub(super) fn winner(heads: &[Version]) -> Option<&Version> {
     heads.iter().max_by_key(|head| head.rank())
 }
 
-pub(super) fn copies(heads: &[Version]) -> Vec<&Version> {
+pub(super) fn copies<'a>(heads: &'a [Version], fenced: &'a [Version]) -> Vec<&'a Version> {
     let won = winner(heads).and_then(Version::node);
     let mut shown: Vec<&Version> = Vec::new();
     // Not in the order of dots: branches of a log have other names on other devices.
-    let mut heads: Vec<&Version> = heads.iter().collect();
+    let mut heads: Vec<&Version> = heads.iter().chain(fenced).collect();
     heads.sort_by_key(|head| (head.order(), head.dot.item));
     for head in heads {
         let Some(node) = head.node() else { continue };

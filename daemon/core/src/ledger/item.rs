@@ -12,6 +12,9 @@
 //! | 16 | Put | path bstr, kind uint (0 file, 1 dir, 2 link), mode uint, mtime_ns int, size uint, content bstr (BLAKE3 or link text, empty for a directory), base dots, flags uint, moved_from bstr/null |
 //! | 17 | Del | path bstr, base dots, moved_to bstr/null |
 //! | 18 | Discard | path bstr, drop dots |
+//! | 19 | LockGrant | epoch uint, n uint, nonce bstr16, ttl_ms uint, durable bool, resources (at most 64 bstr, see [`Resource`](crate::lock::Resource)), votes (at most 5 [voter bstr32, sig bstr64]), until_ms uint/null, note text |
+//! | 20 | LockEnd | grant dot, reason uint (0 released, 1 lapsed) |
+//! | 21 | LockBreak | grant dot, reason text |
 //!
 //! `dots` is an array of dots. A dot is `[device bstr8, seq uint, item uint]`. `scopes` is an array of at most 32 paths in
 //! byte order; none: the whole folder. Flags of a Put: 1 import, 2 metadata; of a Grant: 1 archive, 2 voter, 4 admit. A
@@ -20,9 +23,11 @@
 //! critical.
 
 mod admin;
+mod lock;
 
 pub use self::admin::{Genesis, Grant, GrantVia, Invite, Keep, LogHead, Revoke};
 pub(crate) use self::admin::{MAX_NAME, MAX_REASON};
+pub use self::lock::{EndReason, LockBreak, LockEnd, LockGrant};
 use super::person::Person;
 use crate::encoding::{
     self, Decoder, Encoder, ShapeError, array_len, array_of, bytes_of, infallible, optional,
@@ -41,6 +46,9 @@ const TAG_PERSON: u64 = 9;
 const TAG_PUT: u64 = 16;
 const TAG_DEL: u64 = 17;
 const TAG_DISCARD: u64 = 18;
+const TAG_LOCK_GRANT: u64 = 19;
+const TAG_LOCK_END: u64 = 20;
+const TAG_LOCK_BREAK: u64 = 21;
 /// Tags from here on must be understood by whoever folds the event.
 const FIRST_CRITICAL_TAG: u64 = 128;
 
@@ -92,6 +100,12 @@ pub enum Item {
         /// Which.
         drop: Vec<Dot>,
     },
+    /// Its author holds a lock.
+    LockGrant(LockGrant),
+    /// A lock is over.
+    LockEnd(LockEnd),
+    /// A lock is over, whatever its holder wants.
+    LockBreak(LockBreak),
     /// An item of a kind that this daemon does not know.
     Unknown {
         /// Its tag.
@@ -155,12 +169,12 @@ impl Item {
         let len = array_len(&mut d)?;
         let tag = d.u64()?;
         let fields = match tag {
-            TAG_GENESIS | TAG_PERSON | TAG_DISCARD => 2,
+            TAG_GENESIS | TAG_PERSON | TAG_DISCARD | TAG_LOCK_END | TAG_LOCK_BREAK => 2,
             TAG_GRANT => 6,
             TAG_INVITE => 5,
             TAG_REVOKE | TAG_DEL => 3,
             TAG_CANCEL | TAG_NAME => 1,
-            TAG_PUT => 9,
+            TAG_PUT | TAG_LOCK_GRANT => 9,
             _ => return Ok(Self::Unknown { tag }),
         };
         let is_tagged = matches!(tag, TAG_GRANT | TAG_INVITE) && len == fields + 2;
@@ -192,6 +206,9 @@ impl Item {
                 path: read_path(d)?,
                 drop: read_dots(d)?,
             },
+            TAG_LOCK_GRANT => Self::LockGrant(lock::read_grant(d)?),
+            TAG_LOCK_END => Self::LockEnd(lock::read_end(d)?),
+            TAG_LOCK_BREAK => Self::LockBreak(lock::read_break(d)?),
             _ => Self::Unknown { tag },
         })
     }
@@ -217,6 +234,9 @@ impl Item {
                 infallible(e.bytes(path.as_bytes()));
                 write_dots(e, drop);
             }
+            Self::LockGrant(grant) => lock::write_grant(e, grant),
+            Self::LockEnd(end) => lock::write_end(e, end),
+            Self::LockBreak(broken) => lock::write_break(e, broken),
             Self::Unknown { tag } => header(e, *tag, 0),
         }
     }
@@ -323,11 +343,15 @@ fn read_dot(d: &mut Decoder<'_>) -> Result<Dot, ShapeError> {
 fn write_dots(e: &mut Encoder<'_>, dots: &[Dot]) {
     infallible(e.array(dots.len() as u64));
     for dot in dots {
-        infallible(e.array(3));
-        infallible(e.bytes(dot.device.as_bytes()));
-        infallible(e.u64(dot.seq));
-        infallible(e.u32(dot.item));
+        write_dot(e, dot);
     }
+}
+
+fn write_dot(e: &mut Encoder<'_>, dot: &Dot) {
+    infallible(e.array(3));
+    infallible(e.bytes(dot.device.as_bytes()));
+    infallible(e.u64(dot.seq));
+    infallible(e.u32(dot.item));
 }
 
 #[cfg(test)]

@@ -14,8 +14,8 @@ use crate::signature;
 
 const VOTE_CONTEXT: &[u8] = b"p2p-sync/lockvote/1\0";
 
-/// A fencing token: of two locks on one thing, the later one has the greater.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+/// A fencing token: of two locks on one thing, the later one has the greater. The least one is no lock's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Token {
     /// Which set of voters gave it.
     pub epoch: u64,

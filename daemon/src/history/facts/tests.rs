@@ -1,3 +1,4 @@
+use p2p_sync_core::fold::Standing;
 use p2p_sync_core::ids::{EventId, ShortId};
 use p2p_sync_core::time::Hlc;
 
@@ -28,6 +29,7 @@ fn version(device: u8, seq: u64, ms: u64, bytes: Option<&str>, base: &[Dot]) -> 
         base: base.to_vec(),
         import: false,
         origins: Vec::new(),
+        standing: Standing::default(),
     }
 }
 

@@ -147,6 +147,7 @@ impl Rig {
             base: Vec::new(),
             import: false,
             origins: Vec::new(),
+            standing: p2p_sync_core::fold::Standing::default(),
         };
         self.write(vec![Write::Version(rel(path), dot, Some(version))]);
     }

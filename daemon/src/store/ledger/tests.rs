@@ -6,7 +6,7 @@ use std::sync::mpsc::channel;
 use ed25519_dalek::SigningKey;
 use p2p_sync_core::access::{GrantFlags, Role, Scopes};
 use p2p_sync_core::engine::{Batch, BatchNo, StoredEvent, Write};
-use p2p_sync_core::fold::{PathState, Version};
+use p2p_sync_core::fold::{PathState, Standing, Version};
 use p2p_sync_core::ids::{ContentHash, DeviceId, GroupId};
 use p2p_sync_core::ledger::audit::Depth;
 use p2p_sync_core::ledger::proof::{check, make};
@@ -161,10 +161,11 @@ impl World {
                 base: Vec::new(),
                 import: false,
                 origins: Vec::new(),
+                standing: Standing::default(),
             };
             let state = PathState {
                 heads: vec![version.clone()],
-                shown: Vec::new(),
+                ..PathState::default()
             };
             self.writes
                 .push(Write::Version(put.path.clone(), dot, Some(version)));

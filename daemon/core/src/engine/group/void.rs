@@ -73,6 +73,8 @@ impl Group {
                 let known = history.and_then(|history| history.event(event.header.hlc, event.id));
                 !known.is_some_and(|known| self.may_tag(known, place, device))
             }
+            // Only events of work say such things.
+            Item::LockGrant(_) | Item::LockEnd(_) | Item::LockBreak(_) => true,
             Item::Genesis(_)
             | Item::Name(_)
             | Item::Put(_)

@@ -3,21 +3,14 @@
 //! A Revoke or a Cancel can take authority from events that were applied, and give it back to others. The paths
 //! that these speak of are put together anew from all that was ever said of them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use crate::engine::{StateView, SyncEngine};
-use crate::fold::{PathState, Version, WriteOrder};
+use crate::fold::{Rebuilt, Said, Standing, Version, WriteOrder};
 use crate::ids::{Dot, ShortId};
 use crate::ledger::{Item, VerifiedEvent};
 use crate::rel_path::RelPath;
 use crate::tree::Node;
-
-/// An item of a path that keeps the base rule.
-#[derive(Debug, Clone)]
-enum Said {
-    Write(Version),
-    Discard(Vec<Dot>),
-}
 
 impl SyncEngine {
     /// Says whether the author of an event of this log may write a path in it.
@@ -147,45 +140,6 @@ pub fn version_of(event: &VerifiedEvent, dot: Dot, item: &Item) -> Option<Versio
         base: base.clone(),
         import,
         origins: Vec::new(),
+        standing: Standing::default(),
     })
-}
-
-/// A path's state in the making.
-struct Rebuilt {
-    state: PathState,
-    known: BTreeMap<Dot, Version>,
-    replaced: BTreeMap<Node, WriteOrder>,
-}
-
-impl Rebuilt {
-    fn new(old: &PathState) -> Self {
-        Self {
-            state: PathState {
-                heads: Vec::new(),
-                shown: old.shown.clone(),
-            },
-            known: BTreeMap::new(),
-            replaced: BTreeMap::new(),
-        }
-    }
-
-    /// Takes the next item in an order that respects their pasts.
-    fn take(&mut self, order: WriteOrder, dot: Dot, said: Said) {
-        let named = |known: &BTreeMap<Dot, Version>, dots: &[Dot]| -> Vec<Version> {
-            dots.iter().filter_map(|dot| known.get(dot)).cloned().collect()
-        };
-        match said {
-            Said::Discard(drop) => self.state.discard(&named(&self.known, &drop)),
-            Said::Write(mut version) => {
-                let base = named(&self.known, &version.base);
-                version.origins = Version::origins_of(version.entry.as_ref(), &base);
-                let replaced_by = version.node().and_then(|node| self.replaced.get(node)).copied();
-                self.known.insert(dot, version.clone());
-                for node in self.state.apply(version, &base, replaced_by).replaced {
-                    let known = self.replaced.entry(node).or_insert(order);
-                    *known = order.max(*known);
-                }
-            }
-        }
-    }
 }

@@ -278,7 +278,7 @@ fn read_role(d: &mut Decoder<'_>) -> Result<Role, ShapeError> {
     Role::from_code(d.u64()?).ok_or(ShapeError::new())
 }
 
-fn read_text(d: &mut Decoder<'_>, max: usize) -> Result<String, ShapeError> {
+pub(super) fn read_text(d: &mut Decoder<'_>, max: usize) -> Result<String, ShapeError> {
     let text = d.str()?;
     if text.len() > max {
         Err(ShapeError::new())

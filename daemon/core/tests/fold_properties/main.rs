@@ -2,28 +2,33 @@
 //! all devices come to the same, and nothing vanishes.
 //!
 //! A history has new contents and repeated ones, links, partial gossip that respects `seen`, edits of copies of the file that
-//! are older than what the device knows, joins, touches, deletions, edits that replace several heads, and Discards.
+//! are older than what the device knows, joins, touches, deletions, edits that replace several heads, Discards; and, in
+//! a second run, locks: held and released, lapsed without their holder's knowledge, and with tokens that no voter gave.
 //! What a base may name and what is void is decided before the fold, so void versions are left out.
+
+mod replica;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use p2p_sync_core::fold::names::{copy_names, resolve};
 use p2p_sync_core::fold::set::{Outcome, fold_set};
-use p2p_sync_core::fold::{PathState, Version, WriteOrder};
-use p2p_sync_core::ids::{ContentHash, Dot, EventId, ShortId};
+use p2p_sync_core::fold::{Standing, Version};
+use p2p_sync_core::ids::{Dot, EventId};
+use p2p_sync_core::lock::Token;
 use p2p_sync_core::rel_path::RelPath;
 use p2p_sync_core::time::Hlc;
 use p2p_sync_core::tree::{Entry, Node};
 
+use self::replica::{DEVICES, Event, Replica, Rng, What, device_of, dot, file, judge, parse, place};
+
 const RUNS: u64 = 10_000;
 const STEPS_MAX: usize = 60;
-const DEVICES: usize = 4;
 
 #[test]
 fn one_at_a_time_equals_the_whole_set_and_nothing_vanishes() {
     let (mut copies, mut deletes, mut heads) = (0, 0, 0);
     for seed in 0..RUNS {
-        let world = run(seed);
+        let world = run(seed, Locks::None);
         let outcome = world.outcome(0);
         copies += outcome.copies.len();
         heads += outcome.heads.len();
@@ -40,9 +45,81 @@ fn one_at_a_time_equals_the_whole_set_and_nothing_vanishes() {
 }
 
 #[test]
+fn with_locks_one_at_a_time_equals_the_whole_set_and_nothing_vanishes() {
+    let (mut fenced, mut held, mut knew, mut rebuilt) = (0, 0, 0, 0);
+    for seed in 0..RUNS {
+        let world = run(
+            seed,
+            if seed % 4 == 0 {
+                Locks::Lying
+            } else {
+                Locks::Honest
+            },
+        );
+        for version in world.versions() {
+            fenced += usize::from(version.standing.fenced);
+            held += usize::from(version.standing.token != Token::default());
+            knew += usize::from(version.standing.knew > version.standing.token);
+        }
+        rebuilt += world
+            .replicas
+            .iter()
+            .map(|replica| replica.rebuilt)
+            .sum::<usize>();
+    }
+    assert!(
+        fenced > 5_000 && held > 5_000 && knew > 4_000 && rebuilt > 500,
+        "The histories are too tame: {fenced} fenced, {held} under a lock, {knew} after one, {rebuilt} rebuilt"
+    );
+}
+
+/// In an epoch whose voters tell the truth, while nobody broke a lock or declared it lapsed, what stands at its path changes
+/// by its holder alone.
+#[test]
+fn while_a_lock_is_held_only_its_holder_changes_the_file() {
+    let mut checked = 0;
+    for seed in 0..RUNS {
+        let mut world = World::new(seed, Locks::Honest);
+        for _ in 0..40 {
+            let device = world.rng.below(DEVICES);
+            world.step(device);
+        }
+        if world.held.is_some() {
+            continue;
+        }
+        let holder = world.rng.below(DEVICES);
+        world.acquire(holder);
+        let Some((_, grant)) = world.held else { continue };
+        for _ in 0..20 {
+            let device = world.rng.below(DEVICES);
+            if world.rng.chance(60) {
+                world.edit(device);
+            } else {
+                let from = world.rng.below(DEVICES);
+                world.gossip(device, from, usize::MAX);
+            }
+        }
+        world.meet_all();
+        for replica in &world.replicas {
+            let Some(winner) = replica.state.winner() else {
+                continue;
+            };
+            let before = winner.dot.seq < world.events[grant].seen[device_of(winner.dot)];
+            assert!(
+                before || device_of(winner.dot) == holder,
+                "seed {seed}: {}",
+                winner.dot
+            );
+            checked += 1;
+        }
+    }
+    assert!(checked > 5_000, "{checked}");
+}
+
+#[test]
 fn a_head_that_is_applied_last_gives_the_same_state() {
     for seed in 0..500 {
-        let world = run(seed);
+        let world = run(seed, Locks::None);
         let mut replica = world.replicas[0].clone();
         let before = replica.state.clone();
         // A touch lives on the origins that its head has kept, so it is not taken out.
@@ -60,7 +137,7 @@ fn a_head_that_is_applied_last_gives_the_same_state() {
 fn names_of_copies_are_injective() {
     for seed in 0..2_000 {
         let mut rng = Rng(seed);
-        let world = run(seed);
+        let world = run(seed, Locks::Honest);
         let path = parse(["a.txt", "Makefile", ".profile", "d/.git/HEAD"][rng.below(4)]);
         let below = rng.chance(20);
         let resolution = resolve(&world.replicas[0].state, below);
@@ -82,8 +159,8 @@ fn names_of_copies_are_injective() {
 }
 
 /// Plays one history to its end.
-fn run(seed: u64) -> World {
-    let mut world = World::new(seed);
+fn run(seed: u64, locks: Locks) -> World {
+    let mut world = World::new(seed, locks);
     let active = 2 + world.rng.below(DEVICES - 1);
     // Short histories too: in long ones a deletion rarely has the last word.
     for _ in 0..4 + world.rng.below(STEPS_MAX - 4) {
@@ -91,13 +168,7 @@ fn run(seed: u64) -> World {
         world.step(device);
         world.check_replica(device);
     }
-    for _ in 0..DEVICES {
-        for to in 0..DEVICES {
-            for from in 0..DEVICES {
-                world.gossip(to, from, usize::MAX);
-            }
-        }
-    }
+    world.meet_all();
     for device in 0..DEVICES {
         let replica = &world.replicas[device];
         assert_eq!(
@@ -117,30 +188,14 @@ fn run(seed: u64) -> World {
     world
 }
 
-struct Event {
-    device: usize,
-    seq: u64,
-    /// How many events of each device its author had before it.
-    seen: [u64; DEVICES],
-    what: What,
-}
-
-enum What {
-    Write(Version),
-    Discard(Vec<Dot>),
-}
-
-#[derive(Clone, Default)]
-struct Replica {
-    arrived: Vec<usize>,
-    seen: [u64; DEVICES],
-    clock: u64,
-    state: PathState,
-    known: BTreeMap<Dot, Version>,
-    replaced: BTreeMap<Node, WriteOrder>,
-    discarded: BTreeSet<Dot>,
-    /// The versions that the file on disk is, possibly long since replaced.
-    work: Vec<Dot>,
+/// What locks there are.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Locks {
+    None,
+    /// Tokens that truthful voters gave.
+    Honest,
+    /// Any tokens.
+    Lying,
 }
 
 struct World {
@@ -148,11 +203,19 @@ struct World {
     rng: Rng,
     events: Vec<Event>,
     replicas: Vec<Replica>,
+    locks: Locks,
+    /// The number of the last token that was given.
+    given: u64,
+    /// Who holds the lock by the voters' word, and by which event.
+    held: Option<(usize, usize)>,
 }
 
 impl World {
-    fn new(seed: u64) -> Self {
+    fn new(seed: u64, locks: Locks) -> Self {
         Self {
+            locks,
+            given: 0,
+            held: None,
             seed,
             rng: Rng(seed),
             events: Vec::new(),
@@ -161,6 +224,14 @@ impl World {
     }
 
     fn step(&mut self, device: usize) {
+        if self.locks != Locks::None && self.rng.chance(15) {
+            match self.rng.below(10) {
+                0..6 => self.acquire(device),
+                6..9 => self.release(device),
+                _ => self.lapse(device),
+            }
+            return;
+        }
         match self.rng.below(100) {
             0..35 => {
                 let from = self.rng.below(DEVICES);
@@ -180,6 +251,62 @@ impl World {
         }
     }
 
+    /// Everybody hears of everything.
+    fn meet_all(&mut self) {
+        for _ in 0..DEVICES {
+            for to in 0..DEVICES {
+                for from in 0..DEVICES {
+                    self.gossip(to, from, usize::MAX);
+                }
+            }
+        }
+    }
+
+    /// Takes the lock if the voters have it. Who does so has heard of what the last holder wrote, and mostly of all else.
+    fn acquire(&mut self, device: usize) {
+        let lies = self.locks == Locks::Lying && self.rng.chance(50);
+        if self.held.is_some() && !lies {
+            return;
+        }
+        self.given += 1;
+        let n = if lies {
+            1 + self.rng.below(6) as u64
+        } else {
+            self.given
+        };
+        for from in 0..DEVICES {
+            if !lies && self.rng.chance(70) {
+                self.gossip(device, from, usize::MAX);
+            }
+        }
+        let at = self.events.len();
+        self.publish(device, What::Lock(Token { epoch: 0, n }));
+        if !lies {
+            self.held = Some((device, at));
+        }
+    }
+
+    /// Lets go of a lock of this device's.
+    fn release(&mut self, device: usize) {
+        let own = |lock: &&usize| self.events[**lock].device == device;
+        let lock = self.replicas[device].open.iter().find(own).copied();
+        self.end(device, lock);
+    }
+
+    /// Says of somebody else's lock that it is over; he may not hear of it for long.
+    fn lapse(&mut self, device: usize) {
+        let lock = self.replicas[device].open.first().copied();
+        self.end(device, lock);
+    }
+
+    fn end(&mut self, device: usize, lock: Option<usize>) {
+        let Some(lock) = lock else { return };
+        self.publish(device, What::Unlock(lock));
+        if self.held.is_some_and(|(_, held)| held == lock) {
+            self.held = None;
+        }
+    }
+
     /// Hands over what respects `seen`, at most `limit` events.
     fn gossip(&mut self, to: usize, from: usize, limit: usize) {
         let mut taken = 0;
@@ -193,7 +320,7 @@ impl World {
                 .zip(&replica.seen)
                 .all(|(needs, has)| needs <= has);
             if next && covered && taken < limit {
-                replica.take(index, event);
+                replica.take(index, event, &self.events);
                 taken += 1;
             }
         }
@@ -247,10 +374,10 @@ impl World {
     /// A user looks at winner and copies and writes what is to stand.
     fn resolve_conflict(&mut self, device: usize) {
         self.materialise(device);
-        let heads: Vec<Dot> = self.replicas[device].state.heads.iter().map(|v| v.dot).collect();
+        let heads: Vec<Dot> = self.replicas[device].state.standing().map(|v| v.dot).collect();
         if heads.len() > 1 {
             let kept = heads[self.rng.below(heads.len())];
-            let node = self.version(kept).node().cloned();
+            let node = self.replicas[device].known[&kept].node().cloned();
             self.write(device, node, heads);
         }
     }
@@ -269,7 +396,6 @@ impl World {
 
     fn write(&mut self, device: usize, node: Option<Node>, base: Vec<Dot>) {
         let replica = &mut self.replicas[device];
-        replica.clock += 1;
         let entry = node.map(|node| Entry {
             node,
             mode: 0o600,
@@ -278,27 +404,35 @@ impl World {
         let base_versions: Vec<Version> = base.iter().map(|dot| replica.known[dot].clone()).collect();
         let version = Version {
             dot: dot(device, replica.seen[device]),
-            event: EventId::new(std::array::from_fn(|_| self.rng.below(256) as u8)),
-            hlc: Hlc::from_bits(replica.clock),
+            // Those of its event, which is made in a moment.
+            event: EventId::new([0; 32]),
+            hlc: Hlc::default(),
             origins: Version::origins_of(entry.as_ref(), &base_versions),
             import: base.is_empty() && entry.is_some() && self.rng.chance(50),
             entry,
             base,
+            standing: Standing::default(),
         };
         replica.work = vec![version.dot];
         self.publish(device, What::Write(version));
     }
 
-    fn publish(&mut self, device: usize, what: What) {
+    fn publish(&mut self, device: usize, mut what: What) {
+        let id = EventId::new(std::array::from_fn(|_| self.rng.below(256) as u8));
         let replica = &mut self.replicas[device];
-        let event = Event {
+        let order = (Hlc::from_bits(replica.clock + 1), id);
+        if let What::Write(version) = &mut what {
+            (version.hlc, version.event) = order;
+        }
+        self.events.push(Event {
             device,
             seq: replica.seen[device],
+            order,
             seen: replica.seen,
             what,
-        };
-        replica.take(self.events.len(), &event);
-        self.events.push(event);
+        });
+        let at = self.events.len() - 1;
+        replica.take(at, &self.events[at], &self.events);
     }
 
     fn outcome(&self, device: usize) -> Outcome {
@@ -311,16 +445,43 @@ impl World {
             .expect("a dot of this history")
     }
 
+    /// The versions as they are once everybody has heard of everything.
     fn versions(&self) -> impl Iterator<Item = &Version> {
-        self.events.iter().filter_map(|event| match &event.what {
-            What::Write(version) => Some(version),
-            What::Discard(_) => None,
-        })
+        self.replicas[0].known.values()
+    }
+
+    /// The versions that a device knows, with their standing by the rules as they are written.
+    fn judged(&self, replica: &Replica) -> Vec<Version> {
+        let arrived = || replica.arrived.iter().map(|index| &self.events[*index]);
+        let locks: Vec<(&Event, Token)> = arrived()
+            .filter_map(|event| match event.what {
+                What::Lock(token) => Some((event, token)),
+                _ => None,
+            })
+            .collect();
+        let ends: Vec<(&Event, Dot)> = arrived()
+            .filter_map(|event| match event.what {
+                What::Unlock(lock) => Some((event, place(&self.events[lock]))),
+                _ => None,
+            })
+            .collect();
+        let write = |event: &Event| match &event.what {
+            What::Write(version) => Some(Version {
+                standing: judge(event, &locks, &ends),
+                ..version.clone()
+            }),
+            _ => None,
+        };
+        arrived().filter_map(write).collect()
     }
 
     fn check_replica(&self, device: usize) {
         let replica = &self.replicas[device];
-        let known: Vec<Version> = replica.known.values().cloned().collect();
+        let known = self.judged(replica);
+        for version in &known {
+            let standing = replica.known[&version.dot].standing;
+            assert_eq!(standing, version.standing, "seed {}: {}", self.seed, version.dot);
+        }
         let whole = fold_set(&known, &replica.discarded);
         assert_eq!(replica.outcome(), whole, "seed {}: device {device}", self.seed);
     }
@@ -340,7 +501,7 @@ impl World {
                     .zip(&replica.seen)
                     .all(|(needs, has)| needs <= has)
             {
-                replica.take(open.remove(at), event);
+                replica.take(open.remove(at), event, &self.events);
             }
         }
         assert_eq!(
@@ -373,107 +534,38 @@ impl World {
                 self.seed,
                 put.dot
             );
-            let stands = winner.is_some_and(|v| v.entry.is_some());
+            let stands = winner.is_some_and(|v| v.entry.is_some()) || put.standing.fenced;
             assert!(stands, "seed {}: a Del won against {}", self.seed, put.dot);
         }
     }
 
     fn is_given_up(&self, put: &Version, node: &Node) -> bool {
         let by_dot: BTreeMap<Dot, &Version> = self.versions().map(|v| (v.dot, v)).collect();
+        // What is fenced replaced nothing; a touch stands for what it touches.
         let behind = |dots: &[Dot]| {
             let mut open = dots.to_vec();
             let mut behind = BTreeSet::new();
             while let Some(dot) = open.pop() {
-                if behind.insert(dot) {
-                    open.extend(&by_dot[&dot].base);
+                let version = by_dot[&dot];
+                let reaches = !version.standing.fenced || !version.origins.is_empty();
+                if behind.insert(dot) && reaches {
+                    open.extend(&version.base);
                 }
             }
             behind
         };
         let replaced = self.versions().any(|later| {
             let equal = |dot: &Dot| by_dot[dot].node() == Some(node);
+            if later.standing.fenced {
+                return put.standing.fenced && later.base.contains(&put.dot);
+            }
             let other = later.node() != Some(node) && behind(&later.base).contains(&put.dot);
-            let twin =
-                later.origins.is_empty() && later.order() > put.order() && later.base.iter().any(equal);
+            let held = !put.standing.fenced && put.standing.token != Token::default();
+            let older = !held && later.order() > put.order();
+            let twin = later.origins.is_empty() && older && later.base.iter().any(equal);
             other || twin
         });
         let mut dropped = self.replicas[0].discarded.iter();
         replaced || dropped.any(|dot| by_dot[dot].node() == Some(node) && behind(&[*dot]).contains(&put.dot))
-    }
-}
-
-impl Replica {
-    fn take(&mut self, index: usize, event: &Event) {
-        self.arrived.push(index);
-        self.seen[event.device] = event.seq + 1;
-        match &event.what {
-            What::Discard(drop) => {
-                let dropped: Vec<Version> = drop.iter().map(|dot| self.known[dot].clone()).collect();
-                self.state.discard(&dropped);
-                self.discarded.extend(drop);
-            }
-            What::Write(version) => self.apply(version),
-        }
-    }
-
-    fn apply(&mut self, version: &Version) {
-        self.clock = self.clock.max(version.hlc.bits());
-        let base: Vec<Version> = version.base.iter().map(|dot| self.known[dot].clone()).collect();
-        let by = version.node().and_then(|node| self.replaced.get(node).copied());
-        let applied = self.state.apply(version.clone(), &base, by);
-        assert_eq!(applied.is_head, self.state.head(version.dot).is_some());
-        for node in applied.replaced {
-            let greatest = self.replaced.entry(node).or_insert(version.order());
-            *greatest = version.order().max(*greatest);
-        }
-        self.known.insert(version.dot, version.clone());
-    }
-
-    fn outcome(&self) -> Outcome {
-        Outcome {
-            winner: self.state.winner().map(|v| v.dot),
-            copies: self.state.copies().iter().map(|v| v.dot).collect(),
-            heads: self.state.heads.iter().map(|v| v.dot).collect(),
-        }
-    }
-}
-
-fn dot(device: usize, seq: u64) -> Dot {
-    Dot {
-        device: ShortId::new([device as u8; 8]),
-        seq,
-        item: 0,
-    }
-}
-
-fn file(number: u64) -> Node {
-    Node::File {
-        content: ContentHash::of(&number.to_be_bytes()),
-        size: 8,
-    }
-}
-
-fn parse(path: &str) -> RelPath {
-    RelPath::parse(path).expect("a path of this test")
-}
-
-/// SplitMix64: small, and the same everywhere.
-struct Rng(u64);
-
-impl Rng {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, bound: usize) -> usize {
-        (self.next() % bound as u64) as usize
-    }
-
-    fn chance(&mut self, percent: usize) -> bool {
-        self.below(100) < percent
     }
 }
