@@ -574,14 +574,19 @@ impl SyncEngine {
         }
     }
 
+    /// The folder has been compared.
+    pub(super) const fn compared(&mut self) {
+        self.joining.must_compare = false;
+    }
+
     /// Says whether the folder will be compared when the ledger is complete.
     pub(super) fn is_about_to_compare(&self) -> bool {
         self.phase == Phase::CatchingUp && self.joining.must_compare
     }
 
-    /// The folder has been compared.
+    /// The folder has been compared, and what it has that the group had not is published. Not before: who starts again
+    /// between the two compares again, for what he found would pass for edits then.
     pub(super) fn forget_joining(&mut self) {
-        self.joining.must_compare = false;
         self.pending.set_setting(COMPARE, None);
         self.pending.set_setting(JOIN_COUNTS, None);
         self.pending.set_setting(PRESENTED, None);

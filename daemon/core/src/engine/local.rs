@@ -39,6 +39,10 @@ pub(super) struct Local {
     moves: Moves,
     /// Files of unknown descent, until the scan is over or the user has chosen.
     held: BTreeMap<RelPath, Observed>,
+    /// Whether such files may wait to be published that were held.
+    releasing: bool,
+    /// Those of them at whose paths an install is under way.
+    behind_installs: BTreeMap<RelPath, Change>,
     guard: Guard,
     /// Paths at which something is installed, and when the engine heard that the store has it: whoever looked before may
     /// not have found it there.
@@ -75,7 +79,8 @@ impl Local {
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.queue.is_empty() && self.moves.is_empty() && self.guard.is_empty()
+        let waits = !self.behind_installs.is_empty() || !self.moves.is_empty();
+        self.queue.is_empty() && !waits && self.guard.is_empty()
     }
 
     pub(super) fn held(&self) -> usize {
@@ -208,6 +213,9 @@ impl SyncEngine {
     /// Turns waiting changes into an event, if it is time.
     pub(super) fn publish_local(&mut self, now: Now, view: &impl StateView) {
         self.local.give_up_waiting(now.boot);
+        let settled = |path: &RelPath, _: &mut Change| !self.work.is_busy(path);
+        let settled: Vec<_> = self.local.behind_installs.extract_if(.., settled).collect();
+        self.local.queue.extend(settled);
         if self.paused
             || self.phase == Phase::Removed
             || self.local.queue.is_empty()
@@ -230,7 +238,10 @@ impl SyncEngine {
             };
             let other = self.local.other_end(&path, &change, &mut draft);
             for (path, change) in std::iter::once((path, change)).chain(other) {
-                if self.work.is_busy(&path) {
+                if self.work.is_busy(&path) && change.import {
+                    // Looked at again, it would pass for an edit.
+                    self.local.behind_installs.insert(path, change);
+                } else if self.work.is_busy(&path) {
                     self.work.rescan_after(path);
                 } else if self.is_outdated(&path, &change, view) {
                     outdated.push(path);
@@ -249,6 +260,7 @@ impl SyncEngine {
         if counts != self.local.counts {
             self.keep_join_counts();
         }
+        self.note_released();
         if !outdated.is_empty() {
             self.emit_now(Output::Rescan(outdated));
         }

@@ -41,11 +41,9 @@ impl SyncEngine {
         {
             return;
         }
-        // Perhaps it was installed for a group that was left since: the scan finds it and takes it for the user's. That may
-        // have been compared with this group's already; but not what was installed and counts no more.
+        // Perhaps it was installed for a group that was left since: the scan finds it and takes it for the user's.
         let foreign = |there: &Installed| there.dots.is_empty() && !there.entry.node.is_dir();
-        let is_unheard_of = self.joining.must_compare || self.pending.mentions(view, &path).is_empty();
-        if is_unheard_of && installed.as_ref().is_some_and(foreign) {
+        if self.joining.must_compare && installed.as_ref().is_some_and(foreign) {
             return;
         }
         self.record_installed(&path, installed, view);

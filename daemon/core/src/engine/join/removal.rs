@@ -111,6 +111,7 @@ impl SyncEngine {
         self.joining.removed = shown.filter(|events| self.ends_membership(events));
         if self.phase != Phase::Removed && self.is_removed() {
             self.phase = Phase::Removed;
+            self.note_released();
         } else if self.phase == Phase::Removed && !self.is_removed() {
             self.admitted_again();
         }

@@ -60,7 +60,7 @@ pub(super) struct Guard {
     /// Entries that came since then.
     arrived: BTreeMap<RelPath, Mark>,
     held: BTreeSet<RelPath>,
-    /// Held deletions of what an install may have put down since: nobody knows yet whether it is gone.
+    /// Deletions that were held, of what an install may have put down since: nobody knows yet whether it is gone.
     unsettled: BTreeSet<RelPath>,
     /// Held deletions that the user confirmed, until a scan has proven them again.
     confirmed: BTreeSet<RelPath>,
@@ -96,7 +96,8 @@ impl Guard {
 
     /// Says whether a path is known to be gone and waits.
     fn covers(&self, path: &RelPath) -> bool {
-        self.found.contains_key(path) || self.held.contains(path) || self.confirmed.contains(path)
+        let waits = self.held.contains(path) || self.confirmed.contains(path);
+        self.found.contains_key(path) || waits || self.unsettled.contains(path)
     }
 
     /// Takes a path that holds something again, or about which nothing waits any more.
@@ -363,9 +364,11 @@ impl SyncEngine {
         }
         let have = self.pending.installed(view, path);
         if have.is_none_or(|have| have.copy_of.is_none()) {
-            let may_stand = self.local.guard.unsettled.contains(path);
-            self.local.guard.release(path);
-            if !may_stand {
+            if self.local.guard.unsettled.contains(path) {
+                // Whoever looks at it tells what the install left.
+                self.local.guard.held.remove(path);
+            } else {
+                self.local.guard.release(path);
                 self.record_installed(path, None, view);
             }
         }

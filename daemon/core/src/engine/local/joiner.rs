@@ -179,7 +179,21 @@ impl SyncEngine {
                 }
             }
         }
-        self.forget_joining();
+        self.compared();
+        self.local.releasing = true;
+        self.note_released();
+    }
+
+    /// Notes whether all files that were held are published.
+    pub(in crate::engine) fn note_released(&mut self) {
+        let waits = |local: &super::Local| {
+            let mut all = local.queue.values().chain(local.behind_installs.values());
+            all.any(|change| change.import)
+        };
+        if self.local.releasing && (self.phase == Phase::Removed || !waits(&self.local)) {
+            self.local.releasing = false;
+            self.forget_joining();
+        }
     }
 
     /// Takes the user's choice about held files.
