@@ -213,9 +213,7 @@ impl SyncEngine {
     /// Turns waiting changes into an event, if it is time.
     pub(super) fn publish_local(&mut self, now: Now, view: &impl StateView) {
         self.local.give_up_waiting(now.boot);
-        let settled = |path: &RelPath, _: &mut Change| !self.work.is_busy(path);
-        let settled: Vec<_> = self.local.behind_installs.extract_if(.., settled).collect();
-        self.local.queue.extend(settled);
+        self.release_behind_installs(view);
         if self.paused
             || self.phase == Phase::Removed
             || self.local.queue.is_empty()
@@ -263,6 +261,19 @@ impl SyncEngine {
         self.note_released();
         if !outdated.is_empty() {
             self.emit_now(Output::Rescan(outdated));
+        }
+    }
+
+    /// Takes up what waited for the end of installs: those that gave way left it where it was.
+    fn release_behind_installs(&mut self, view: &impl StateView) {
+        let settled = |path: &RelPath, _: &mut Change| !self.work.is_busy(path);
+        let settled: Vec<_> = self.local.behind_installs.extract_if(.., settled).collect();
+        for (path, change) in settled {
+            if self.pending.installed(view, &path).is_none() {
+                self.local.queue.entry(path).or_insert(change);
+            } else {
+                self.emit_now(Output::Rescan(vec![path]));
+            }
         }
     }
 
