@@ -41,7 +41,7 @@ impl Desk {
     }
 
     /// The log of a device as another knows it.
-    fn log(&self, on: usize, of: usize) -> LogState {
+    pub(crate) fn log(&self, on: usize, of: usize) -> LogState {
         let id = self.seats[of].id();
         let known = self.seats[on].store.recover().logs.remove(&id.short());
         known.unwrap_or_else(|| LogState::empty(id))

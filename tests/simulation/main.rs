@@ -18,6 +18,7 @@ mod installing;
 mod invariants;
 mod joining;
 mod leaving;
+mod locking;
 mod pairing_by_name;
 mod pausing;
 mod persons;

@@ -13,6 +13,7 @@ mod ignoring;
 mod io;
 mod join;
 mod local;
+mod locks;
 mod members;
 mod message;
 mod own_log;
@@ -49,6 +50,7 @@ use group::Group;
 use ignoring::Ignoring;
 use join::Joining;
 use local::Local;
+use locks::Locks;
 pub use own_log::{OwnLogName, OwnLogNotes, OwnLogSize};
 pub use paths::version_of;
 use pending::Pending;
@@ -82,6 +84,7 @@ pub struct SyncEngine {
     local: Local,
     work: Work,
     ignoring: Ignoring,
+    locks: Locks,
     joining: Joining,
     installed_count: u64,
     copies_count: u64,
@@ -135,6 +138,7 @@ impl SyncEngine {
         while name.len() > crate::ledger::MAX_NAME {
             name.pop();
         }
+        let locks = Locks::recover(&recovered);
         Self {
             me,
             key,
@@ -159,6 +163,7 @@ impl SyncEngine {
             ),
             work: Work::new(recovered.needs),
             ignoring: Ignoring::new(recovered.settings.get(ignoring::IGNORED_BY)),
+            locks,
             joining: Joining::recover(&recovered.settings),
             installed_count: recovered.installed_count,
             copies_count: recovered.copies_count,

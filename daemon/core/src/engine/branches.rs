@@ -276,7 +276,7 @@ impl SyncEngine {
 
     /// Returns the log that a dot names; `None`: one that is not here, since nothing of it counts. Numbers decide where there
     /// is no fork, also for logs of which not every device has all.
-    fn log_of_dot(
+    pub(super) fn log_of_dot(
         &self,
         dot: Dot,
         log: &LogState,
@@ -346,24 +346,32 @@ impl SyncEngine {
     /// Returns an item with its dots as all devices call them.
     pub(super) fn to_wire(&self, mut item: Item, view: &impl StateView) -> Item {
         for dot in dots_of(&mut item).into_iter().flatten() {
-            let Some(log) = self.logs.get(&dot.device) else {
-                continue;
-            };
-            let device = log.author.short();
-            let forks = self
-                .branches
-                .logs(device)
-                .filter_map(|log| self.logs.get(&log)?.left);
-            let first = forks.map(|left| left.size).min();
-            if first.is_none_or(|first| dot.seq < first) {
-                dot.device = device;
-            } else if let Some(event) = self.pending.event(view, dot.device, dot.seq)
-                && let Ok(id) = ShortId::from_slice(&event.id.as_bytes()[..ShortId::LEN])
-            {
-                dot.device = id;
-            }
+            *dot = self.to_wire_dot(*dot, view);
+        }
+        match &mut item {
+            Item::LockEnd(end) => end.grant = self.to_wire_dot(end.grant, view),
+            Item::LockBreak(broken) => broken.grant = self.to_wire_dot(broken.grant, view),
+            _ => {}
         }
         item
+    }
+
+    fn to_wire_dot(&self, dot: Dot, view: &impl StateView) -> Dot {
+        let Some(log) = self.logs.get(&dot.device) else {
+            return dot;
+        };
+        let device = log.author.short();
+        let forks = self
+            .branches
+            .logs(device)
+            .filter_map(|log| self.logs.get(&log)?.left);
+        let first = forks.map(|left| left.size).min();
+        if first.is_none_or(|first| dot.seq < first) {
+            return Dot { device, ..dot };
+        }
+        let event = self.pending.event(view, dot.device, dot.seq);
+        let id = event.and_then(|event| ShortId::from_slice(&event.id.as_bytes()[..ShortId::LEN]).ok());
+        id.map_or(dot, |device| Dot { device, ..dot })
     }
 
     /// Returns the members whose logs forked, unless one branch has taken up all others and none of them has gone on since: a
@@ -396,7 +404,7 @@ impl SyncEngine {
 
 /// A dot names an event that its author had not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct NotInPast;
+pub(super) struct NotInPast;
 
 fn dots_of(item: &mut Item) -> Option<&mut Vec<Dot>> {
     match item {

@@ -211,6 +211,14 @@ impl Group {
         self.history.as_ref().map(|history| history.recovery)
     }
 
+    /// Returns the voters of an epoch; `None`: there is no such epoch yet.
+    pub(super) fn voters(&self, epoch: u64) -> Option<Vec<DeviceId>> {
+        (epoch == 0)
+            .then(|| self.founder())
+            .flatten()
+            .map(|founder| vec![founder])
+    }
+
     /// Returns all invites, in order of their keys.
     pub(super) fn invites(&self) -> impl Iterator<Item = &KnownInvite> {
         self.invites.values()

@@ -22,6 +22,7 @@ use self::lan::LAN_QUIET;
 use super::branches::Branches;
 use super::group::{Group, grant_message, nonce_message};
 use super::local::JOIN_COUNTS;
+use super::locks::Locks;
 use super::sync::Asked;
 use super::{
     Command, CommandError, CommandId, Output, OwnLogSize, PAUSED, Phase, RecoveredInstall, RecoverySecret,
@@ -537,6 +538,7 @@ impl SyncEngine {
         self.joining.recovery = None;
         self.logs.clear();
         self.branches = Branches::default();
+        self.locks = Locks::default();
         self.peers.heads_moved();
         self.work.forget();
         self.local.clear();

@@ -54,16 +54,19 @@ impl SyncEngine {
         let mut touched: Vec<(RelPath, bool)> = Vec::new();
         let mut denied: Option<RelPath> = None;
         for (i, item) in (0..).zip(&event.body.items) {
-            let Some(path) = item.path() else { continue };
-            let second = !matches!(item, Item::Discard { .. }) && !written.insert(path.clone());
-            let named = self.localize(item, log, event.header.seq, view);
-            let Some(item) = named.filter(|_| !second) else {
-                continue;
-            };
             let dot = Dot {
                 device: log.name,
                 seq: event.header.seq,
                 item: i,
+            };
+            let Some(path) = item.path() else {
+                touched.extend(self.apply_lock_item(event, dot, item, log, view));
+                continue;
+            };
+            let second = !matches!(item, Item::Discard { .. }) && !written.insert(path.clone());
+            let named = self.localize(item, log, event.header.seq, view);
+            let Some(item) = named.filter(|_| !second) else {
+                continue;
             };
             let may = writable.covers(path);
             if !may || matches!(&item, Item::Discard { .. }) {
@@ -75,7 +78,7 @@ impl SyncEngine {
             if may {
                 let mut state = self.pending.path_state(view, path).unwrap_or_default();
                 let was_live = state.is_live();
-                self.apply_item(event, dot, &item, &mut state, view);
+                self.apply_item(event, (dot, log), &item, &mut state, view);
                 self.pending.set_path_state(path, Some(state));
                 touched.push((path.clone(), was_live));
             }
@@ -93,7 +96,7 @@ impl SyncEngine {
     fn apply_item(
         &mut self,
         event: &VerifiedEvent,
-        dot: Dot,
+        (dot, log): (Dot, &LogState),
         item: &Item,
         state: &mut PathState,
         view: &impl StateView,
@@ -106,6 +109,7 @@ impl SyncEngine {
             return;
         };
         let base = self.named_versions(path, &version.base, view);
+        version.standing = self.standing_of(dot, log, path, &state.fences);
         version.origins = Version::origins_of(version.entry.as_ref(), &base);
         let replaced_by = version
             .node()

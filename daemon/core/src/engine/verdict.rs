@@ -6,7 +6,7 @@
 use super::SyncEngine;
 use crate::access::Role;
 use crate::ids::ShortId;
-use crate::ledger::VerifiedEvent;
+use crate::ledger::{EventKind, VerifiedEvent};
 
 /// What of an event counts.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -28,7 +28,11 @@ impl SyncEngine {
             return Verdict::default();
         };
         let role = group.role_at(&event.header.author, log, event.header.seq);
-        let void = group.void_items(event, log);
+        let mut void = group.void_items(event, log);
+        if event.header.kind == EventKind::Work {
+            void.extend(self.void_locks(log, event));
+            void.sort_unstable();
+        }
         let is_void = match event.body.items.len() {
             0 => role.is_none(),
             items => void.len() == items,

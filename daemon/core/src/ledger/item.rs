@@ -148,6 +148,22 @@ impl Item {
         }
     }
 
+    /// Says whether this item speaks of a lock.
+    #[must_use]
+    pub const fn is_of_lock(&self) -> bool {
+        matches!(self, Self::LockGrant(_) | Self::LockEnd(_) | Self::LockBreak(_))
+    }
+
+    /// Returns the item that granted the lock that this one says is over, if it says such a thing.
+    #[must_use]
+    pub const fn ended_lock(&self) -> Option<Dot> {
+        match self {
+            Self::LockEnd(end) => Some(end.grant),
+            Self::LockBreak(broken) => Some(broken.grant),
+            _ => None,
+        }
+    }
+
     /// Says whether whoever does not know this item must not fold its event.
     #[must_use]
     pub const fn is_unknown_critical(&self) -> bool {

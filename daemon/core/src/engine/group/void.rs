@@ -21,7 +21,8 @@ impl Group {
         let mut is_void = |i: u32, item| match event.header.kind {
             EventKind::Work => match Item::path(item) {
                 Some(path) => !writable.covers(path) || is_second(&mut written, path, item),
-                None => !matches!(item, Item::Unknown { .. }),
+                // Of locks the engine knows.
+                None => !matches!(item, Item::Unknown { .. }) && !item.is_of_lock(),
             },
             EventKind::Genesis | EventKind::Admin => {
                 let place = Dot {

@@ -3,8 +3,9 @@
 //! A Revoke or a Cancel can take authority from events that were applied, and give it back to others. The paths
 //! that these speak of are put together anew from all that was ever said of them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
+use crate::engine::locks::Fact;
 use crate::engine::{StateView, SyncEngine};
 use crate::fold::{Rebuilt, Said, Standing, Version, WriteOrder};
 use crate::ids::{Dot, ShortId};
@@ -36,15 +37,20 @@ impl SyncEngine {
                     continue;
                 };
                 paths.extend(event.body.items.iter().filter_map(Item::path).cloned());
+                for (item, number) in event.body.items.iter().zip(0..) {
+                    let place = Dot {
+                        device: *log,
+                        seq,
+                        item: number,
+                    };
+                    self.judge_lock_item(place, item, &mut paths, view);
+                }
             }
         }
         let mut touched = Vec::new();
         for path in paths {
-            let was_live = self
-                .pending
-                .path_state(view, &path)
-                .is_some_and(|state| state.is_live());
-            if self.put_together(&path, view) {
+            let was_live = self.is_live(&path, view);
+            if self.judge_path(&path, view) {
                 self.doubt_own(&path, view);
                 touched.push((path, was_live));
             }
@@ -68,15 +74,53 @@ impl SyncEngine {
         }
     }
 
-    /// Puts a path's state together from everything that was said of it; `false` if nothing changed.
-    fn put_together(&mut self, path: &RelPath, view: &impl StateView) -> bool {
+    /// Says whether a write stands at a path.
+    pub(in crate::engine) fn is_live(&self, path: &RelPath, view: &impl StateView) -> bool {
+        let state = self.pending.path_state(view, path);
+        state.is_some_and(|state| state.is_live())
+    }
+
+    /// Puts a path's state together from everything that was said of it and of the locks on it; `false` if nothing changed.
+    fn judge_path(&mut self, path: &RelPath, view: &impl StateView) -> bool {
+        let mut versions = self.pending.versions_of(view, path);
+        let facts = self.facts_on(path, view);
+        for version in versions.values_mut() {
+            version.standing = self.stand_again(version, &facts, view);
+        }
+        self.put_together_with(path, versions, &facts, view)
+    }
+
+    /// Puts a path's state together from these, its versions, and all else that was said of it; `false` if nothing changed.
+    pub(in crate::engine) fn put_together(
+        &mut self,
+        path: &RelPath,
+        versions: BTreeMap<Dot, Version>,
+        view: &impl StateView,
+    ) -> bool {
+        self.put_together_with(path, versions, &[], view)
+    }
+
+    /// Does so where versions that did not count before stand to these locks.
+    fn put_together_with(
+        &mut self,
+        path: &RelPath,
+        versions: BTreeMap<Dot, Version>,
+        facts: &[Fact],
+        view: &impl StateView,
+    ) -> bool {
         let before = self.pending.versions_of(view, path);
         let mentions = self.pending.mentions(view, path);
-        let mut said: Vec<(WriteOrder, Dot, Said)> = before
+        let mut said: Vec<(WriteOrder, Dot, Said)> = versions
             .values()
             .map(|version| (version.order(), version.dot, Said::Write(version.clone())))
             .collect();
-        said.extend(mentions.iter().filter_map(|dot| self.read_said(*dot, view)));
+        said.extend(mentions.iter().filter_map(|dot| {
+            let (order, dot, mut said) = self.read_said(*dot, view)?;
+            if let Said::Write(version) = &mut said {
+                version.standing = self.stand_again(version, facts, view);
+            }
+            Some((order, dot, said))
+        }));
         said.sort_by_key(|(order, dot, _)| (*order, *dot));
         let old = self.pending.path_state(view, path).unwrap_or_default();
         let mut rebuilt = Rebuilt::new(&old);
