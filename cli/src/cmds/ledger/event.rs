@@ -95,6 +95,23 @@ enum WhatJson {
         path: JsonPath,
         dropped: Vec<String>,
     },
+    LockGrant {
+        epoch: u64,
+        number: u64,
+        resources: Vec<JsonPath>,
+        durable: bool,
+        until: Option<String>,
+        note: String,
+        voters: Vec<String>,
+    },
+    LockEnd {
+        grant: String,
+        lapsed: bool,
+    },
+    LockBreak {
+        grant: String,
+        reason: String,
+    },
     Other {
         tag: u64,
     },
@@ -232,6 +249,23 @@ impl WhatJson {
                 path: JsonPath::new(&item.path),
                 dropped: item.dropped.clone(),
             },
+            What::LockGrant(item) => Self::LockGrant {
+                epoch: item.epoch,
+                number: item.number,
+                resources: scopes(&item.resources),
+                durable: item.is_durable,
+                until: item.until.map(|time| time.to_string()),
+                note: item.note.clone(),
+                voters: item.voters.clone(),
+            },
+            What::LockEnd(item) => Self::LockEnd {
+                grant: item.grant.clone(),
+                lapsed: item.has_lapsed,
+            },
+            What::LockBreak(item) => Self::LockBreak {
+                grant: item.grant.clone(),
+                reason: item.reason.clone(),
+            },
             What::Other(item) => Self::Other { tag: item.tag },
         }
     }
@@ -340,6 +374,12 @@ pub(super) fn words(item: &v1::EventItem) -> [String; 3] {
             };
             ("person", device_words(&device), whose)
         }
+        Some(What::LockGrant(item)) => lock_words(item),
+        Some(What::LockEnd(item)) => {
+            let why = if item.has_lapsed { "it lapsed" } else { "" };
+            ("unlock", item.grant.clone(), why.to_owned())
+        }
+        Some(What::LockBreak(item)) => ("break lock", item.grant.clone(), escape(item.reason.as_bytes())),
         Some(What::Name(item)) => ("name", escape(item.name.as_bytes()), String::new()),
         Some(What::Other(item)) => ("item", format!("of kind {}", item.tag), String::new()),
         None => ("item", String::new(), String::new()),
@@ -358,6 +398,18 @@ fn put_words(item: &v1::PutItem) -> (&'static str, String, String) {
     }
     let verb = if item.is_metadata { "touch" } else { "put" };
     (verb, escape(&item.path), more)
+}
+
+fn lock_words(item: &v1::LockGrantItem) -> (&'static str, String, String) {
+    let paths: Vec<String> = item.resources.iter().map(|path| escape(path)).collect();
+    let mut more = format!("token {}.{}", item.epoch, item.number);
+    if let Some(until) = item.until {
+        more.push_str(&format!(", until {}", seconds(until)));
+    }
+    if !item.note.is_empty() {
+        more.push_str(&format!(", {}", escape(item.note.as_bytes())));
+    }
+    ("lock", paths.join(", "), more)
 }
 
 /// Returns one line for each shown item of an event: time, device, its role then, what it says, the event's id.
@@ -459,6 +511,21 @@ mod tests {
                 }),
             })
         };
+        let lock = v1::LockGrantItem {
+            epoch: 1,
+            number: 57,
+            resources: vec![b"a\n/".to_vec()],
+            note: "Fig\x1bures".into(),
+            ..Default::default()
+        };
+        let end = v1::LockEndItem {
+            grant: "0a0a0a0a-1-0".into(),
+            has_lapsed: true,
+        };
+        let broken = v1::LockBreakItem {
+            grant: "0a0a0a0a-1-0".into(),
+            reason: "left".into(),
+        };
         for (what, expected) in [
             (person("An\x1bna"), ["person", "nas (An\\x1bna)", ""]),
             (person(""), ["person", "nas", "nobody's"]),
@@ -468,6 +535,12 @@ mod tests {
                 ["grant", "n\\x1bas", "admin for docs, by invite"],
             ),
             (What::Del(del), ["delete", "x", ""]),
+            (
+                What::LockGrant(lock),
+                ["lock", "a\\x0a/", "token 1.57, Fig\\x1bures"],
+            ),
+            (What::LockEnd(end), ["unlock", "0a0a0a0a-1-0", "it lapsed"]),
+            (What::LockBreak(broken), ["break lock", "0a0a0a0a-1-0", "left"]),
             (What::Other(v1::OtherItem { tag: 40 }), ["item", "of kind 40", ""]),
         ] {
             assert_eq!(words(&item(what)), expected);

@@ -4,7 +4,10 @@ use std::time::{Duration, SystemTime};
 
 use p2p_sync_core::access::Scopes;
 use p2p_sync_core::ids::{DeviceId, Dot};
-use p2p_sync_core::ledger::{EventKind, Grant, GrantVia, Header, Item, Keep, LogHead, Put, Revoke};
+use p2p_sync_core::ledger::{
+    EndReason, EventKind, Grant, GrantVia, Header, Item, Keep, LockGrant, LogHead, Put, Revoke,
+};
+use p2p_sync_core::lock::Resource;
 use p2p_sync_core::rel_path::RelPath;
 use p2p_sync_core::tree::Node;
 use p2p_sync_proto::v1;
@@ -138,6 +141,15 @@ fn item(index: u32, item: &Item) -> v1::EventItem {
             path: path.as_bytes().to_vec(),
             dropped: dots(drop),
         }),
+        Item::LockGrant(grant) => What::LockGrant(locked(grant)),
+        Item::LockEnd(end) => What::LockEnd(v1::LockEndItem {
+            grant: dot(&end.grant),
+            has_lapsed: end.reason == EndReason::Lapsed,
+        }),
+        Item::LockBreak(broken) => What::LockBreak(v1::LockBreakItem {
+            grant: dot(&broken.grant),
+            reason: broken.reason.clone(),
+        }),
         other => What::Other(v1::OtherItem { tag: tag(other) }),
     };
     v1::EventItem {
@@ -225,9 +237,24 @@ fn put(put: &Put) -> v1::PutItem {
     }
 }
 
+fn locked(grant: &LockGrant) -> v1::LockGrantItem {
+    v1::LockGrantItem {
+        epoch: grant.token.epoch,
+        number: grant.token.n,
+        resources: grant.resources.iter().map(Resource::to_bytes).collect(),
+        is_durable: grant.durable,
+        until: grant.until_ms.map(time),
+        note: grant.note.clone(),
+        voters: grant.votes.iter().map(|vote| vote.voter.to_hex()).collect(),
+    }
+}
+
 fn dots(dots: &[Dot]) -> Vec<String> {
-    let name = |dot: &Dot| format!("{}-{}-{}", dot.device.label(), dot.seq, dot.item);
-    dots.iter().map(name).collect()
+    dots.iter().map(dot).collect()
+}
+
+fn dot(dot: &Dot) -> String {
+    format!("{}-{}-{}", dot.device.label(), dot.seq, dot.item)
 }
 
 fn path_or_empty(path: Option<&RelPath>) -> Vec<u8> {

@@ -1,12 +1,18 @@
 //! Real headers, bodies and proofs, from which a search begins.
 
+use std::time::Duration;
+
 use crate::access::{GrantFlags, Role, Scopes};
 use crate::ids::{Dot, ShortId};
 use crate::ledger::event::{Body, EventKind, Header};
-use crate::ledger::item::{Grant, GrantVia, Invite, Item, Keep, LogHead, Put, PutFlags, Revoke};
+use crate::ledger::item::{
+    EndReason, Grant, GrantVia, Invite, Item, Keep, LockBreak, LockEnd, LockGrant, LogHead, Put, PutFlags,
+    Revoke,
+};
 use crate::ledger::person::Person;
 use crate::ledger::proof::make;
 use crate::ledger::samples::{World, device, grown, put};
+use crate::lock::{Nonce, Resource, Token, Vote};
 use crate::rel_path::RelPath;
 use crate::tree::{Entry, Node};
 
@@ -139,5 +145,26 @@ fn items() -> Vec<Item> {
             path: path("a"),
             drop: vec![dot(3), dot(4)],
         },
+        Item::LockGrant(LockGrant {
+            token: Token { epoch: 1, n: 57 },
+            nonce: Nonce([3; 16]),
+            ttl: Duration::from_mins(1),
+            durable: true,
+            resources: vec![Resource::parse(b"docs/").expect("a resource of our making")],
+            votes: vec![Vote {
+                voter: device(5),
+                sig: [4; 64],
+            }],
+            until_ms: Some(1_750_000_000_000),
+            note: "Figures".into(),
+        }),
+        Item::LockEnd(LockEnd {
+            grant: dot(5),
+            reason: EndReason::Lapsed,
+        }),
+        Item::LockBreak(LockBreak {
+            grant: dot(5),
+            reason: "left".into(),
+        }),
     ]
 }
