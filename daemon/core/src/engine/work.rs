@@ -495,7 +495,8 @@ impl SyncEngine {
             self.work.unused.extend(failed);
         }
         self.drop_unused();
-        if self.work.installing.is_empty() {
+        // What is put down before the comparison is over for good would pass for another group's after a crash.
+        if self.work.installing.is_empty() && !self.local.is_releasing() {
             self.start_installs(view);
             self.drop_unused();
         }

@@ -42,6 +42,13 @@ impl Local {
     }
 }
 
+impl super::Local {
+    /// Says whether files that were held wait to be published.
+    pub(in crate::engine) const fn is_releasing(&self) -> bool {
+        self.releasing
+    }
+}
+
 impl SyncEngine {
     /// A joiner's file, or (`joining` not set) one that was ignored until now: an old copy, one of unknown descent, or
     /// one that the group never had.
