@@ -87,6 +87,8 @@ const MIGRATIONS: &[&str] = &[
     CREATE TABLE author_bytes (author BLOB PRIMARY KEY, bytes INTEGER NOT NULL) STRICT, WITHOUT ROWID;
     INSERT INTO author_bytes
         SELECT author, sum(length(sig) + length(header) + length(body)) FROM events GROUP BY author;
+", "
+    -- The rows of versions and paths may say how they stand to locks: no table changes, but daemons before cannot read them.
 "];
 
 /// Opens a connection to an existing file.

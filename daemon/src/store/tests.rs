@@ -462,7 +462,7 @@ fn the_store_is_durable_and_journalled_as_promised() {
         ("synchronous", 2),
         ("wal_autocheckpoint", 16384),
         ("page_size", 4096),
-        ("user_version", 5),
+        ("user_version", 6),
     ] {
         let read = |row: &rusqlite::Row<'_>| row.get::<_, i64>(0);
         let found = store.connection.pragma_query_value(None, pragma, read).unwrap();
