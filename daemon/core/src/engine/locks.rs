@@ -18,7 +18,7 @@ use crate::access::Role;
 use crate::encoding::{self, Decoder, ShapeError, array_len, array_of, bytes_of, infallible};
 use crate::fold::{Fence, Fences, Past, Standing};
 use crate::ids::{DeviceId, Dot, ShortId};
-use crate::ledger::{EndReason, Item, LockGrant, LogState, VerifiedEvent};
+use crate::ledger::{EndReason, Item, LockGrant, LogState, VerifiedEvent, read_dot, write_dot};
 use crate::lock::{Resource, Token};
 use crate::rel_path::RelPath;
 use crate::time::Hlc;
@@ -64,7 +64,7 @@ impl Locks {
         encoding::to_vec(|e| {
             infallible(e.array(2));
             infallible(e.array(self.held.len() as u64));
-            self.held.iter().for_each(|dot| write_dot(e, *dot));
+            self.held.iter().for_each(|dot| write_dot(e, dot));
             infallible(e.array(self.trees.len() as u64));
             for (path, fences) in &self.trees {
                 infallible(e.array(2));
@@ -72,12 +72,12 @@ impl Locks {
                 infallible(e.array(fences.as_slice().len() as u64));
                 for fence in fences.as_slice() {
                     infallible(e.array(5));
-                    write_dot(e, fence.grant);
+                    write_dot(e, &fence.grant);
                     infallible(e.u64(fence.token.epoch));
                     infallible(e.u64(fence.token.n));
                     infallible(e.bytes(fence.holder.as_bytes()));
                     infallible(e.array(fence.ends.len() as u64));
-                    fence.ends.iter().for_each(|end| write_dot(e, *end));
+                    fence.ends.iter().for_each(|end| write_dot(e, end));
                 }
             }
         })
@@ -120,22 +120,6 @@ fn read_list<T>(
 ) -> Result<Vec<T>, ShapeError> {
     let len = array_len(d)?;
     (0..len).map(|_| read(d)).collect()
-}
-
-fn write_dot(e: &mut encoding::Encoder<'_>, dot: Dot) {
-    infallible(e.array(3));
-    infallible(e.bytes(dot.device.as_bytes()));
-    infallible(e.u64(dot.seq));
-    infallible(e.u32(dot.item));
-}
-
-fn read_dot(d: &mut Decoder<'_>) -> Result<Dot, ShapeError> {
-    array_of(d, 3)?;
-    Ok(Dot {
-        device: ShortId::new(bytes_of(d)?),
-        seq: d.u64()?,
-        item: d.u32()?,
-    })
 }
 
 /// A lock that somebody claims to have been granted.
@@ -271,7 +255,7 @@ impl SyncEngine {
             met |= version.standing.meet(token, before.has(*dot));
         }
         let was_live = self.is_live(path, view);
-        (met && self.put_together(path, versions, view)).then(|| (path.clone(), was_live))
+        (met && self.put_together(path, versions, &[], view)).then(|| (path.clone(), was_live))
     }
 
     fn take_end(

@@ -137,10 +137,7 @@ impl SyncEngine {
     fn refresh_touched(&mut self, touched: Vec<(RelPath, bool)>, view: &impl StateView) {
         let mut refresh = BTreeSet::new();
         for (path, was_live) in touched {
-            let live = self
-                .pending
-                .path_state(view, &path)
-                .is_some_and(|state| state.is_live());
+            let live = self.is_live(&path, view);
             if live != was_live {
                 self.add_ancestors(&path, &mut refresh, view);
                 refresh.extend(self.pending.copy_origin(view, &path));
@@ -156,10 +153,7 @@ impl SyncEngine {
     /// implied, or cease to be. A copy that would have the name of one gets another.
     fn add_ancestors(&self, path: &RelPath, refresh: &mut BTreeSet<RelPath>, view: &impl StateView) {
         for dir in path.ancestors() {
-            let live = self
-                .pending
-                .path_state(view, &dir)
-                .is_some_and(|state| state.is_live());
+            let live = self.is_live(&dir, view);
             refresh.insert(dir.clone());
             if live {
                 break;

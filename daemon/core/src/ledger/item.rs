@@ -347,7 +347,7 @@ fn read_dots(d: &mut Decoder<'_>) -> Result<Vec<Dot>, ShapeError> {
     (0..len).map(|_| read_dot(d)).collect()
 }
 
-fn read_dot(d: &mut Decoder<'_>) -> Result<Dot, ShapeError> {
+pub(crate) fn read_dot(d: &mut Decoder<'_>) -> Result<Dot, ShapeError> {
     array_of(d, 3)?;
     Ok(Dot {
         device: ShortId::new(bytes_of(d)?),
@@ -363,7 +363,7 @@ fn write_dots(e: &mut Encoder<'_>, dots: &[Dot]) {
     }
 }
 
-fn write_dot(e: &mut Encoder<'_>, dot: &Dot) {
+pub(crate) fn write_dot(e: &mut Encoder<'_>, dot: &Dot) {
     infallible(e.array(3));
     infallible(e.bytes(dot.device.as_bytes()));
     infallible(e.u64(dot.seq));

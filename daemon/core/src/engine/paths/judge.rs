@@ -87,21 +87,12 @@ impl SyncEngine {
         for version in versions.values_mut() {
             version.standing = self.stand_again(version, &facts, view);
         }
-        self.put_together_with(path, versions, &facts, view)
+        self.put_together(path, versions, &facts, view)
     }
 
-    /// Puts a path's state together from these, its versions, and all else that was said of it; `false` if nothing changed.
+    /// Puts a path's state together from these, its versions, and all else that was said of it; what did not count before
+    /// stands to these locks. `false` if nothing changed.
     pub(in crate::engine) fn put_together(
-        &mut self,
-        path: &RelPath,
-        versions: BTreeMap<Dot, Version>,
-        view: &impl StateView,
-    ) -> bool {
-        self.put_together_with(path, versions, &[], view)
-    }
-
-    /// Does so where versions that did not count before stand to these locks.
-    fn put_together_with(
         &mut self,
         path: &RelPath,
         versions: BTreeMap<Dot, Version>,
