@@ -5,7 +5,6 @@ use super::super::{RecoveredInstall, StateView, SyncEngine};
 use crate::fold::Version;
 use crate::fold::names::copy_names;
 use crate::ids::Dot;
-use crate::ledger::Item;
 use crate::rel_path::RelPath;
 use crate::tree::{Fingerprint, Installed, Node};
 
@@ -37,7 +36,7 @@ impl SyncEngine {
             }
         });
         if let Some(Installed { entry, dots, .. }) = &installed
-            && self.was_moved_away(&path, &entry.node, dots, view)
+            && self.was_gone(&path, &entry.node, dots, view)
         {
             return;
         }
@@ -79,26 +78,18 @@ impl SyncEngine {
         }
     }
 
-    /// Says whether this device's user moved what was put down to another path, and this device said so. It is back: he moved
-    /// it once more, or a power cut undid what he did. Then it is gone from there, and is his; the scan finds it.
-    fn was_moved_away(&self, path: &RelPath, node: &Node, dots: &[Dot], view: &impl StateView) -> bool {
+    /// Says whether this device said that what was put down is gone. It is back: its user had moved it to where nobody has
+    /// seen it yet and moved it once more, or a power cut undid what he did. Either way it is his; the scan finds it. That
+    /// may bring a file back which he deleted, but taking it for what the group deleted might take his only copy.
+    fn was_gone(&self, path: &RelPath, node: &Node, dots: &[Dot], view: &impl StateView) -> bool {
         let state = self.pending.path_state(view, path);
-        let gone = |head: &&Version| {
+        let gone = |head: &Version| {
             head.entry.is_none()
                 && self.is_own(head.dot.device)
                 && head.base.iter().any(|dot| dots.contains(dot))
         };
-        let went = |head: &Version| {
-            let stored = self.pending.event(view, head.dot.device, head.dot.seq)?;
-            let items = stored.event.read_stored().ok()?.body.items;
-            Some(
-                items
-                    .iter()
-                    .any(|item| matches!(item, Item::Put(put) if put.entry.node == *node)),
-            )
-        };
         let heads = state.iter().flat_map(|state| &state.heads);
-        !node.is_dir() && heads.filter(gone).any(|head| went(head) == Some(true))
+        !node.is_dir() && heads.into_iter().any(gone)
     }
 
     /// Says whether the store knows more than the install that recovery found at a path: something else is believed to
