@@ -307,15 +307,17 @@ impl SyncEngine {
                 && let Some(have) = self.pending.installed(view, path)
                 && matches!(have.entry.node, Node::File { .. })
             {
+                // What was set aside in the daemon's own directory is a copy of nothing, and its place is named in no event.
                 let from = have.copy_of.unwrap_or_else(|| path.clone());
-                vanished.insert((have.print.ino, have.entry.node), from);
+                if !from.is_own() {
+                    vanished.insert((have.print.ino, have.entry.node), from);
+                }
             }
         }
         if vanished.is_empty() {
             return;
         }
         for (path, change) in self.local.queue.iter().take(MAX_ITEMS) {
-            // A place in the daemon's own directory is nobody else's, and named in no event.
             let Some(after) = change.after.as_ref().filter(|_| !path.is_own()) else {
                 continue;
             };
