@@ -17,7 +17,7 @@ mod steps;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use p2p_sync_core::ids::{DeviceId, EventId};
+use p2p_sync_core::ids::DeviceId;
 use p2p_sync_core::lock::succession::Report;
 use p2p_sync_core::lock::{Claim, Known, Lease, Nonce, Resource, SlotId, Token, Voter, VoterState, quorum};
 use p2p_sync_core::time::BootInstant;
@@ -34,6 +34,8 @@ const TOKEN_NOT_ABOVE: &str = "a token that is not above the last";
 /// A claim was granted to somebody who does not know what the last holder wrote.
 const WITHOUT_LAST_WRITE: &str = "a holder without the last write";
 /// Who chooses voters.
+/// The first byte of the ids of holders.
+const HOLDERS_FROM: u8 = 0x80;
 const OWNER: DeviceId = DeviceId::new([0xff; 32]);
 
 /// What somebody gets wrong.
@@ -442,21 +444,17 @@ impl Known for Ledger {
         self.recorded.contains(&claim.id())
     }
 
-    fn has_event(&self, id: &EventId) -> bool {
-        self.has >> id.as_bytes()[0] & 1 == 1
+    fn has_log(&self, device: &DeviceId, size: u64) -> bool {
+        size == 0 || self.has >> (device.as_bytes()[0] - HOLDERS_FROM) & 1 == 1
     }
 }
 
 fn holder(at: usize) -> DeviceId {
-    DeviceId::new([0x80 + u8::try_from(at).unwrap_or(u8::MAX); 32])
+    DeviceId::new([HOLDERS_FROM + u8::try_from(at).unwrap_or(u8::MAX); 32])
 }
 
 fn device_id(at: usize) -> DeviceId {
     DeviceId::new([u8::try_from(at).unwrap_or(u8::MAX); 32])
-}
-
-fn last_write(at: usize) -> EventId {
-    EventId::new([u8::try_from(at).unwrap_or(u8::MAX); 32])
 }
 
 /// Voters' clocks run fast.

@@ -8,7 +8,7 @@ use ed25519_dalek::SigningKey;
 
 use super::quorum;
 use super::resource::Resource;
-use crate::encoding::{self, Encoder, infallible};
+use crate::encoding::{self, Decoder, Encoder, ShapeError, array_len, array_of, bytes_of, infallible};
 use crate::ids::{DeviceId, GroupId};
 use crate::signature;
 
@@ -92,6 +92,49 @@ impl Claim {
     pub fn vote_message(&self, group: &GroupId) -> Vec<u8> {
         let fields = encoding::to_vec(|e| self.write(e));
         [VOTE_CONTEXT, group.as_bytes(), &fields].concat()
+    }
+
+    /// Returns it as CBOR, as in [`Self::vote_message`].
+    #[must_use]
+    pub fn to_bytes(&self) -> Vec<u8> {
+        encoding::to_vec(|e| self.write(e))
+    }
+
+    /// Reads what [`Self::to_bytes`] wrote.
+    ///
+    /// # Errors
+    /// [`ShapeError`] if it is anything else, or the claim breaks a limit.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, ShapeError> {
+        encoding::check(bytes).map_err(|_| ShapeError::new())?;
+        Self::read(&mut Decoder::new(bytes))
+    }
+
+    pub(super) fn read(d: &mut Decoder<'_>) -> Result<Self, ShapeError> {
+        array_of(d, 7)?;
+        let token = Token {
+            epoch: d.u64()?,
+            n: d.u64()?,
+        };
+        let (holder, nonce) = (DeviceId::new(bytes_of(d)?), Nonce(bytes_of(d)?));
+        let (ttl, durable) = (Duration::from_millis(d.u64()?), d.bool()?);
+        let len = array_len(d)?;
+        if len > Self::MAX_RESOURCES as u64 {
+            return Err(ShapeError::new());
+        }
+        let resource = |d: &mut Decoder<'_>| Resource::parse(d.bytes()?).map_err(|_| ShapeError::new());
+        let claim = Self {
+            token,
+            holder,
+            nonce,
+            ttl,
+            durable,
+            resources: (0..len).map(|_| resource(d)).collect::<Result<_, _>>()?,
+        };
+        if claim.is_well_formed() {
+            Ok(claim)
+        } else {
+            Err(ShapeError::new())
+        }
     }
 
     pub(super) fn write(&self, e: &mut Encoder<'_>) {
@@ -286,6 +329,22 @@ mod tests {
             let names = (0..20).map(|i| format!("{dir}/{i:02}"));
             claim.resources = names.map(|n| Resource::parse(n.as_bytes()).unwrap()).collect();
         }));
+    }
+
+    #[test]
+    fn a_claim_is_read_back_and_one_beyond_the_limits_is_not() {
+        let claim = claim();
+        assert_eq!(Claim::from_bytes(&claim.to_bytes()).ok(), Some(claim.clone()));
+        let long = Claim {
+            ttl: Claim::MAX_TTL * 2,
+            ..claim.clone()
+        };
+        let empty = Claim {
+            resources: Vec::new(),
+            ..claim
+        };
+        assert!(Claim::from_bytes(&long.to_bytes()).is_err());
+        assert!(Claim::from_bytes(&empty.to_bytes()).is_err());
     }
 
     #[test]

@@ -9,7 +9,8 @@ use std::collections::BTreeMap;
 use super::claim::{Claim, Nonce, Token};
 use super::resource::Resource;
 use super::succession::Report;
-use crate::ids::{DeviceId, EventId};
+use crate::encoding::{self, Decoder, ShapeError, array_len, array_of, bytes_of, infallible, optional};
+use crate::ids::DeviceId;
 use crate::time::BootInstant;
 
 /// What names a slot: [`Claim::id`].
@@ -40,6 +41,52 @@ pub struct VoterState {
 }
 
 impl VoterState {
+    /// Returns it as CBOR: `[epoch uint, sealed bstr32|null, floor uint, forgot bool, [[claim, durable bool]…]]`, each claim as
+    /// in [`Claim::to_bytes`].
+    #[must_use]
+    pub fn to_bytes(&self) -> Vec<u8> {
+        encoding::to_vec(|e| {
+            infallible(e.array(5));
+            infallible(e.u64(self.epoch));
+            match &self.sealed {
+                Some(next) => infallible(e.bytes(next)),
+                None => infallible(e.null()),
+            }
+            infallible(e.u64(self.floor));
+            infallible(e.bool(self.forgot));
+            infallible(e.array(self.slots.len() as u64));
+            for slot in self.slots.values() {
+                infallible(e.array(2));
+                slot.claim.write(e);
+                infallible(e.bool(slot.durable));
+            }
+        })
+    }
+
+    /// Reads what [`Self::to_bytes`] wrote.
+    ///
+    /// # Errors
+    /// [`ShapeError`] if it is anything else.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, ShapeError> {
+        let d = &mut Decoder::new(bytes);
+        array_of(d, 5)?;
+        let (epoch, sealed) = (d.u64()?, optional(d, bytes_of)?);
+        let (floor, forgot) = (d.u64()?, d.bool()?);
+        let mut slots = BTreeMap::new();
+        for _ in 0..array_len(d)? {
+            array_of(d, 2)?;
+            let (claim, durable) = (Claim::read(d)?, d.bool()?);
+            slots.insert(claim.id(), Slot { claim, durable });
+        }
+        Ok(Self {
+            epoch,
+            sealed,
+            floor,
+            forgot,
+            slots,
+        })
+    }
+
     /// Returns the state of a voter of a new epoch, with what it takes over from the one before.
     #[must_use]
     pub const fn new(epoch: u64, slots: BTreeMap<SlotId, Slot>) -> Self {
@@ -75,8 +122,8 @@ pub enum Request {
         nonce: Nonce,
         /// Its token.
         token: Token,
-        /// The last event of the holder's that the next holder must have.
-        last: Option<EventId>,
+        /// How many events of the holder's log the next holder must have.
+        last: u64,
     },
     /// To grant nothing more, for a new set of voters.
     Seal {
@@ -148,8 +195,8 @@ pub trait Known {
     fn highest_number(&self, epoch: u64) -> u64;
     /// Says whether the lock of this claim is recorded, and not ended.
     fn has_grant(&self, claim: &Claim) -> bool;
-    /// Says whether an event has arrived.
-    fn has_event(&self, id: &EventId) -> bool;
+    /// Says whether so many events of a device's log have arrived.
+    fn has_log(&self, device: &DeviceId, size: u64) -> bool;
 }
 
 /// One voter.
@@ -214,7 +261,7 @@ impl Voter {
                 nonce,
                 token,
                 last,
-            } => self.release(*epoch, (*from, *nonce), *token, last.as_ref(), known),
+            } => self.release(*epoch, (*from, *nonce), *token, *last, known),
             Request::Seal { epoch, next } => self.seal(from, *epoch, *next, known),
             Request::Unseal { next } => self.unseal(from, *next, known),
         }
@@ -354,19 +401,12 @@ impl Voter {
         Answer::Granted
     }
 
-    fn release(
-        &mut self,
-        epoch: u64,
-        id: SlotId,
-        token: Token,
-        last: Option<&EventId>,
-        known: &impl Known,
-    ) -> Answer {
+    fn release(&mut self, epoch: u64, id: SlotId, token: Token, last: u64, known: &impl Known) -> Answer {
         // What was reported when it was sealed comes back with the next epoch: let go now, nobody would let it go there.
         if let Some(refusal) = self.why_closed(epoch) {
             return refusal;
         }
-        if last.is_some_and(|id| !known.has_event(id)) {
+        if !known.has_log(&id.0, last) {
             return Answer::NotYet;
         }
         match self.state.slots.get(&id) {

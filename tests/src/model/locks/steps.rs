@@ -9,7 +9,7 @@ use p2p_sync_core::time::BootInstant;
 
 use super::{
     Action, DRIFT, Ledger, Locks, Message, Mistake, OWNER, Stage, State, TOKEN_NOT_ABOVE, UNMEASURED_MS,
-    WITHOUT_LAST_WRITE, holder, last_write, voter_clock,
+    WITHOUT_LAST_WRITE, holder, voter_clock,
 };
 
 /// The name of the second set of voters, and of the one that the owner gave up.
@@ -209,7 +209,7 @@ impl Locks {
                 epoch: one.released_for,
                 nonce: claim.nonce,
                 token: claim.token,
-                last: Some(last_write(at)),
+                last: 1,
             },
         };
         let answer = self.ask(state, device, holder(at), &request);
