@@ -10,12 +10,14 @@
 //! counts every lease anew. A **durable** slot counts nothing and lasts until it is released or broken.
 //!
 //! Each piece is a plain state machine that is told the time: [`Voter`] (what a voter keeps and answers), [`Attempt`] and
-//! [`Lease`] (what an acquirer may believe) and [`succession`] (how one set of voters follows another). The model in
+//! [`Lease`] (what an acquirer may believe), [`LockManager`] (all that a device wants or has) and [`succession`] (how one set
+//! of voters follows another). The model in
 //! `tests/model` tries all orders of their messages, crashes and clocks.
 
 mod attempt;
 mod claim;
 mod lease;
+mod manager;
 mod resource;
 pub mod succession;
 mod voter;
@@ -23,8 +25,9 @@ mod voter;
 pub use attempt::{Attempt, Progress};
 pub use claim::{Certificate, CertificateError, Claim, Nonce, Token, Vote};
 pub use lease::Lease;
+pub use manager::{AskNo, Electorate, LockError, LockManager, LockNo, LockOutput, Wanted};
 pub use resource::{Resource, ResourceError};
-pub use voter::{Answer, Known, Request, Slot, SlotId, Voter, VoterState};
+pub use voter::{Answer, Known, Request, Slot, SlotId, Voted, Voter, VoterState};
 
 /// Voters there may be at most.
 pub const MAX_VOTERS: usize = 5;

@@ -10,7 +10,7 @@ use super::claim::{Claim, Nonce, Token};
 use super::resource::Resource;
 use super::succession::Report;
 use crate::encoding::{self, Decoder, ShapeError, array_len, array_of, bytes_of, infallible, optional};
-use crate::ids::DeviceId;
+use crate::ids::{DeviceId, ShortId};
 use crate::time::BootInstant;
 
 /// What names a slot: [`Claim::id`].
@@ -183,6 +183,27 @@ pub enum Answer {
     Gone,
     /// Done: let go, or unsealed.
     Done,
+}
+
+/// An [`Answer`] with what goes along with a granted claim.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Voted {
+    /// What.
+    pub answer: Answer,
+    /// The signature of the [`Vote`](super::Vote), if a claim was granted.
+    pub sig: Option<[u8; 64]>,
+    /// How many events of which logs the voter has that speak of what was granted, in order.
+    pub has: Vec<(ShortId, u64)>,
+}
+
+impl From<Answer> for Voted {
+    fn from(answer: Answer) -> Self {
+        Self {
+            answer,
+            sig: None,
+            has: Vec::new(),
+        }
+    }
 }
 
 /// What a voter's ledger says.
