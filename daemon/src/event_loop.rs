@@ -294,6 +294,7 @@ impl EventLoop {
                 self.to_scan(ScanCommand::Full(no));
             }
             Output::Rescan(paths) => self.rescan(paths),
+            Output::Look { no, paths } => self.to_scan(ScanCommand::Look(no, paths)),
             Output::Reply { id, reply } => self.reply(id, reply),
             Output::Notify(notification) => self.notify(notification),
         }
@@ -385,6 +386,7 @@ impl EventLoop {
                 self.input(Input::ScanFinished(no))?;
                 self.choose_held()
             }
+            ScanEvent::Looked(no) => self.input(Input::Looked(no)),
             ScanEvent::Failed(reason) => {
                 self.failure = Some(reason);
                 self.input(Input::ScanFailed)

@@ -14,7 +14,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use p2p_sync_core::engine::{FoundBy, LocalChange, ScanNo};
+use p2p_sync_core::engine::{FoundBy, LocalChange, LookNo, ScanNo};
 use p2p_sync_core::ignore::IgnoreRules as _;
 use p2p_sync_core::rel_path::RelPath;
 use tokio::sync::mpsc;
@@ -52,6 +52,8 @@ pub(crate) enum ScanCommand {
     Hint(Vec<RelPath>),
     /// These paths and everything below them.
     Paths(Vec<RelPath>),
+    /// The same, answered by [`ScanEvent::Looked`] once nothing of it is to be looked at again.
+    Look(LookNo, Vec<RelPath>),
 }
 
 /// What the thread tells.
@@ -65,6 +67,8 @@ pub(crate) enum ScanEvent {
     RulesFailed(Option<String>),
     /// A full scan is over that began after this one was asked for.
     Finished(ScanNo),
+    /// These paths were looked at, and none of them is to be looked at again.
+    Looked(LookNo),
     /// From now on these paths cannot be synced or looked at, with the reasons.
     Problems(Vec<(RelPath, String)>),
     /// The folder itself cannot be scanned.
@@ -101,6 +105,7 @@ pub(crate) fn spawn(
         events,
         stop: stop.clone(),
         again: Again::default(),
+        looks: Vec::new(),
         asked: ScanNo::default(),
         failed: false,
         problems: Problems::default(),
@@ -127,6 +132,8 @@ struct Looker {
     events: mpsc::Sender<ScanEvent>,
     stop: Arc<AtomicBool>,
     again: Again,
+    /// What is to be told once nothing of these is to be looked at again.
+    looks: Vec<(LookNo, Vec<RelPath>)>,
     /// The newest full scan that was asked for.
     asked: ScanNo,
     /// The last look came to nothing.
@@ -173,6 +180,12 @@ impl Again {
         self.due.first().map(|(at, _)| *at)
     }
 
+    /// Says whether one of these paths, or something below one, is to be looked at again.
+    fn waits_in(&self, paths: &[RelPath]) -> bool {
+        let mut due = self.due.iter().map(|(_, path)| path);
+        due.any(|path| paths.iter().any(|above| path == above || path.is_below(above)))
+    }
+
     fn take_due(&mut self, now: Instant) -> BTreeSet<RelPath> {
         let mut paths = BTreeSet::new();
         while let Some((at, path)) = self.due.pop_first() {
@@ -204,12 +217,24 @@ impl Looker {
             }
             let again = self.again.take_due(Instant::now());
             self.paths(again, Below::Changed, FoundBy::Look);
+            self.tell_looked();
             if self.root_at <= Instant::now() {
                 self.check_root();
             }
             if self.full_at <= Instant::now() {
                 self.full(&BTreeSet::new());
             }
+        }
+    }
+
+    /// Tells which looks are over.
+    fn tell_looked(&mut self) {
+        if self.failed {
+            return;
+        }
+        let again = &self.again;
+        for (no, _) in self.looks.extract_if(.., |(_, paths)| !again.waits_in(paths)) {
+            let _ = self.events.blocking_send(ScanEvent::Looked(no));
         }
     }
 
@@ -247,6 +272,10 @@ impl Looker {
                 ScanCommand::Full(number) => full = full.max(Some(number)),
                 ScanCommand::Hint(more) => hints.extend(more),
                 ScanCommand::Paths(more) => paths.extend(more),
+                ScanCommand::Look(no, more) => {
+                    paths.extend(more.iter().cloned());
+                    self.looks.push((no, more));
+                }
             }
         }
         self.asked = self.asked.max(full.unwrap_or_default());

@@ -23,6 +23,16 @@ pub const NO_SUCH_INVITE: &str = "NO_SUCH_INVITE";
 pub const NO_RECOVERY: &str = "NO_RECOVERY";
 /// The secret is not that of the group's recovery key.
 pub const WRONG_RECOVERY: &str = "WRONG_RECOVERY";
+/// A lock is in the way.
+pub const LOCKED: &str = "LOCKED";
+/// There is no lock on what was named.
+pub const NO_SUCH_LOCK: &str = "NO_SUCH_LOCK";
+/// Too few voters could be reached.
+pub const NO_QUORUM: &str = "NO_QUORUM";
+/// A voter has lost its state, or has no room.
+pub const VOTER_UNFIT: &str = "VOTER_UNFIT";
+/// A newer version is not on this device yet.
+pub const BEHIND: &str = "BEHIND";
 /// What was named is the beginning of several ids, or the name of several devices.
 pub const AMBIGUOUS: &str = "AMBIGUOUS";
 /// An argument makes no sense.

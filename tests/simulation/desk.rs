@@ -23,7 +23,7 @@ use p2p_sync_tests::sim::ticket;
 use crate::floor::Floor;
 
 /// Milliseconds since 1970 at the start; any date would do.
-const EPOCH_MS: u64 = 1_750_000_000_000;
+pub(crate) const EPOCH_MS: u64 = 1_750_000_000_000;
 
 /// Says whether a question is lost: who asks, whom, what.
 type LosesQuestion = Box<dyn FnMut(usize, usize, &Request) -> bool>;
@@ -468,6 +468,7 @@ impl Desk {
             }
             Output::Reply { reply, .. } => seat.replies.push(reply),
             Output::Rescan(paths) => seat.rescans.extend(paths),
+            Output::Look { no, .. } => self.inbox.push_back((index, Input::Looked(no))),
             Output::Announce { group } => seat.announced = Some(group),
             Output::Gossip(_)
             | Output::Members(_)

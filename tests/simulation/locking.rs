@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use ed25519_dalek::SigningKey;
 use p2p_sync_core::access::Role;
-use p2p_sync_core::engine::{Cut, StateView};
+use p2p_sync_core::engine::{Command, CommandError, Cut, LockCommand, LockReply, Reply, StateView};
 use p2p_sync_core::ids::{ContentHash, Dot};
 use p2p_sync_core::ledger::{EndReason, EventKind, Item, LockBreak, LockEnd, LockGrant, Put, PutFlags};
-use p2p_sync_core::lock::{Nonce, Resource, Token, Vote};
+use p2p_sync_core::lock::{LockError, Nonce, Resource, Token, Vote};
 use p2p_sync_core::rel_path::RelPath;
 use p2p_sync_core::tree::Entry;
 
-use crate::desk::{Desk, File};
+use crate::desk::{Desk, EPOCH_MS, File};
 
 const VOTER: usize = 0;
 const HOLDER: usize = 1;
@@ -258,4 +258,238 @@ fn a_lock_of_one_who_was_removed_before_he_took_it_fences_nothing() {
         .expect("removed");
     desk.pass(20_000);
     desk.expect("a", Some(2), &[]);
+}
+
+fn resource(text: &str) -> Resource {
+    Resource::parse(text.as_bytes()).expect("a resource")
+}
+
+impl Desk {
+    /// A user asks something about locks, and is answered within half a minute.
+    #[track_caller]
+    fn lock_command(&mut self, by: usize, command: LockCommand) -> Result<LockReply, CommandError> {
+        self.seats[by].replies.clear();
+        self.command(by, Command::Lock(command));
+        self.pass(30_000);
+        match self.seats[by].replies.pop().expect("an answer") {
+            Ok(Reply::Lock(reply)) => Ok(*reply),
+            Ok(other) => panic!("{other:?}"),
+            Err(error) => Err(error),
+        }
+    }
+
+    #[track_caller]
+    fn acquire(&mut self, by: usize, what: &str) -> Result<LockReply, CommandError> {
+        let command = LockCommand::Acquire {
+            resource: resource(what),
+            until_ms: None,
+            note: "Figures".to_owned(),
+            wait: Duration::ZERO,
+        };
+        self.lock_command(by, command)
+    }
+
+    #[track_caller]
+    fn release(&mut self, by: usize, what: &str) -> Result<LockReply, CommandError> {
+        let resource = resource(what);
+        self.lock_command(by, LockCommand::Release { resource })
+    }
+
+    /// The locks that a device knows of: on what, whose, and whether it is its own and confirmed.
+    fn known_locks(&mut self, by: usize) -> Vec<(String, usize, bool)> {
+        let Ok(LockReply::List { locks, .. }) = self.lock_command(by, LockCommand::List) else {
+            panic!("no list");
+        };
+        let holder = |device| {
+            self.seats
+                .iter()
+                .position(|seat| seat.id() == device)
+                .expect("a seat")
+        };
+        let told = locks.into_iter().map(|lock| {
+            (
+                lock.resources[0].to_string(),
+                holder(lock.holder),
+                lock.is_confirmed,
+            )
+        });
+        told.collect()
+    }
+}
+
+#[test]
+fn a_lock_that_was_asked_for_is_known_to_all_and_keeps_others_writes_out_until_it_is_released() {
+    let mut desk = Desk::locked(Role::Editor);
+    desk.connect(VOTER, OTHER);
+    let Ok(LockReply::Held(lock)) = desk.acquire(OTHER, "a") else {
+        panic!("not held");
+    };
+    assert_eq!(
+        (lock.token.n, lock.note.as_str(), lock.is_confirmed),
+        (1, "Figures", true)
+    );
+    assert_eq!(desk.known_locks(OTHER), [("a".to_owned(), OTHER, true)]);
+    assert_eq!(desk.known_locks(VOTER), [("a".to_owned(), OTHER, false)]);
+    desk.report(VOTER, &[(path("a"), file(7))]);
+    desk.pass(20_000);
+    desk.expect("a", Some(1), &[7]);
+    desk.edit("a", 2);
+    desk.expect("a", Some(2), &[7]);
+    let Ok(LockReply::Ended { by_majority, .. }) = desk.release(OTHER, "a") else {
+        panic!("not released");
+    };
+    assert!(by_majority);
+    assert!(desk.known_locks(VOTER).is_empty());
+    desk.report(VOTER, &[(path("a"), file(8))]);
+    desk.pass(20_000);
+    desk.expect("a", Some(8), &[7]);
+}
+
+#[test]
+fn the_second_who_asks_hears_who_holds_it() {
+    let mut desk = Desk::locked(Role::Editor);
+    desk.connect(VOTER, OTHER);
+    desk.acquire(OTHER, "a").expect("it is free");
+    for what in ["a", "a/"] {
+        let Err(CommandError::Locked(lock)) = desk.acquire(VOTER, what) else {
+            panic!("{what} is not locked");
+        };
+        assert_eq!(
+            (lock.holder, lock.note.as_str()),
+            (desk.seats[OTHER].id(), "Figures")
+        );
+    }
+    assert_eq!(
+        desk.release(VOTER, "a").map(|_| ()),
+        Err(CommandError::Locked(Box::new(lock_of(&mut desk))))
+    );
+    desk.acquire(VOTER, "b").expect("another path");
+}
+
+/// The lock on `a`, as the voter knows it.
+fn lock_of(desk: &mut Desk) -> p2p_sync_core::engine::LockReport {
+    let Ok(LockReply::List { locks, .. }) = desk.lock_command(VOTER, LockCommand::List) else {
+        panic!("no list");
+    };
+    locks
+        .into_iter()
+        .find(|lock| lock.resources == [resource("a")])
+        .expect("it is held")
+}
+
+#[test]
+fn a_lock_outlasts_restarts_of_its_holder_and_its_voter() {
+    let mut desk = Desk::locked(Role::Editor);
+    desk.connect(VOTER, OTHER);
+    desk.acquire(OTHER, "a").expect("it is free");
+    desk.restart(OTHER);
+    desk.restart(VOTER);
+    desk.connect(VOTER, OTHER);
+    desk.pass(3_600_000);
+    assert_eq!(desk.known_locks(OTHER), [("a".to_owned(), OTHER, true)]);
+    assert!(matches!(desk.acquire(VOTER, "a"), Err(CommandError::Locked(_))));
+    desk.release(OTHER, "a").expect("it is its own");
+    desk.acquire(VOTER, "a").expect("it is free again");
+}
+
+#[test]
+fn without_a_voter_there_is_no_lock_but_who_holds_one_keeps_it() {
+    let mut desk = Desk::locked(Role::Editor);
+    let nobody = LockError::NoQuorum {
+        reached: 0,
+        needed: 1,
+    };
+    desk.connect(VOTER, OTHER);
+    desk.acquire(OTHER, "a").expect("it is free");
+    desk.disconnect(HOLDER, OTHER);
+    desk.disconnect(VOTER, OTHER);
+    assert_eq!(
+        desk.acquire(OTHER, "b").map(|_| ()),
+        Err(CommandError::Lock(nobody))
+    );
+    assert_eq!(desk.known_locks(OTHER), [("a".to_owned(), OTHER, true)]);
+    let Ok(LockReply::Ended { by_majority, .. }) = desk.release(OTHER, "a") else {
+        panic!("not released");
+    };
+    assert!(!by_majority, "nobody could be told");
+    assert!(
+        matches!(desk.acquire(VOTER, "a"), Err(CommandError::Locked(_))),
+        "it has not heard of the end"
+    );
+    desk.connect(VOTER, OTHER);
+    desk.pass(20_000);
+    desk.acquire(VOTER, "a").expect("it is free again");
+}
+
+#[test]
+fn who_lacks_the_newest_version_gets_no_lock_until_it_is_here() {
+    let mut desk = Desk::locked(Role::Editor);
+    desk.disconnect(VOTER, OTHER);
+    desk.report(VOTER, &[(path("a"), file(5))]);
+    desk.pass(1_000);
+    desk.connect(VOTER, OTHER);
+    desk.acquire(OTHER, "a").expect("it is fetched first");
+    desk.expect("a", Some(5), &[]);
+    let installed = desk.seats[OTHER].store.durable().installed(&path("a"));
+    assert_eq!(installed.expect("it stands there").entry, entry(5));
+}
+
+#[test]
+fn an_admin_breaks_a_lock_and_its_holder_knows() {
+    let mut desk = Desk::locked(Role::Editor);
+    desk.connect(VOTER, OTHER);
+    desk.acquire(OTHER, "a").expect("it is free");
+    let lost = LockCommand::Break {
+        resource: resource("a"),
+        reason: "On holiday".to_owned(),
+    };
+    desk.lock_command(VOTER, lost.clone()).expect("it is an owner");
+    desk.pass(20_000);
+    assert!(desk.known_locks(OTHER).is_empty());
+    desk.acquire(VOTER, "a").expect("it is free");
+    assert_eq!(
+        desk.lock_command(OTHER, lost).map(|_| ()),
+        Err(CommandError::NotAllowed)
+    );
+}
+
+#[test]
+fn a_lock_for_a_time_is_released_when_it_is_over() {
+    let mut desk = Desk::locked(Role::Editor);
+    desk.connect(VOTER, OTHER);
+    let command = LockCommand::Acquire {
+        resource: resource("a"),
+        until_ms: Some(EPOCH_MS + desk.now_ms() + 600_000),
+        note: String::new(),
+        wait: Duration::ZERO,
+    };
+    desk.lock_command(OTHER, command).expect("it is free");
+    desk.pass(500_000);
+    assert_eq!(desk.known_locks(OTHER).len(), 1);
+    desk.pass(200_000);
+    assert!(desk.known_locks(OTHER).is_empty());
+    desk.acquire(VOTER, "a").expect("it is free again");
+}
+
+#[test]
+fn who_waits_gets_the_lock_when_it_is_released() {
+    let mut desk = Desk::locked(Role::Editor);
+    desk.connect(VOTER, OTHER);
+    desk.acquire(OTHER, "a").expect("it is free");
+    desk.seats[VOTER].replies.clear();
+    let command = LockCommand::Acquire {
+        resource: resource("a"),
+        until_ms: None,
+        note: String::new(),
+        wait: Duration::from_mins(10),
+    };
+    desk.command(VOTER, Command::Lock(command));
+    desk.pass(60_000);
+    assert!(desk.seats[VOTER].replies.is_empty(), "it waits");
+    desk.release(OTHER, "a").expect("it is its own");
+    desk.pass(20_000);
+    assert!(matches!(
+        desk.seats[VOTER].replies.pop(),
+        Some(Ok(Reply::Lock(_)))
+    ));
 }

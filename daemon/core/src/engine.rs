@@ -2,13 +2,15 @@
 //!
 //! [`SyncEngine`] owns the group, the logs and what is to be done; large state stays in the store and is read through
 //! [`StateView`]. Parts: `pending` (writes that are not durable yet), `group` (members), `sync` (events between peers),
-//! `paths` (from heads to what should stand on disk), `local` (from disk changes to events), `work` (what to fetch and
+//! `paths` (from heads to what should stand on disk), `local` (from disk changes to events), `locks`, `voting` and `holding` (locks in the ledger,
+//! as a voter, and as a holder), `work` (what to fetch and
 //! install), `ignoring` (paths left alone), `join` (how devices become members).
 //!
 //! Lost in a crash: everything not covered by [`Input::Persisted`]; nothing that depends on it has left the engine.
 
 mod branches;
 mod group;
+mod holding;
 mod ignoring;
 mod io;
 mod join;
@@ -23,6 +25,7 @@ mod sync;
 mod taken;
 mod times;
 mod verdict;
+mod voting;
 mod why;
 mod work;
 
@@ -31,6 +34,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use ed25519_dalek::SigningKey;
 use sha2::{Digest, Sha256};
 
+pub use holding::{LockCommand, LockReply, LockReport};
 pub use io::*;
 pub use join::{COMPARE, COMPARE_NOW, JoinRequest, LanDevice, PairCode, PairCommand, PairError, PairReply};
 pub use members::{
@@ -47,6 +51,7 @@ use crate::signature;
 use crate::time::{BootInstant, Now};
 use branches::Branches;
 use group::Group;
+use holding::Holding;
 use ignoring::Ignoring;
 use join::Joining;
 use local::Local;
@@ -56,6 +61,7 @@ pub use paths::version_of;
 use pending::Pending;
 use sync::{Peers, Place};
 pub use verdict::Verdict;
+use voting::Voting;
 use work::Work;
 
 /// Keeps one folder of one group in step with its peers.
@@ -85,6 +91,8 @@ pub struct SyncEngine {
     work: Work,
     ignoring: Ignoring,
     locks: Locks,
+    voting: Voting,
+    holding: Holding,
     joining: Joining,
     installed_count: u64,
     copies_count: u64,
@@ -139,6 +147,7 @@ impl SyncEngine {
             name.pop();
         }
         let locks = Locks::recover(&recovered);
+        let voting = Voting::recover(&recovered, group.is_some());
         Self {
             me,
             key,
@@ -164,6 +173,8 @@ impl SyncEngine {
             work: Work::new(recovered.needs),
             ignoring: Ignoring::new(recovered.settings.get(ignoring::IGNORED_BY)),
             locks,
+            voting,
+            holding: Holding::new(me),
             joining: Joining::recover(&recovered.settings),
             installed_count: recovered.installed_count,
             copies_count: recovered.copies_count,
@@ -237,6 +248,7 @@ impl SyncEngine {
             // An older scan says nothing about what the newest is to look at: the one that counts is not over.
             Input::ScanFinished(no) if no < self.scan_no => {}
             Input::ScanFinished(_) => self.scan_finished(now, view),
+            Input::Looked(no) => self.looked(no),
             Input::ScanFailed => self.scan_failed(),
             Input::Connected {
                 device,
@@ -284,6 +296,7 @@ impl SyncEngine {
         self.join_timeout(now, view);
         self.work_timeout(now);
         self.ignoring_timeout(now, view);
+        self.holding_timeout(now, view);
         self.settle(now, view);
     }
 
@@ -300,6 +313,7 @@ impl SyncEngine {
             self.joining.deadline(),
             self.work.deadline(),
             self.ignoring_deadline(),
+            self.holding.deadline(),
             self.local
                 .deadline(self.may_publish() && !self.paused && self.phase != Phase::Removed),
         ];
@@ -364,6 +378,7 @@ impl SyncEngine {
     /// anything wait until what they rest on is durable.
     fn settle(&mut self, now: Now, view: &impl StateView) {
         self.publish_local(now, view);
+        self.hold(now, view);
         self.schedule(now, view);
         self.tell_in_sync();
         if let Some(batch) = self.pending.close() {

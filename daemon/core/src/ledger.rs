@@ -21,6 +21,6 @@ pub use item::{
     EndReason, Genesis, Grant, GrantVia, Invite, Item, Keep, LockBreak, LockEnd, LockGrant, LogHead, Put,
     PutFlags, Revoke,
 };
-pub(crate) use item::{MAX_DOTS, MAX_NAME, MAX_REASON, read_dot, write_dot};
+pub(crate) use item::{MAX_DOTS, MAX_NAME, MAX_NOTE, MAX_REASON, read_dot, write_dot};
 pub use log::{Left, LogError, LogState};
 pub use person::{Person, PersonError};

@@ -1,6 +1,7 @@
 //! Every error of the control service as a gRPC status; the one place where codes and reasons are chosen.
 
 use p2p_sync_core::engine::{CommandError, RefuseReason};
+use p2p_sync_core::lock::LockError;
 use p2p_sync_proto::reason;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
@@ -70,7 +71,21 @@ fn of_command(error: &CommandError) -> (Code, &'static str) {
         CommandError::OwnEventsMissing => (Code::FailedPrecondition, reason::STATE_OLD),
         CommandError::Refused(by) => of_refusal(*by),
         CommandError::Pair(error) => pairing::of_error(error),
+        CommandError::Lock(error) => of_lock(error),
+        CommandError::Locked(_) => (Code::FailedPrecondition, reason::LOCKED),
+        CommandError::NoLock => (Code::NotFound, reason::NO_SUCH_LOCK),
         CommandError::Unreachable => (Code::DeadlineExceeded, reason::INVITER_UNREACHABLE),
+    }
+}
+
+const fn of_lock(error: &LockError) -> (Code, &'static str) {
+    match error {
+        LockError::NoQuorum { .. } => (Code::Unavailable, reason::NO_QUORUM),
+        LockError::Busy { .. } => (Code::FailedPrecondition, reason::LOCKED),
+        LockError::Denied => (Code::PermissionDenied, reason::ROLE_TOO_LOW),
+        LockError::Unfit => (Code::FailedPrecondition, reason::VOTER_UNFIT),
+        LockError::Behind { .. } => (Code::FailedPrecondition, reason::BEHIND),
+        _ => (Code::Aborted, reason::BUSY),
     }
 }
 

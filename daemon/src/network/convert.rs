@@ -3,6 +3,7 @@
 
 #[cfg(any(test, fuzzing))]
 pub(super) mod fuzzing;
+mod locks;
 mod pairing;
 mod parts;
 
@@ -94,6 +95,7 @@ pub(super) fn ledger_request_to_wire(request: Request) -> Result<wire::LedgerReq
         Request::InSync { digest } => Kind::InSync(wire::InSyncRequest {
             digest: digest.to_vec(),
         }),
+        Request::Lock(request) => Kind::Lock(locks::request_to_wire(request)?),
         Request::JoinHello
         | Request::JoinRedeem(_)
         | Request::JoinTrustLan { .. }
@@ -127,6 +129,7 @@ pub(super) fn ledger_request_from_wire(message: wire::LedgerRequest) -> Result<R
         Kind::InSync(in_sync) => Request::InSync {
             digest: exact("digest", &in_sync.digest)?,
         },
+        Kind::Lock(request) => Request::Lock(locks::request_from_wire(request)?),
     })
 }
 
@@ -144,6 +147,7 @@ pub(super) fn ledger_response_to_wire(response: Response) -> Result<wire::Ledger
             forked: forked.iter().map(|device| device.as_bytes().to_vec()).collect(),
         }),
         Response::Ack => Kind::Ack(wire::Ack {}),
+        Response::Lock(voted) => Kind::Lock(locks::response_to_wire(voted)?),
         Response::Refused(reason) => Kind::Refused(refused_to_wire(reason)),
         Response::Here(_)
         | Response::Challenge { .. }
@@ -170,6 +174,7 @@ pub(super) fn ledger_response_from_wire(message: wire::LedgerResponse) -> Result
             forked: devices_from_wire("forked", &page.forked)?,
         },
         Kind::Ack(wire::Ack {}) => Response::Ack,
+        Kind::Lock(voted) => Response::Lock(locks::response_from_wire(voted)?),
         Kind::Refused(refused) => Response::Refused(refused_from_wire(refused)?),
     })
 }
@@ -199,7 +204,11 @@ pub(super) fn join_request_to_wire(request: Request) -> Result<wire::JoinRequest
         Request::Present { events } => Kind::Present(wire::PresentRequest {
             events: events_to_wire(&events),
         }),
-        Request::Heads { .. } | Request::Pull { .. } | Request::Push { .. } | Request::InSync { .. } => {
+        Request::Heads { .. }
+        | Request::Pull { .. }
+        | Request::Push { .. }
+        | Request::InSync { .. }
+        | Request::Lock(_) => {
             return Err(ConvertError::WrongProtocol { message: "request" });
         }
     };
@@ -251,7 +260,7 @@ pub(super) fn join_response_to_wire(response: Response) -> Result<wire::JoinResp
         }),
         Response::Ack => Kind::Ack(wire::Ack {}),
         Response::Refused(reason) => Kind::Refused(refused_to_wire(reason)),
-        Response::Same | Response::Heads(_) | Response::Events { .. } => {
+        Response::Same | Response::Heads(_) | Response::Events { .. } | Response::Lock(_) => {
             return Err(ConvertError::WrongProtocol { message: "response" });
         }
     };

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::holding::{LockCommand, LockReply, LockReport};
 use super::join::{JoinRequest, PairCommand, PairError, PairReply};
 use super::members::{MembersCommand, MembersReply};
 use super::message::{GossipMessage, Request, Response};
@@ -13,6 +14,7 @@ use crate::fold::{PathState, Version};
 use crate::ids::{ContentHash, DeviceId, Dot, EventId, GroupId, ShortId};
 use crate::ignore::IgnoreRules;
 use crate::ledger::{LogState, Person, SignedEvent};
+use crate::lock::LockError;
 use crate::rel_path::RelPath;
 use crate::time::{BootInstant, Hlc};
 use crate::tree::{Entry, Fingerprint, Installed, Node};
@@ -37,6 +39,10 @@ pub struct BatchNo(pub u64);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct ScanNo(pub u64);
 
+/// Names a look at some paths, within one run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct LookNo(pub u64);
+
 /// Everything that can happen to the engine.
 #[derive(Debug)]
 pub enum Input {
@@ -53,6 +59,8 @@ pub enum Input {
     LocalChanges(Vec<LocalChange>),
     /// A full scan has sent its last [`Input::LocalChanges`]; it began after this scan was asked for, and before the next.
     ScanFinished(ScanNo),
+    /// The paths of an [`Output::Look`] were looked at: what was changed there before it was asked for has been told.
+    Looked(LookNo),
     /// A full scan came to no result: what it did not find may be there.
     ScanFailed,
     /// A connection to a device is up; the first of possibly several.
@@ -238,6 +246,14 @@ pub enum Output {
     Scan(ScanNo),
     /// Look at these paths (and what lies below them) again.
     Rescan(Vec<RelPath>),
+    /// Look at these paths (and what lies below them) again, then say [`Input::Looked`], but not while one of them is to be
+    /// looked at once more.
+    Look {
+        /// To be named in the input.
+        no: LookNo,
+        /// Which.
+        paths: Vec<RelPath>,
+    },
     /// Answer a user's command.
     Reply {
         /// Which command.
@@ -407,6 +423,8 @@ pub enum Command {
     },
     /// Ask about members, or change who is one.
     Members(MembersCommand),
+    /// Ask for locks, release them, or ask about them.
+    Lock(LockCommand),
     /// Redeem a ticket.
     Join {
         /// The ticket as it was printed.
@@ -544,6 +562,8 @@ pub enum Reply {
     Pair(PairReply),
     /// About members.
     Members(MembersReply),
+    /// About locks.
+    Lock(Box<LockReply>),
     /// What is known about a path.
     Why(Box<WhyReport>),
     /// The group was left.
@@ -601,6 +621,15 @@ pub enum CommandError {
     /// None of the ticket's devices could be reached in time.
     #[error("No device of the ticket could be reached")]
     Unreachable,
+    /// There is no lock, for this reason.
+    #[error(transparent)]
+    Lock(LockError),
+    /// This lock is in the way.
+    #[error("That is locked")]
+    Locked(Box<LockReport>),
+    /// Nothing holds that.
+    #[error("There is no lock on exactly that")]
+    NoLock,
     /// Pairing by name came to nothing.
     #[error(transparent)]
     Pair(PairError),

@@ -21,9 +21,11 @@ pub use self::byname::{JoinRequest, LanDevice, PairCode, PairCommand, PairError,
 use self::lan::LAN_QUIET;
 use super::branches::Branches;
 use super::group::{Group, grant_message, nonce_message};
+use super::holding::Holding;
 use super::local::JOIN_COUNTS;
 use super::locks::Locks;
 use super::sync::Asked;
+use super::voting::Voting;
 use super::{
     Command, CommandError, CommandId, Output, OwnLogSize, PAUSED, Phase, RecoveredInstall, RecoverySecret,
     Redeem, RefuseReason, Reply, Request, RequestFailed, Response, StateView, SyncEngine, member_set,
@@ -170,6 +172,8 @@ impl SyncEngine {
             self.recover_install(install, view);
         }
         self.enter_group();
+        self.start_voting(now);
+        self.start_holding(now, view);
         if self.is_removed() {
             self.phase = Phase::Removed;
             return;
@@ -221,6 +225,7 @@ impl SyncEngine {
                 person: None,
             }),
         ];
+        self.voting = Voting::founded();
         self.joining.lan_found_at = None;
         self.pending.set_setting(RECOVERY, Some(secret.to_vec()));
         self.joining.recovery = Some(RecoverySecret::new(secret));
@@ -261,19 +266,14 @@ impl SyncEngine {
                 }
             }
             Command::Pair(command) => self.pair_command(id, command, now, view),
-            Command::Rescan { path: None } => {
-                self.ask_scan();
-                self.emit(Output::Reply {
-                    id,
-                    reply: Ok(Reply::Done),
-                });
-            }
-            Command::Rescan { path: Some(path) } => {
-                self.emit(Output::Rescan(vec![path]));
-                self.emit(Output::Reply {
-                    id,
-                    reply: Ok(Reply::Done),
-                });
+            Command::Lock(command) => self.lock_command(id, command, now, view),
+            Command::Rescan { path } => {
+                match path {
+                    None => self.ask_scan(),
+                    Some(path) => self.emit(Output::Rescan(vec![path])),
+                }
+                let reply = Ok(Reply::Done);
+                self.emit(Output::Reply { id, reply });
             }
             Command::ResolveJoin { choice } => self.resolve_join(id, choice, view),
             Command::ConfirmDeletes { restore } => self.confirm_deletes(id, restore, now, view),
@@ -539,6 +539,8 @@ impl SyncEngine {
         self.logs.clear();
         self.branches = Branches::default();
         self.locks = Locks::default();
+        self.voting = Voting::default();
+        self.holding = Holding::new(self.me);
         self.peers.heads_moved();
         self.work.forget();
         self.local.clear();

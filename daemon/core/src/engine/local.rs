@@ -23,6 +23,7 @@ use super::times::Times;
 use super::{BatchNo, JoinCounts, LocalChange, Notification, Observed, Output, Phase, StateView, SyncEngine};
 use crate::ids::Dot;
 use crate::ledger::{EventKind, Item, MAX_DOTS, MAX_ITEMS, Put, PutFlags};
+use crate::lock::Resource;
 use crate::rel_path::RelPath;
 use crate::time::{BootInstant, Now};
 use crate::tree::{Fingerprint, Installed, Node};
@@ -94,6 +95,16 @@ impl Local {
     /// Says whether a change at a path waits to be published.
     pub(super) fn is_waiting(&self, path: &RelPath) -> bool {
         self.queue.contains_key(path) || self.moves.is_waiting(path)
+    }
+
+    /// Says whether a change at a path that a resource covers waits to be published.
+    pub(super) fn waits_in(&self, resource: &Resource) -> bool {
+        let path = resource.path();
+        let below = || super::below(&self.queue, path).next().is_some();
+        let behind = |other: &RelPath| resource.covers(other);
+        self.is_waiting(path)
+            || (resource.is_subtree() && (below() || !self.moves.is_empty()))
+            || self.behind_installs.keys().any(behind)
     }
 
     pub(super) fn deadline(&self, may_publish: bool) -> Option<(BootInstant, &'static str)> {

@@ -19,14 +19,14 @@ use crate::encoding::{self, Decoder, ShapeError, array_len, array_of, bytes_of, 
 use crate::fold::{Fence, Fences, Past, Standing};
 use crate::ids::{DeviceId, Dot, ShortId};
 use crate::ledger::{EndReason, Item, LockGrant, LogState, VerifiedEvent, read_dot, write_dot};
-use crate::lock::{Resource, Token};
+use crate::lock::{Claim, Resource, Token};
 use crate::rel_path::RelPath;
 use crate::time::Hlc;
 
 /// Setting: the locks that are held, and those that decide about directories. CBOR:
 ///
 /// ```text
-/// [[dot…], [[path bstr, [[dot, epoch uint, n uint, holder bstr32, [dot…]]…]]…]]
+/// [epoch uint, n uint, [dot…], [[path bstr, [[dot, epoch uint, n uint, holder bstr32, [dot…]]…]]…]]
 /// dot = [device bstr8, seq uint, item uint]
 /// ```
 const LOCKS: &str = "locks";
@@ -40,6 +40,8 @@ pub(super) struct Locks {
     trees: BTreeMap<RelPath, Fences>,
     /// Whether there ever was one, whether it counted or not.
     any: bool,
+    /// The greatest token of one that counted.
+    top: Token,
 }
 
 impl Locks {
@@ -60,9 +62,16 @@ impl Locks {
         dirs.filter_map(|dir| self.trees.get(&dir)).collect()
     }
 
+    /// Returns the greatest number of a lock of this epoch that counted; 0: none.
+    pub(super) const fn highest(&self, epoch: u64) -> u64 {
+        if self.top.epoch == epoch { self.top.n } else { 0 }
+    }
+
     fn to_bytes(&self) -> Vec<u8> {
         encoding::to_vec(|e| {
-            infallible(e.array(2));
+            infallible(e.array(4));
+            infallible(e.u64(self.top.epoch));
+            infallible(e.u64(self.top.n));
             infallible(e.array(self.held.len() as u64));
             self.held.iter().for_each(|dot| write_dot(e, dot));
             infallible(e.array(self.trees.len() as u64));
@@ -85,7 +94,11 @@ impl Locks {
 
     fn from_bytes(bytes: &[u8]) -> Result<Self, ShapeError> {
         let d = &mut Decoder::new(bytes);
-        array_of(d, 2)?;
+        array_of(d, 4)?;
+        let top = Token {
+            epoch: d.u64()?,
+            n: d.u64()?,
+        };
         let held = read_list(d, read_dot)?;
         let trees = read_list(d, |d| {
             array_of(d, 2)?;
@@ -97,6 +110,7 @@ impl Locks {
             held: held.into_iter().collect(),
             trees: trees.into_iter().collect(),
             any: true,
+            top,
         })
     }
 }
@@ -124,11 +138,11 @@ fn read_list<T>(
 
 /// A lock that somebody claims to have been granted.
 #[derive(Debug, Clone)]
-struct Grant {
-    place: Dot,
-    hlc: Hlc,
-    holder: DeviceId,
-    item: LockGrant,
+pub(super) struct Grant {
+    pub(super) place: Dot,
+    pub(super) hlc: Hlc,
+    pub(super) holder: DeviceId,
+    pub(super) item: LockGrant,
 }
 
 impl Grant {
@@ -214,6 +228,7 @@ impl SyncEngine {
             return Vec::new();
         }
         self.locks.held.insert(grant.place);
+        self.locks.top = self.locks.top.max(grant.item.token);
         let mut touched = Vec::new();
         let before = Before {
             log,
@@ -271,6 +286,7 @@ impl SyncEngine {
             return;
         }
         self.locks.held.remove(&ended.place);
+        self.lock_over(ended);
         for resource in &ended.item.resources {
             let path = resource.path();
             if resource.is_subtree() {
@@ -356,6 +372,28 @@ impl SyncEngine {
         }
         for resource in &lock.resources {
             self.pending.set_mention(resource.path(), place, true);
+        }
+    }
+
+    /// Returns the locks that are held.
+    pub(super) fn held_locks(&self, view: &impl StateView) -> Vec<Grant> {
+        let held = self.locks.held.iter();
+        held.filter_map(|place| self.read_grant(*place, view)).collect()
+    }
+
+    /// Says whether the lock of a claim is held.
+    pub(super) fn held_claim(&self, claim: &Claim, view: &impl StateView) -> bool {
+        let log = claim.holder.short();
+        let own = self.locks.held.iter().filter(|place| place.device == log);
+        let mut grants = own.filter_map(|place| self.read_grant(*place, view));
+        grants.any(|grant| grant.item.certificate(grant.holder).claim == *claim)
+    }
+
+    /// Lets go of a lock that is over, as its voter and as its holder.
+    fn lock_over(&mut self, grant: &Grant) {
+        self.drop_slot(&(grant.holder, grant.item.nonce));
+        if grant.holder == self.me {
+            self.forget_lock(grant.place);
         }
     }
 

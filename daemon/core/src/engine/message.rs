@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::ids::{DeviceId, EventId, GroupId, ShortId};
 use crate::ledger::SignedEvent;
+use crate::lock;
 
 /// A question to a peer; each gets exactly one [`Response`] or fails.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,6 +32,8 @@ pub enum Request {
         /// The digest.
         digest: [u8; 32],
     },
+    /// Asks a voter about a lock; answered by [`Response::Lock`]. Members only.
+    Lock(lock::Request),
     /// Asks for a nonce, to redeem an invite. Anybody.
     JoinHello,
     /// Redeems an invite. Anybody.
@@ -76,7 +79,11 @@ impl Request {
             | Self::JoinAsk { .. }
             | Self::JoinReveal { .. }
             | Self::Present { .. } => true,
-            Self::Heads { .. } | Self::Pull { .. } | Self::Push { .. } | Self::InSync { .. } => false,
+            Self::Heads { .. }
+            | Self::Pull { .. }
+            | Self::Push { .. }
+            | Self::InSync { .. }
+            | Self::Lock(_) => false,
         }
     }
 }
@@ -126,6 +133,8 @@ pub enum Response {
     },
     /// Taken note of.
     Ack,
+    /// What a voter says.
+    Lock(lock::Voted),
     /// What the answerer and its group are called.
     Here(Here),
     /// The nonce for [`Redeem::nonce_sig`], or for the digits of [`Request::JoinAsk`].

@@ -19,6 +19,7 @@ use super::{
 };
 use crate::ids::{DeviceId, ShortId};
 use crate::ledger::{LogState, SignedEvent};
+use crate::lock::AskNo;
 use crate::time::{BootInstant, Now};
 
 /// Pushes to one peer that wait for their acknowledgement; beyond it the peer pulls.
@@ -66,6 +67,7 @@ pub(super) enum Asked {
     PairAsk,
     PairReveal,
     Present,
+    Lock(AskNo),
 }
 
 /// The connected devices and what is under way with them.
@@ -272,6 +274,10 @@ impl SyncEngine {
                 }
                 self.work.sources_changed();
             }
+            Request::Lock(request) => {
+                let voted = self.vote(&from, &request, now, view);
+                self.respond(id, Response::Lock(voted));
+            }
             Request::JoinHello => self.join_hello(from, id),
             Request::JoinRedeem(redeem) => self.join_redeem(from, id, &redeem, now, view),
             Request::JoinTrustLan { name } => self.join_trust_lan(from, id, name, now, view),
@@ -304,6 +310,13 @@ impl SyncEngine {
                 if let Some(peer) = self.peers.map.get_mut(&from) {
                     peer.pushes = peer.pushes.saturating_sub(1);
                 }
+            }
+            Asked::Lock(ask) => {
+                let voted = match result {
+                    Ok(Response::Lock(voted)) => Some(voted),
+                    _ => None,
+                };
+                self.vote_answered(ask, voted, now);
             }
             Asked::InSync => {
                 if result != Ok(Response::Ack)

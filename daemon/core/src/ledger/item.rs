@@ -27,6 +27,7 @@ mod lock;
 
 pub use self::admin::{Genesis, Grant, GrantVia, Invite, Keep, LogHead, Revoke};
 pub(crate) use self::admin::{MAX_NAME, MAX_REASON};
+pub(crate) use self::lock::MAX_NOTE;
 pub use self::lock::{EndReason, LockBreak, LockEnd, LockGrant};
 use super::person::Person;
 use crate::encoding::{

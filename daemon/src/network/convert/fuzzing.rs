@@ -2,10 +2,12 @@
 //! kept ones (`fuzz/corpus`).
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use p2p_sync_core::engine::{GossipMessage, Head, Here, Redeem, RefuseReason, Request, Response};
 use p2p_sync_core::ids::{DeviceId, EventId, GroupId, ShortId};
 use p2p_sync_core::ledger::SignedEvent;
+use p2p_sync_core::lock::{self, Answer, Claim, Nonce, Resource, Token, Voted};
 use p2p_sync_core::merkle;
 use p2p_sync_proto::peer::v1 as wire;
 use prost::Message;
@@ -77,6 +79,9 @@ fn of_request(request: &Request) -> usize {
     match request {
         Request::Pull { have, .. } => size_of_val(have.as_slice()),
         Request::Push { events } | Request::Present { events } => of_events(events),
+        Request::Lock(lock::Request::Acquire(claim) | lock::Request::Renew { claim, .. }) => {
+            claim.to_bytes().len()
+        }
         _ => 0,
     }
 }
@@ -84,6 +89,7 @@ fn of_request(request: &Request) -> usize {
 fn of_response(response: &Response) -> usize {
     match response {
         Response::Heads(heads) => size_of_val(heads.as_slice()),
+        Response::Lock(voted) => size_of_val(voted.has.as_slice()),
         Response::Events { events, .. } | Response::Accepted { events } | Response::Removed { events } => {
             of_events(events)
         }
@@ -158,7 +164,61 @@ fn ledger_requests(events: &[SignedEvent]) -> Vec<Request> {
             events: events.to_vec(),
         },
         Request::InSync { digest: [2; 32] },
+        Request::Lock(lock::Request::Acquire(claim())),
+        Request::Lock(lock::Request::Renew {
+            epoch: 1,
+            claim: claim(),
+            durable: true,
+        }),
+        Request::Lock(lock::Request::Release {
+            epoch: 1,
+            nonce: claim().nonce,
+            token: claim().token,
+            last: 12,
+        }),
     ]
+}
+
+fn claim() -> Claim {
+    Claim {
+        token: Token { epoch: 0, n: 4 },
+        holder: DeviceId::new([3; 32]),
+        nonce: Nonce([4; 16]),
+        ttl: Duration::from_mins(1),
+        durable: true,
+        resources: vec![Resource::parse(b"docs/").expect("a directory")],
+    }
+}
+
+fn lock_responses() -> Vec<Response> {
+    let busy = Answer::Busy {
+        holder: claim().holder,
+        token: claim().token,
+        resources: claim().resources,
+    };
+    let granted = Voted {
+        answer: Answer::Granted,
+        sig: Some([5; 64]),
+        has: vec![(ShortId::new([1; 8]), 3), (ShortId::new([2; 8]), 9)],
+    };
+    let others = [
+        busy,
+        Answer::Granted,
+        Answer::Stale { floor: 7 },
+        Answer::WrongEpoch { epoch: 2 },
+        Answer::Sealed { next: [6; 32] },
+        Answer::Denied,
+        Answer::NotYet,
+        Answer::Full,
+        Answer::Forgot,
+        Answer::Gone,
+        Answer::Done,
+    ];
+    let others = others.into_iter().map(Voted::from);
+    std::iter::once(granted)
+        .chain(others)
+        .map(Response::Lock)
+        .collect()
 }
 
 fn ledger_responses(events: &[SignedEvent]) -> Vec<Response> {
@@ -178,6 +238,9 @@ fn ledger_responses(events: &[SignedEvent]) -> Vec<Response> {
         Response::Ack,
         Response::Refused(RefuseReason::NotMember),
     ]
+    .into_iter()
+    .chain(lock_responses())
+    .collect()
 }
 
 fn join_requests(events: &[SignedEvent]) -> Vec<Request> {
@@ -241,7 +304,7 @@ mod tests {
     #[test]
     fn what_a_search_begins_with_is_read_and_holds() {
         let seeds = seeds();
-        for (protocol, read) in [(0, 4), (1, 5), (2, 7), (3, 6), (4, 1), (5, 2)] {
+        for (protocol, read) in [(0, 7), (1, 17), (2, 7), (3, 6), (4, 1), (5, 2)] {
             let of_protocol = seeds.iter().filter(|seed| seed[0] == protocol);
             assert_eq!(of_protocol.count(), read);
         }

@@ -131,6 +131,7 @@ impl World {
                 let delay = self.devices[device].dice.between(1, 500);
                 self.later(device, delay, Work::Look(paths, FoundBy::Look));
             }
+            Output::Look { .. } => return Err("its users do not ask for locks".to_owned()),
             Output::Reply { id, reply } => self.replied(device, id, reply),
             Output::Notify(_) => {}
         }
@@ -210,6 +211,7 @@ fn is_activity(output: &Output) -> bool {
         | Output::Fetch(_)
         | Output::Install(_)
         | Output::Rescan(_)
+        | Output::Look { .. }
         | Output::Gossip(_) => true,
         Output::Members(_)
         | Output::Announce { .. }

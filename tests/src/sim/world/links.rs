@@ -480,7 +480,11 @@ impl World {
 impl StrangerSaw {
     fn hear(&mut self, device: usize, response: &Response) {
         match response {
-            Response::Heads(_) | Response::Events { .. } | Response::Accepted { .. } | Response::Same => {
+            Response::Heads(_)
+            | Response::Events { .. }
+            | Response::Accepted { .. }
+            | Response::Lock(_)
+            | Response::Same => {
                 self.secrets
                     .push(format!("Device {device} told a stranger {response:?}"));
             }

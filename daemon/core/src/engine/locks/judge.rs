@@ -90,8 +90,9 @@ impl SyncEngine {
         let fact = facts.iter().find(|fact| fact.grant.place == grant.place);
         if fact.is_some_and(|fact| fact.ends.is_empty()) {
             self.locks.held.insert(grant.place);
-        } else {
-            self.locks.held.remove(&grant.place);
+            self.locks.top = self.locks.top.max(grant.item.token);
+        } else if self.locks.held.remove(&grant.place) {
+            self.lock_over(&grant);
         }
         self.keep_locks();
     }
@@ -191,7 +192,7 @@ impl SyncEngine {
         facts
     }
 
-    fn read_grant(&self, place: Dot, view: &impl StateView) -> Option<Grant> {
+    pub(super) fn read_grant(&self, place: Dot, view: &impl StateView) -> Option<Grant> {
         let stored = self.pending.event(view, place.device, place.seq)?;
         let event = stored.event.read_stored().ok()?;
         match event.body.items.get(usize::try_from(place.item).ok()?)? {

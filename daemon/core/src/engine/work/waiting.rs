@@ -8,8 +8,21 @@
 use super::{MAX_QUEUED, Need, Queued, Work};
 use crate::engine::paths::Want;
 use crate::engine::{StateView, SyncEngine, below};
+use crate::lock::Resource;
 use crate::rel_path::RelPath;
 use crate::tree::Installed;
+
+impl Work {
+    /// Returns a path that a resource covers and that needs something.
+    pub(in crate::engine) fn needed_in(&self, resource: &Resource) -> Option<RelPath> {
+        let path = resource.path();
+        if self.needs(path) {
+            return Some(path.clone());
+        }
+        let mut lower = below(&self.needs, path).filter(|_| resource.is_subtree());
+        lower.next().map(|(path, _)| path.clone())
+    }
+}
 
 impl Work {
     /// Puts paths back into the queue that another had to give way to, if anything has changed.
