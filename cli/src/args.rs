@@ -276,6 +276,61 @@ Examples:
   syncctl journal
   syncctl journal --json | jq .open_installs")]
     Journal,
+    /// Have a file, or all of a directory, for this device alone
+    #[command(
+        after_help = "While it is locked, what other devices write there does not become the file: it is kept as a conflict copy. The
+lock lasts until it is unlocked, also while this device is off. A slash at the end locks a directory with all below it.
+Voters grant locks: today the device that founded the group. Without it there is no new lock.
+
+Examples:
+  syncctl lock plan.odt
+  syncctl lock drawings/ --note \"moving walls\" --for 8h
+  syncctl lock plan.odt --wait 10m"
+    )]
+    Lock {
+        /// What to lock
+        path: OsString,
+        /// Unlock it after this time
+        #[arg(long = "for", value_name = "TIME", value_parser = duration)]
+        lasts: Option<Duration>,
+        /// What for, for the others
+        #[arg(long, default_value = "")]
+        note: String,
+        /// Wait so long while somebody else holds it or no voter is reachable
+        #[arg(long, value_name = "TIME", value_parser = duration, default_value = "0")]
+        wait: Duration,
+    },
+    /// Publish what was changed under a lock, and end it
+    #[command(
+        after_help = "With --force somebody else's lock is ended: by an admin, or by any editor once its time is over. What its holder
+writes under it afterwards becomes a conflict copy as soon as somebody else locks it, and the ledger shows who ended it.
+
+Examples:
+  syncctl unlock plan.odt
+  syncctl unlock drawings/ --force --reason \"on holiday\""
+    )]
+    Unlock {
+        /// What to unlock, as it was locked
+        path: OsString,
+        /// End it though it is another device's
+        #[arg(long, requires = "reason")]
+        force: bool,
+        /// Why, for the ledger
+        #[arg(long, requires = "force")]
+        reason: Option<String>,
+    },
+    /// List what is locked, and which voters can be reached
+    #[command(after_help = "Examples:
+  syncctl locks
+  syncctl locks --theirs --json | jq -r .locks[].holder.name")]
+    Locks {
+        /// This device's only
+        #[arg(long)]
+        mine: bool,
+        /// Other devices' only
+        #[arg(long, conflicts_with = "mine")]
+        theirs: bool,
+    },
     /// Publish deletions that are held, or bring the files back
     #[command(
         after_help = "Many entries that vanished while the daemon was not looking are not deleted on other devices before you

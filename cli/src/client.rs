@@ -9,6 +9,7 @@ use p2p_sync_proto::socket_path::{self, COMMON_NAME, RuntimeEnv, SYSTEM_SOCKET};
 use p2p_sync_proto::v1::control_service_client::ControlServiceClient;
 use p2p_sync_proto::v1::invite_service_client::InviteServiceClient;
 use p2p_sync_proto::v1::ledger_service_client::LedgerServiceClient;
+use p2p_sync_proto::v1::lock_service_client::LockServiceClient;
 use p2p_sync_proto::v1::member_service_client::MemberServiceClient;
 use p2p_sync_proto::v1::quarantine_service_client::QuarantineServiceClient;
 use p2p_sync_proto::v1::recovery_service_client::RecoveryServiceClient;
@@ -21,6 +22,7 @@ use crate::args::Global;
 use crate::exit::{Exit, Failure};
 
 pub(crate) type Client = ControlServiceClient<Channel>;
+pub(crate) type Locks = LockServiceClient<Channel>;
 pub(crate) type Members = MemberServiceClient<Channel>;
 pub(crate) type Invites = InviteServiceClient<Channel>;
 pub(crate) type Quarantine = QuarantineServiceClient<Channel>;

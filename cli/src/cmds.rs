@@ -8,6 +8,7 @@ pub(crate) mod invite;
 pub(crate) mod join;
 pub(crate) mod journal;
 pub(crate) mod ledger;
+pub(crate) mod locks;
 pub(crate) mod member;
 pub(crate) mod overview;
 pub(crate) mod pairing;

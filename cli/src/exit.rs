@@ -137,6 +137,22 @@ fn judge(reason: &str, code: Code) -> (Exit, Option<&'static str>) {
         reason::NO_SUCH_MEMBER => (Exit::NoInput, Some("see who is one: syncctl member list")),
         reason::NO_SUCH_INVITE => (Exit::NoInput, Some("see which there are: syncctl invite list")),
         reason::ALREADY_IN_GROUP => (Exit::No, Some("see which devices are in it: syncctl peers")),
+        reason::LOCKED => (
+            Exit::No,
+            Some(
+                "wait for it: syncctl lock --wait 10m PATH; an admin can end it: syncctl unlock --force --reason WHY PATH",
+            ),
+        ),
+        reason::NO_SUCH_LOCK => (Exit::No, Some("see what is locked: syncctl locks")),
+        reason::NO_QUORUM => (
+            Exit::TempFail,
+            Some("see which voters can be reached: syncctl locks"),
+        ),
+        reason::VOTER_UNFIT => (Exit::TempFail, Some("see which voters there are: syncctl locks")),
+        reason::BEHIND => (
+            Exit::TempFail,
+            Some("wait for it: syncctl wait --for in-sync; then try again"),
+        ),
         reason::NO_SUCH_EVENT => (Exit::NoInput, Some("see what there is: syncctl log")),
         reason::NOT_PROVABLE => (
             Exit::No,

@@ -276,6 +276,30 @@ async fn dispatch(command: Option<Command>, session: &mut Session<'_>) -> Result
                 cmds::quarantine::drop(session, path, version, yes).await
             }
         },
+        Some(Command::Lock {
+            path,
+            lasts,
+            note,
+            wait,
+        }) => {
+            let wanted = cmds::locks::Wanted {
+                path,
+                lasts,
+                note,
+                wait,
+            };
+            cmds::locks::lock(session, wanted).await
+        }
+        Some(Command::Unlock { path, force, reason }) => {
+            if force {
+                cmds::locks::force(session, &path, reason.unwrap_or_default()).await
+            } else {
+                cmds::locks::unlock(session, &path).await
+            }
+        }
+        Some(Command::Locks { mine, theirs }) => {
+            cmds::locks::list(session, (mine || theirs).then_some(mine)).await
+        }
         Some(Command::ConfirmDeletes { restore }) => cmds::guards::confirm_deletes(session, restore).await,
         Some(Command::Why { path }) => cmds::why::run(session, path).await,
         Some(Command::Pause) => cmds::guards::pause(session).await,

@@ -16,6 +16,7 @@ mod convert;
 mod guards;
 mod history;
 mod ledger;
+mod locks;
 mod members;
 mod naming;
 mod pairing;
@@ -33,7 +34,7 @@ use std::time::SystemTime;
 
 use p2p_sync_core::access::{Role, Scopes};
 use p2p_sync_core::engine::{
-    CommandError, JoinChoice, MembersCommand, Notification, Reply, Status, WhyReport,
+    CommandError, JoinChoice, LockCommand, LockReply, MembersCommand, Notification, Reply, Status, WhyReport,
 };
 use p2p_sync_core::ids::{DeviceId, GroupId};
 use p2p_sync_core::ledger::Person;
@@ -81,6 +82,13 @@ pub enum ControlCommand {
         command: MembersCommand,
         /// [`Reply::Members`] or [`Reply::Done`].
         reply: ReplyTo<Reply>,
+    },
+    /// Ask or change something about locks.
+    Lock {
+        /// What.
+        command: LockCommand,
+        /// What came of it. Whoever asked for a lock and is not there any more has none.
+        reply: ReplyTo<LockReply>,
     },
     /// Redeem a ticket; answered when the device is in the group, or cannot be.
     Join {

@@ -18,10 +18,11 @@ use std::sync::mpsc::Sender as StdSender;
 use std::time::{Duration, SystemTime};
 
 use p2p_sync_core::engine::{
-    BatchNo, CommandId, FolderState, Input, JoinChoice, Notification, Output, OwnLogNotes, Reply, ScanNo,
-    SyncEngine,
+    BatchNo, CommandId, FolderState, Input, JoinChoice, LockReply, Notification, Output, OwnLogNotes, Reply,
+    ScanNo, SyncEngine,
 };
 use p2p_sync_core::ids::{ContentHash, DeviceId, GroupId};
+use p2p_sync_core::lock::Resource;
 use p2p_sync_core::rel_path::RelPath;
 use p2p_sync_core::ticket::Ticket;
 use p2p_sync_core::time::Now;
@@ -108,6 +109,7 @@ enum Waiting {
     Join(ReplyTo<Joined>, Option<JoinChoice>),
     Done(ReplyTo<()>),
     Members(ReplyTo<Reply>),
+    Lock(ReplyTo<LockReply>),
     Why(ReplyTo<WhyAnswer>),
     Leave(ReplyTo<GroupId>),
     Pair(pairing::WaitingPair),
@@ -119,6 +121,8 @@ pub(crate) struct EventLoop {
     services: Services,
     waiting: BTreeMap<CommandId, Waiting>,
     next_command: u64,
+    /// Locks for which nobody waits any more.
+    given_back: Vec<Resource>,
     submitted: BatchNo,
     durable: BatchNo,
     /// Finished groups whose record is not durable yet.
@@ -155,6 +159,7 @@ impl EventLoop {
             services,
             waiting: BTreeMap::new(),
             next_command: 0,
+            given_back: Vec::new(),
             submitted: BatchNo(0),
             durable: BatchNo(0),
             tokens: VecDeque::new(),
@@ -268,7 +273,7 @@ impl EventLoop {
         while let Some(output) = self.engine.poll_output() {
             self.output(output)?;
         }
-        Ok(())
+        self.give_back()
     }
 
     fn output(&mut self, output: Output) -> Result<(), LoopError> {

@@ -34,9 +34,11 @@ mod tests {
 
     /// Methods that change something, ask other devices, or tell what is in files or a secret. Whoever adds a method marks
     /// it with the option `read` or, after some thought, names it here.
-    const FOR_THE_GROUP_ONLY: [&str; 23] = [
+    const FOR_THE_GROUP_ONLY: [&str; 26] = [
         "AcceptQuarantined",
+        "AcquireLock",
         "ApproveJoin",
+        "BreakLock",
         "ChangeRole",
         "ConfirmDeletes",
         "ConnectPeer",
@@ -49,6 +51,7 @@ mod tests {
         "ListLan",
         "Pause",
         "ReadVersion",
+        "ReleaseLock",
         "RemoveMember",
         "RenameDevice",
         "Rescan",

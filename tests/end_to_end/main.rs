@@ -14,6 +14,7 @@ mod joining;
 mod kinds;
 mod ledger;
 mod limits;
+mod locks;
 mod malicious;
 mod new_key;
 mod offline;

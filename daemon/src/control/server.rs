@@ -12,6 +12,7 @@ use futures::StreamExt as _;
 use p2p_sync_proto::v1::control_service_server::ControlServiceServer;
 use p2p_sync_proto::v1::invite_service_server::InviteServiceServer;
 use p2p_sync_proto::v1::ledger_service_server::LedgerServiceServer;
+use p2p_sync_proto::v1::lock_service_server::LockServiceServer;
 use p2p_sync_proto::v1::member_service_server::MemberServiceServer;
 use p2p_sync_proto::v1::quarantine_service_server::QuarantineServiceServer;
 use p2p_sync_proto::v1::recovery_service_server::RecoveryServiceServer;
@@ -117,6 +118,7 @@ impl ControlService {
             .layer(CheckLayer)
             .add_service(ControlServiceServer::new(rpcs.clone()))
             .add_service(LedgerServiceServer::new(rpcs.clone()))
+            .add_service(LockServiceServer::new(rpcs.clone()))
             .add_service(MemberServiceServer::new(rpcs.clone()))
             .add_service(InviteServiceServer::new(rpcs.clone()))
             .add_service(QuarantineServiceServer::new(rpcs.clone()))
@@ -165,6 +167,7 @@ async fn set_health(reporter: &HealthReporter, failed: bool) {
         "",
         <ControlServiceServer<Rpcs> as NamedService>::NAME,
         <LedgerServiceServer<Rpcs> as NamedService>::NAME,
+        <LockServiceServer<Rpcs> as NamedService>::NAME,
         <MemberServiceServer<Rpcs> as NamedService>::NAME,
         <InviteServiceServer<Rpcs> as NamedService>::NAME,
         <QuarantineServiceServer<Rpcs> as NamedService>::NAME,

@@ -16,7 +16,7 @@ use super::{
 };
 
 /// How long a command may take. A join dials every address of the ticket; nothing else takes more than moments.
-const REPLY_TIMEOUT: Duration = Duration::from_secs(120);
+pub(super) const REPLY_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Answers calls.
 #[derive(Debug, Clone)]
@@ -369,7 +369,7 @@ impl Rpcs {
     }
 
     /// Why nobody answers a command any more.
-    fn no_answer(&self) -> ControlError {
+    pub(super) fn no_answer(&self) -> ControlError {
         let failure = self.backend.status.borrow().failure.clone();
         failure.map_or(ControlError::Stopping, ControlError::Failed)
     }

@@ -45,6 +45,11 @@ pub(super) fn reads_only(call: Option<&str>) -> Status {
     with_reason(Code::PermissionDenied, reason::CALLER_READS_ONLY, message)
 }
 
+/// Returns the status for what is not possible as things are.
+pub(super) fn refused(reason: &'static str, message: impl Into<String>) -> Status {
+    with_reason(Code::FailedPrecondition, reason, message)
+}
+
 /// Returns the status for an argument that cannot be read.
 pub(super) fn invalid(reason: &'static str, message: impl Into<String>) -> Status {
     with_reason(Code::InvalidArgument, reason, message)

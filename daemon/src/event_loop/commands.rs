@@ -1,6 +1,8 @@
 //! What users ask of the daemon, and what they are told.
 
-use p2p_sync_core::engine::{Command, CommandError, CommandId, Input, Notification, Reply};
+use p2p_sync_core::engine::{
+    Command, CommandError, CommandId, Input, LockCommand, LockReply, Notification, Reply,
+};
 use p2p_sync_core::ids::GroupId;
 use p2p_sync_core::ticket::Ticket;
 use tokio::sync::oneshot;
@@ -8,7 +10,7 @@ use tracing::{debug, error, info, trace, warn};
 
 use super::{EventLoop, LoopError, Waiting};
 use crate::clock;
-use crate::control::{ControlCommand, ControlError, Joined, JournalSummary, LedgerCommand};
+use crate::control::{ControlCommand, ControlError, Joined, JournalSummary, LedgerCommand, ReplyTo};
 use crate::ledger::Judge;
 use crate::network::NetworkCommand;
 
@@ -95,6 +97,7 @@ impl EventLoop {
                     Waiting::Invite(reply),
                 )
             }
+            ControlCommand::Lock { command, reply } => (Command::Lock(command), Waiting::Lock(reply)),
             ControlCommand::Members { command, reply } => {
                 (Command::Members(command), Waiting::Members(reply))
             }
@@ -177,6 +180,7 @@ impl EventLoop {
             }
             Some(Waiting::Done(to)) => drop(to.send(reply.map(|_| ()).map_err(ControlError::from))),
             Some(Waiting::Members(to)) => drop(to.send(reply.map_err(ControlError::from))),
+            Some(Waiting::Lock(to)) => self.answer_lock(to, reply),
             Some(Waiting::Why(to)) => self.answer_why(to, reply),
             Some(Waiting::Leave(to)) => {
                 let _ = to.send(match reply {
@@ -188,6 +192,30 @@ impl EventLoop {
             Some(Waiting::Pair(waiting)) => self.answer_pairing(id, waiting, reply),
             None => {}
         }
+    }
+
+    /// Answers a command about locks. A lock for which nobody waits any more is given back.
+    fn answer_lock(&mut self, to: ReplyTo<LockReply>, reply: Result<Reply, CommandError>) {
+        let reply = match reply {
+            Ok(Reply::Lock(reply)) => Ok(*reply),
+            Ok(_) => Err(ControlError::TimedOut),
+            Err(error) => Err(error.into()),
+        };
+        if let Err(Ok(LockReply::Held(lock))) = to.send(reply) {
+            let resource = lock.resources.into_iter().next();
+            self.given_back.extend(resource);
+        }
+    }
+
+    /// Releases the locks for which nobody waits any more.
+    pub(super) fn give_back(&mut self) -> Result<(), LoopError> {
+        while let Some(resource) = self.given_back.pop() {
+            self.next_command += 1;
+            let id = CommandId(self.next_command);
+            let command = Command::Lock(LockCommand::Release { resource });
+            self.input(Input::Command { id, command })?;
+        }
+        Ok(())
     }
 
     pub(super) fn ticket(&self, group: GroupId, secret: [u8; 32]) -> Ticket {

@@ -186,6 +186,14 @@ impl SyncEngine {
         if !self.may_lock(&self.me, std::slice::from_ref(&resource)) {
             return Err(CommandError::NotAllowed);
         }
+        let is_dir = self
+            .want(resource.path(), view)
+            .is_some_and(|want| want.entry.node.is_dir());
+        if is_dir && !resource.is_subtree() {
+            return Err(CommandError::Invalid(
+                "That is a directory; to lock all that is in it, put a slash behind its name",
+            ));
+        }
         let mut overlapping = self.reports(now, view);
         overlapping.retain(|lock| lock.resources.iter().any(|other| other.overlaps(&resource)));
         if let Some(own) = overlapping

@@ -109,7 +109,8 @@ async fn event_loop(mut commands: mpsc::Receiver<ControlCommand>) {
             }
             ControlCommand::Members { command, reply } => drop(reply.send(members::answer(command))),
             // Dropped, as when the daemon stops in between.
-            ControlCommand::ConnectPeer { .. } | ControlCommand::Pairing(_) => {}
+            ControlCommand::ConnectPeer { .. } | ControlCommand::Pairing(_) | ControlCommand::Lock { .. } => {
+            }
             ControlCommand::GetJournal { reply } => {
                 let summary = JournalSummary {
                     in_use: vec!["a".into()],
