@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use ed25519_dalek::SigningKey;
 use p2p_sync_core::access::Role;
-use p2p_sync_core::engine::{Command, CommandError, Cut, LockCommand, LockReply, Reply, StateView};
+use p2p_sync_core::engine::{
+    Command, CommandError, Cut, LockCommand, LockReply, OwnLogSize, Reply, StateView,
+};
 use p2p_sync_core::ids::{ContentHash, Dot};
 use p2p_sync_core::ledger::{EndReason, EventKind, Item, LockBreak, LockEnd, LockGrant, Put, PutFlags};
 use p2p_sync_core::lock::{LockError, Nonce, Resource, Token, Vote};
@@ -492,4 +494,51 @@ fn who_waits_gets_the_lock_when_it_is_released() {
         desk.seats[VOTER].replies.pop(),
         Some(Ok(Reply::Lock(_)))
     ));
+}
+
+#[test]
+fn a_voter_that_lost_its_state_grants_nothing_even_after_a_restart() {
+    let mut desk = Desk::locked(Role::Editor);
+    desk.connect(VOTER, OTHER);
+    desk.acquire(OTHER, "a").expect("it is free");
+    desk.restart_expecting(
+        VOTER,
+        OwnLogSize {
+            events: 1_000,
+            members: 3,
+        },
+    );
+    desk.connect(VOTER, OTHER);
+    desk.pass(20_000);
+    let refused = desk.acquire(OTHER, "b").map(|_| ());
+    assert_eq!(refused, Err(CommandError::Lock(LockError::Unfit)));
+    desk.restart(VOTER);
+    desk.connect(VOTER, OTHER);
+    desk.pass(20_000);
+    let refused = desk.acquire(OTHER, "b").map(|_| ());
+    assert_eq!(refused, Err(CommandError::Lock(LockError::Unfit)));
+}
+
+#[test]
+fn who_waits_for_a_lock_hears_of_it_when_the_group_is_left() {
+    let mut desk = Desk::locked(Role::Editor);
+    desk.connect(VOTER, OTHER);
+    desk.acquire(VOTER, "a").expect("it is free");
+    desk.seats[OTHER].replies.clear();
+    let command = LockCommand::Acquire {
+        resource: resource("a"),
+        until_ms: None,
+        note: String::new(),
+        wait: Duration::from_mins(10),
+    };
+    desk.command(OTHER, Command::Lock(command));
+    desk.pass(10_000);
+    desk.command(OTHER, Command::Leave);
+    desk.pass(10_000);
+    let replies = &desk.seats[OTHER].replies;
+    assert!(replies.contains(&Err(CommandError::NoGroup)), "{replies:?}");
+    desk.acquire(OTHER, "a")
+        .expect("it is alone in a group of its own");
+    desk.restart(OTHER);
+    desk.acquire(OTHER, "b").expect("it is the voter there");
 }

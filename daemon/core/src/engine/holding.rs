@@ -153,6 +153,16 @@ impl SyncEngine {
         }
     }
 
+    /// Answers who waits for a lock, since the group is left.
+    pub(super) fn forget_holding(&mut self) {
+        let left = std::mem::replace(&mut self.holding, Holding::new(self.me));
+        let wishes = left.wishes.into_values().map(|wish| wish.command);
+        let ending = left.ending.into_values().filter_map(|ending| ending.command);
+        for command in wishes.chain(ending).collect::<Vec<_>>() {
+            self.reply_lock(command, Err(CommandError::NoGroup));
+        }
+    }
+
     /// Forgets this device's part in a lock that the ledger shows to be over.
     pub(super) fn forget_lock(&mut self, place: Dot) {
         self.holding.expires.remove(&place);
@@ -291,6 +301,15 @@ impl SyncEngine {
     pub(super) fn holding_timeout(&mut self, now: Now, view: &impl StateView) {
         let (random, manager) = (&mut self.random, &mut self.holding.manager);
         manager.handle_timeout(now.boot, &mut || random.bytes16());
+        if self.may_hold().is_err() {
+            // Nothing may be published now; what is over waits.
+            let later = now.boot.after(PUBLISH_TIMEOUT);
+            self.holding
+                .expires
+                .values_mut()
+                .for_each(|at| *at = later.max(*at));
+            return;
+        }
         let over = self.holding.expires.extract_if(.., |_, at| *at <= now.boot);
         let over: Vec<Dot> = over.map(|(place, _)| place).collect();
         let locks = if over.is_empty() {
@@ -392,6 +411,7 @@ impl SyncEngine {
                 None => self.not_here(&wish.resource, view),
             };
             match behind {
+                None if self.may_hold().is_err() => {}
                 None => self.record_lock(lock, now, view),
                 Some(device) if now.boot >= granted.until => {
                     if let Some(wish) = self.holding.wishes.get_mut(&lock) {
@@ -471,7 +491,7 @@ impl SyncEngine {
         let Some(wish) = self.holding.wishes.remove(&lock) else {
             return;
         };
-        if let Some(place) = wish.place {
+        if let Some(place) = wish.place.filter(|_| self.may_hold().is_ok()) {
             // The ledger shows it, though the voters do not keep it: others need not wait for it.
             self.holding.own.remove(&place);
             self.publish_end(place, now, view);

@@ -21,7 +21,6 @@ pub use self::byname::{JoinRequest, LanDevice, PairCode, PairCommand, PairError,
 use self::lan::LAN_QUIET;
 use super::branches::Branches;
 use super::group::{Group, grant_message, nonce_message};
-use super::holding::Holding;
 use super::local::JOIN_COUNTS;
 use super::locks::Locks;
 use super::sync::Asked;
@@ -225,7 +224,7 @@ impl SyncEngine {
                 person: None,
             }),
         ];
-        self.voting = Voting::founded();
+        self.founded_as_voter();
         self.joining.lan_found_at = None;
         self.pending.set_setting(RECOVERY, Some(secret.to_vec()));
         self.joining.recovery = Some(RecoverySecret::new(secret));
@@ -518,6 +517,7 @@ impl SyncEngine {
         self.joining.presented = members;
         self.joining.dial = ticket.addresses.iter().take(MAX_DIAL).cloned().collect();
         self.keep_join_settings();
+        self.joined_as_voter();
         self.enter_group();
         if let Some(id) = reply {
             self.emit(Output::Reply {
@@ -539,8 +539,8 @@ impl SyncEngine {
         self.logs.clear();
         self.branches = Branches::default();
         self.locks = Locks::default();
+        self.forget_holding();
         self.voting = Voting::default();
-        self.holding = Holding::new(self.me);
         self.peers.heads_moved();
         self.work.forget();
         self.local.clear();

@@ -36,15 +36,6 @@ impl Voting {
             is_new: in_group && bytes.is_none(),
         }
     }
-
-    /// Begins anew, in a group that was founded here.
-    pub(super) const fn founded() -> Self {
-        Self {
-            recovered: None,
-            voter: None,
-            is_new: true,
-        }
-    }
 }
 
 /// What this device's ledger says, to its voter.
@@ -88,6 +79,24 @@ impl SyncEngine {
         }
         let recovered = self.voting.recovered.take();
         self.voting.voter = recovered.map(|state| Voter::new(state, now.boot));
+    }
+
+    /// Begins in a group that was founded just now.
+    pub(super) fn founded_as_voter(&mut self) {
+        self.pending.set_setting(VOTER, Some(first_state().to_bytes()));
+        self.voting = Voting {
+            is_new: true,
+            ..Voting::default()
+        };
+    }
+
+    /// Begins in a group that was not founded here, or not with the state that is here: if this device is a voter in it, it may
+    /// have voted before, and must not vote before the voters are chosen anew.
+    pub(super) fn joined_as_voter(&mut self) {
+        let mut state = first_state();
+        state.forgot = true;
+        self.pending.set_setting(VOTER, Some(state.to_bytes()));
+        self.voting = Voting::default();
     }
 
     /// Says whether a device may have a lock on all of this.

@@ -108,7 +108,7 @@ impl SyncEngine {
             .iter()
             .filter(|(_, ending)| ending.report.is_none());
         let open: Vec<Dot> = open.map(|(place, _)| *place).collect();
-        if open.is_empty() {
+        if open.is_empty() || self.may_hold().is_err() {
             return;
         }
         let reports = self.reports(now, view);
