@@ -22,6 +22,8 @@ use crate::time::{BootInstant, Now};
 
 /// How long what is missing here is waited for, after the voters granted a lock.
 const READ_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long the event of a lock is waited for that a voter has told of.
+const HEAR_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a change that is about to be published is waited for, before its lock is released.
 const PUBLISH_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -36,6 +38,8 @@ pub(super) struct Holding {
     ending: BTreeMap<Dot, Ending>,
     /// When locks are to be released because their time is over.
     expires: BTreeMap<Dot, BootInstant>,
+    /// Who was refused because of a lock that the ledger does not show here yet, and how long to wait for it.
+    refused: Vec<(CommandId, LockError, BootInstant)>,
     looks: u64,
 }
 
@@ -77,6 +81,7 @@ impl Holding {
             own: BTreeMap::new(),
             ending: BTreeMap::new(),
             expires: BTreeMap::new(),
+            refused: Vec::new(),
             looks: 0,
         }
     }
@@ -86,7 +91,8 @@ impl Holding {
         let reading = reading.map(|granted| granted.until);
         let ending = self.ending.values().filter(|ending| ending.report.is_none());
         let ending = ending.map(|ending| ending.until);
-        let asked = self.manager.poll_timeout();
+        let refused = self.refused.iter().map(|(.., until)| *until);
+        let asked = self.manager.poll_timeout().into_iter().chain(refused);
         let all = reading
             .chain(ending)
             .chain(self.expires.values().copied())
@@ -158,7 +164,8 @@ impl SyncEngine {
         let left = std::mem::replace(&mut self.holding, Holding::new(self.me));
         let wishes = left.wishes.into_values().map(|wish| wish.command);
         let ending = left.ending.into_values().filter_map(|ending| ending.command);
-        for command in wishes.chain(ending).collect::<Vec<_>>() {
+        let refused = left.refused.into_iter().map(|(command, ..)| command);
+        for command in wishes.chain(ending).chain(refused).collect::<Vec<_>>() {
             self.reply_lock(command, Err(CommandError::NoGroup));
         }
     }
@@ -329,6 +336,7 @@ impl SyncEngine {
         loop {
             self.record_granted(now, view);
             self.end_looked(now, view);
+            self.tell_refused(now, view);
             let Some(output) = self.holding.manager.poll_output() else {
                 return;
             };
@@ -496,17 +504,34 @@ impl SyncEngine {
             self.holding.own.remove(&place);
             self.publish_end(place, now, view);
         }
-        let known = match &error {
-            LockError::Busy { token, .. } => {
-                let mut locks = self.reports(now, view).into_iter();
-                locks.find(|lock| lock.token == *token)
-            }
-            _ => None,
+        let until = match &error {
+            LockError::Busy { .. } => now.boot.after(HEAR_TIMEOUT),
+            _ => now.boot,
         };
-        let error = known.map_or(CommandError::Lock(error), |lock| {
-            CommandError::Locked(Box::new(lock))
-        });
-        self.reply_lock(wish.command, Err(error));
+        self.holding.refused.push((wish.command, error, until));
+    }
+
+    /// Answers those who were refused, once the lock in their way is known: who holds it, since when, and what for.
+    fn tell_refused(&mut self, now: Now, view: &impl StateView) {
+        if self.holding.refused.is_empty() {
+            return;
+        }
+        let reports = self.reports(now, view);
+        for (command, error, until) in std::mem::take(&mut self.holding.refused) {
+            let known = match &error {
+                LockError::Busy { token, .. } => reports.iter().find(|lock| lock.token == *token),
+                _ => None,
+            };
+            let error = match known {
+                Some(lock) => CommandError::Locked(Box::new(lock.clone())),
+                None if now.boot < until => {
+                    self.holding.refused.push((command, error, until));
+                    continue;
+                }
+                None => CommandError::Lock(error),
+            };
+            self.reply_lock(command, Err(error));
+        }
     }
 
     fn publish_end(&mut self, grant: Dot, now: Now, view: &impl StateView) {
