@@ -188,7 +188,7 @@ impl Draft {
 impl SyncEngine {
     /// Takes what the scanner found.
     pub(super) fn local_changes(&mut self, changes: Vec<LocalChange>, now: Now, view: &impl StateView) {
-        if matches!(self.phase, Phase::NoGroup | Phase::CatchingUp | Phase::Removed) {
+        if !self.takes_changes() {
             // The scan that follows sees it again.
             return;
         }
@@ -214,6 +214,11 @@ impl SyncEngine {
             let from = self.moved_from(&path, &change, view);
             self.local.add(path, change, from, now.boot);
         }
+    }
+
+    /// Says whether what the scanner finds is taken, or left to the scan that follows.
+    const fn takes_changes(&self) -> bool {
+        !matches!(self.phase, Phase::NoGroup | Phase::CatchingUp | Phase::Removed)
     }
 
     /// Says whether this device's last event is durable.

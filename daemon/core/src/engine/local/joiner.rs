@@ -125,8 +125,9 @@ impl SyncEngine {
 
     /// A full scan is over.
     pub(in crate::engine) fn scan_finished(&mut self, now: Now, view: &impl StateView) {
-        if self.paused && self.phase == (Phase::Scanning { joining: true }) {
-            // Nothing was compared; it is scanned once more when the folder is resumed.
+        let joins_paused = self.paused && self.phase == (Phase::Scanning { joining: true });
+        if joins_paused || !self.takes_changes() {
+            // Nothing was compared; it is scanned once more when the folder is resumed or the group's events have come.
             self.scan_failed();
             return;
         }
