@@ -340,13 +340,15 @@ impl Hand<'_> {
             let Ok(old) = RelPath::parse([from.as_bytes(), rest].concat()) else {
                 continue;
             };
-            let rename = (
-                ContentHash::of(bytes),
-                self.device,
-                shown_name(&old),
-                shown_name(path),
-            );
-            self.users.renames.insert(rename);
+            let (content, old, new) = (ContentHash::of(bytes), shown_name(&old), shown_name(path));
+            let renames = &mut self.users.renames;
+            // Over a name in between it was renamed all the same.
+            let over = renames
+                .iter()
+                .filter(|(of, here, _, to)| *of == content && *here == self.device && *to == old);
+            let over: Vec<RelPath> = over.map(|(.., from, _)| from.clone()).collect();
+            let froms = over.into_iter().chain([old]).filter(|from| *from != new);
+            renames.extend(froms.map(|from| (content, self.device, from, new.clone())));
         }
     }
 
@@ -440,8 +442,8 @@ impl Users {
         self.given_up.insert(ContentHash::of(bytes));
     }
 
-    /// Says whether two users renamed a file at a time, each to the name that the other took from it: both names are gone,
-    /// and it is among the old versions.
+    /// Says whether two users renamed a file at a time, each to the name that the other took from it, be it in several steps:
+    /// both names are gone, and it is among the old versions.
     #[must_use]
     pub fn crossed(&self, content: &ContentHash) -> bool {
         let of_it = || self.renames.iter().filter(|(of, ..)| of == content);

@@ -330,6 +330,8 @@ impl Device {
         let since_boot = self.dice.between(2_000, 60_000);
         let offset = since_boot.wrapping_sub(time_ms).cast_signed();
         self.boot_offset_ms = offset;
+        // A torn file may hold now what was emptied elsewhere.
+        self.note_what_is_back();
         loss
     }
 

@@ -17,7 +17,7 @@ impl SyncEngine {
             now: there,
             moved_from,
         } = install;
-        if self.is_newer_than_recovery(&path, before, there.is_some(), view) {
+        if self.is_newer_than_recovery(&path, before, there.as_ref().map(|(entry, _)| &entry.node), view) {
             return;
         }
         let installed = there.map(|(entry, print)| {
@@ -88,19 +88,21 @@ impl SyncEngine {
                 && self.is_own(head.dot.device)
                 && head.base.iter().any(|dot| dots.contains(dot))
         };
-        let heads = state.iter().flat_map(|state| &state.heads);
-        !node.is_dir() && heads.into_iter().any(gone)
+        let heads = || state.iter().flat_map(|state| &state.heads);
+        // Of equal bytes that stand in a version which is not gone, it is that one that was put down.
+        let stands = heads().any(|head| head.entry.is_some() && dots.contains(&head.dot));
+        !node.is_dir() && !stands && heads().any(gone)
     }
 
     /// Says whether the store knows more than the install that recovery found at a path: something else is believed to
     /// stand there than the install replaced. Then it was recorded before it was found, and perhaps its user has changed
     /// the path since; the scan tells. What was put down counts as recorded only if it is wanted, too: else it would pass
-    /// for its user's.
+    /// for its user's. What its user made of what was put down, and this device published, counts, too.
     fn is_newer_than_recovery(
         &self,
         path: &RelPath,
         before: Option<Fingerprint>,
-        put: bool,
+        put: Option<&Node>,
         view: &impl StateView,
     ) -> bool {
         let Some(have) = self.pending.installed(view, path) else {
@@ -110,7 +112,23 @@ impl SyncEngine {
         // Where nothing was believed to stand when the install began, all that is believed now came later.
         let Some(before) = before else { return true };
         let as_wanted = |want: Want| want.dots == have.dots && want.copy_of == have.copy_of;
-        !is_same(&before, &have.print) && (!put || self.want(path, view).is_some_and(as_wanted))
+        !is_same(&before, &have.print)
+            && put.is_none_or(|node| {
+                self.want(path, view).is_some_and(as_wanted) || self.is_edit_of(path, &have, node, view)
+            })
+    }
+
+    /// Says whether what is believed to stand at a path is this device's own edit of a version that held this.
+    fn is_edit_of(&self, path: &RelPath, have: &Installed, node: &Node, view: &impl StateView) -> bool {
+        let own = have.dots.iter().filter(|dot| self.is_own(dot.device));
+        let own: Vec<&Dot> = own.collect();
+        if own.is_empty() || have.copy_of.is_some() {
+            return false;
+        }
+        let put = self.pending.versions_with(view, path, node);
+        let versions = self.pending.versions_of(view, path);
+        let mut edits = own.into_iter().filter_map(|dot| versions.get(dot));
+        edits.any(|edit| edit.base.iter().any(|dot| put.contains(dot)))
     }
 }
 
