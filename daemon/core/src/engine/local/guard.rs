@@ -255,7 +255,9 @@ impl SyncEngine {
         }
         let count = doubtful.len();
         let many = limit.is_some_and(|limit| count > limit) && count as u64 * 2 > before;
-        let hold = count > 0 && (many || self.local.guard.unanswered);
+        // What nobody knows yet takes no question back.
+        let any = count > 0 || !unsettled.is_empty();
+        let hold = (count > 0 && many) || (any && self.local.guard.unanswered);
         if hold {
             // Looked at by its name, it would count as seen to go.
             self.look_again_at(&unsettled);
