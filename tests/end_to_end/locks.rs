@@ -94,6 +94,8 @@ fn who_comes_second_is_told_who_holds_it_since_when_what_for_and_what_to_type() 
         ensure!(text.contains(part), "{part} is not in: {text}");
     }
     ensure!(refused.code == Some(1), "{refused:?}");
+    let why = ben.ctl_ok(["why", "plan.txt"])?;
+    ensure!(why.contains("locked") && why.contains("moving walls"), "{why}");
     ensure!(ben.ctl(["unlock", "plan.txt"])?.stderr.contains("is locked by"));
     ensure!(
         ben.ctl(["unlock", "other.txt"])?

@@ -456,6 +456,20 @@ fn an_admin_breaks_a_lock_and_its_holder_knows() {
 }
 
 #[test]
+fn who_is_removed_holds_no_lock_any_more() {
+    let mut desk = Desk::locked(Role::Editor);
+    desk.connect(VOTER, OTHER);
+    desk.connect(VOTER, HOLDER);
+    desk.acquire(OTHER, "a").expect("it is free");
+    desk.remove(VOTER, OTHER, None).expect("removed");
+    desk.pass(20_000);
+    for seat in [VOTER, HOLDER] {
+        assert!(desk.known_locks(seat).is_empty());
+    }
+    desk.acquire(HOLDER, "a").expect("it is free");
+}
+
+#[test]
 fn a_lock_for_a_time_is_released_when_it_is_over() {
     let mut desk = Desk::locked(Role::Editor);
     desk.connect(VOTER, OTHER);

@@ -56,7 +56,7 @@ struct VoterJson {
 }
 
 #[derive(Debug, Serialize)]
-struct OneJson {
+pub(crate) struct OneJson {
     paths: Vec<PathJson>,
     holder: Option<DeviceJson>,
     token: String,
@@ -179,6 +179,21 @@ fn row(lock: &v1::Lock) -> Vec<String> {
     ]
 }
 
+/// Returns what is locked, by whom, since when and what for, in one line.
+pub(crate) fn sentence(lock: &v1::Lock) -> String {
+    let holder = match &lock.holder {
+        Some(_) if lock.mine => "this device".to_owned(),
+        Some(device) => device_words(device),
+        None => "-".to_owned(),
+    };
+    let mut text = format!("{}, by {holder} since {}", what(lock), seconds(lock.since));
+    if !lock.note.is_empty() {
+        text.push_str(": ");
+        text.push_str(&escape(lock.note.as_bytes()));
+    }
+    text
+}
+
 /// Returns what a lock covers, in words.
 fn what(lock: &v1::Lock) -> String {
     let name = |path: &v1::LockedPath| {
@@ -193,7 +208,7 @@ fn seconds(time: Option<prost_types::Timestamp>) -> String {
         .unwrap_or_default()
 }
 
-fn one(lock: v1::Lock) -> OneJson {
+pub(crate) fn one(lock: v1::Lock) -> OneJson {
     let path = |path: &v1::LockedPath| PathJson {
         path: JsonPath::new(&path.path),
         directory: path.directory,

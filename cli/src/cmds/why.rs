@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 use p2p_sync_proto::v1;
 use serde::Serialize;
 
+use crate::cmds::locks::{OneJson, one, sentence};
 use crate::cmds::place;
 use crate::exit::{Exit, Failure};
 use crate::output::{JsonPath, Stop, escape, or_null, short, size};
@@ -32,6 +33,7 @@ struct Json {
     copy_of: Option<JsonPath>,
     blockers: Vec<JsonPath>,
     behind: Vec<DeviceJson>,
+    locks: Vec<OneJson>,
 }
 
 pub(crate) async fn run(session: &mut Session<'_>, path: OsString) -> Result<(), Stop> {
@@ -68,6 +70,7 @@ impl From<v1::WhyResponse> for Json {
                 .filter(|path| !path.is_empty())
                 .map(|path| JsonPath::new(&path)),
             blockers: paths(&answer.blockers),
+            locks: answer.locks.into_iter().map(one).collect(),
             reason: answer.reason,
             author: answer.author.map(DeviceJson::from),
             from: devices(answer.from),
@@ -175,6 +178,9 @@ fn words(answer: &v1::WhyResponse) -> String {
             format!("in {} s", wait.seconds.saturating_add(i64::from(wait.nanos > 0))),
         );
     }
+    for lock in &answer.locks {
+        line("locked", sentence(lock));
+    }
     for blocker in &answer.blockers {
         line("holds", escape(blocker));
     }
@@ -224,6 +230,16 @@ mod tests {
             retry_in: Some(prost_types::Duration { seconds: 9, nanos: 1 }),
             copies: vec![b"a b (conflict 1)".to_vec()],
             behind: vec![device("0f0f0f0f0f", "")],
+            locks: vec![v1::Lock {
+                paths: vec![v1::LockedPath {
+                    path: b"a b".to_vec(),
+                    directory: false,
+                }],
+                holder: Some(device("0a0b0c0d0e", "atlas")),
+                since: Some(prost_types::Timestamp { seconds: 0, nanos: 1 }),
+                note: "Figures".into(),
+                ..Default::default()
+            }],
             ..Default::default()
         };
         assert_eq!(
@@ -232,6 +248,7 @@ mod tests {
 a b: no connected device has its content, 1.5 KiB
   author    atlas (0a0b0c0d)
   next try  in 10 s
+  locked    a b, by atlas since 1970-01-01T00:00:00Z: Figures
   copy      a b (conflict 1)
   behind    0f0f0f0f
   next      start the device that wrote it, or connect to it: syncctl peers
@@ -257,7 +274,7 @@ a b: no connected device has its content, 1.5 KiB
         let json = serde_json::to_string(&Json::from(v1::WhyResponse::default())).unwrap();
         assert_eq!(
             json,
-            r#"{"schema":"p2psync.why/1","path":"","path_hex":null,"cause":"unknown","settled":false,"reason":null,"removal":false,"present":false,"paused":false,"author":null,"from":[],"bytes_needed":0,"retry_in_ms":null,"copies":[],"copy_of":null,"blockers":[],"behind":[]}"#
+            r#"{"schema":"p2psync.why/1","path":"","path_hex":null,"cause":"unknown","settled":false,"reason":null,"removal":false,"present":false,"paused":false,"author":null,"from":[],"bytes_needed":0,"retry_in_ms":null,"copies":[],"copy_of":null,"blockers":[],"behind":[],"locks":[]}"#
         );
     }
 }

@@ -42,6 +42,7 @@ pub use members::{
 };
 pub use message::*;
 pub use taken::Taken;
+pub use why::{Cause, WhyReport};
 
 use crate::access::Role;
 use crate::ids::{ContentHash, DeviceId, ShortId};

@@ -7,6 +7,7 @@ use p2p_sync_core::ids::DeviceId;
 use p2p_sync_core::rel_path::RelPath;
 use p2p_sync_proto::v1;
 
+use super::locks::to_proto;
 use super::{Obstacle, StatusSnapshot, WhyAnswer, convert};
 
 /// Stuck paths in one status; at 4 KiB each they stay below tonic's message limit of 4 MiB.
@@ -46,7 +47,9 @@ pub(super) fn why(answer: WhyAnswer, names: &StatusSnapshot) -> v1::WhyResponse 
     };
     let devices = |ids: Vec<DeviceId>| ids.into_iter().map(named).collect();
     let bytes = |paths: Vec<RelPath>| paths.iter().map(|path| path.as_bytes().to_vec()).collect();
+    let locks = report.locks.into_iter().map(|lock| to_proto(lock, names));
     let mut response = v1::WhyResponse {
+        locks: locks.collect(),
         path: report.path.as_bytes().to_vec(),
         removal: report.removal,
         present: report.present,
@@ -125,6 +128,7 @@ mod tests {
                 copies: vec![rel("a (conflict)")],
                 copy_of: None,
                 behind: Vec::new(),
+                locks: Vec::new(),
             },
             obstacle,
             blockers: vec![rel("a/left")],

@@ -178,7 +178,7 @@ fn named(device: DeviceId, names: &StatusSnapshot) -> v1::Device {
     convert::device(device, known.map_or("", |peer| peer.name.as_str()))
 }
 
-fn to_proto(lock: LockReport, names: &StatusSnapshot) -> v1::Lock {
+pub(super) fn to_proto(lock: LockReport, names: &StatusSnapshot) -> v1::Lock {
     let path = |resource: Resource| v1::LockedPath {
         path: resource.path().as_bytes().to_vec(),
         directory: resource.is_subtree(),

@@ -272,7 +272,7 @@ impl SyncEngine {
         }
     }
 
-    fn reports(&self, now: Now, view: &impl StateView) -> Vec<LockReport> {
+    pub(super) fn reports(&self, now: Now, view: &impl StateView) -> Vec<LockReport> {
         let grants = self.held_locks(view).into_iter();
         let report = |grant: super::locks::Grant| {
             let own = self.holding.own.get(&grant.place);

@@ -21,6 +21,8 @@ use crate::time::Now;
 
 /// What a Revoke may add when it uncovers others that its device had removed.
 const MAX_REISSUED: usize = 256;
+/// Locks that one event breaks: with reasons of full length, they fit.
+const MAX_BROKEN: usize = 256;
 
 /// A command about members.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -309,6 +311,10 @@ impl SyncEngine {
             .any(|device| outcome.is_member(device))
         {
             return Err(CommandError::Outranked);
+        }
+        let broken = self.breaks_of(&removed, &how.reason, view);
+        for some in broken.chunks(MAX_BROKEN) {
+            self.publish(EventKind::Work, some.to_vec(), now, view);
         }
         self.publish(EventKind::Admin, items, now, view);
         Ok(Reply::Members(MembersReply::Removed {

@@ -1,9 +1,12 @@
 //! How locks end: released by their user after what he changed last was published, or broken.
 
+use std::collections::BTreeSet;
+
 use super::{Ending, LockReply, LockReport, PUBLISH_TIMEOUT};
 use crate::access::Role;
+use crate::engine::locks::Grant;
 use crate::engine::{CommandError, CommandId, LookNo, Output, StateView, SyncEngine};
-use crate::ids::Dot;
+use crate::ids::{DeviceId, Dot};
 use crate::ledger::{EndReason, EventKind, Item, LockBreak, LockEnd, MAX_REASON};
 use crate::lock::Resource;
 use crate::time::Now;
@@ -98,6 +101,25 @@ impl SyncEngine {
             lock,
             by_majority: false,
         })
+    }
+
+    /// Returns what breaks the locks of devices that are about to be removed, as far as this device may: nobody else will
+    /// release them.
+    pub(in crate::engine) fn breaks_of(
+        &self,
+        holders: &BTreeSet<DeviceId>,
+        reason: &str,
+        view: &impl StateView,
+    ) -> Vec<Item> {
+        let mut locks = self.held_locks(view);
+        locks.retain(|lock| holders.contains(&lock.holder) && self.may_lock(&self.me, &lock.item.resources));
+        let broken = |lock: Grant| {
+            Item::LockBreak(LockBreak {
+                grant: lock.place,
+                reason: reason.to_owned(),
+            })
+        };
+        locks.into_iter().map(broken).collect()
     }
 
     /// Ends the locks whose paths were looked at, and in which nothing waits to be published.
