@@ -7,8 +7,8 @@ use p2p_sync_core::ids::DeviceId;
 use p2p_sync_core::rel_path::RelPath;
 use p2p_sync_proto::v1;
 
-use super::locks::to_proto;
-use super::{Obstacle, StatusSnapshot, WhyAnswer, convert};
+use super::locks::{named, to_proto};
+use super::{Obstacle, StatusSnapshot, WhyAnswer};
 
 /// Stuck paths in one status; at 4 KiB each they stay below tonic's message limit of 4 MiB.
 const MAX_STUCK: usize = 100;
@@ -41,10 +41,7 @@ pub(super) fn why(answer: WhyAnswer, names: &StatusSnapshot) -> v1::WhyResponse 
         obstacle,
         blockers,
     } = answer;
-    let named = |id: DeviceId| {
-        let known = names.engine.peers.iter().find(|peer| peer.device == id);
-        convert::device(id, known.map_or("", |peer| peer.name.as_str()))
-    };
+    let named = |device| named(device, names);
     let devices = |ids: Vec<DeviceId>| ids.into_iter().map(named).collect();
     let bytes = |paths: Vec<RelPath>| paths.iter().map(|path| path.as_bytes().to_vec()).collect();
     let locks = report.locks.into_iter().map(|lock| to_proto(lock, names));

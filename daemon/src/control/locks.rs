@@ -173,7 +173,8 @@ fn words(device: &v1::Device) -> String {
     }
 }
 
-fn named(device: DeviceId, names: &StatusSnapshot) -> v1::Device {
+/// Returns a device as a message, with the name that members know it by.
+pub(super) fn named(device: DeviceId, names: &StatusSnapshot) -> v1::Device {
     let known = names.engine.peers.iter().find(|peer| peer.device == device);
     convert::device(device, known.map_or("", |peer| peer.name.as_str()))
 }

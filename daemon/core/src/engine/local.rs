@@ -217,7 +217,7 @@ impl SyncEngine {
     }
 
     /// Says whether what the scanner finds is taken, or left to the scan that follows.
-    const fn takes_changes(&self) -> bool {
+    pub(super) const fn takes_changes(&self) -> bool {
         !matches!(self.phase, Phase::NoGroup | Phase::CatchingUp | Phase::Removed)
     }
 

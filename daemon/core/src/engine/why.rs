@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{CommandId, LockReport, Output, Phase, Reply, StateView, SyncEngine};
+use super::{CommandId, LockReport, Output, Reply, StateView, SyncEngine};
 use crate::ids::DeviceId;
 use crate::rel_path::RelPath;
 use crate::time::Now;
@@ -115,7 +115,7 @@ impl SyncEngine {
     }
 
     fn cause_of(&self, path: &RelPath, now: Now, view: &impl StateView) -> Cause {
-        if matches!(self.phase, Phase::NoGroup | Phase::CatchingUp | Phase::Removed) {
+        if !self.takes_changes() {
             Cause::Starting
         } else if self.local.holds(path) {
             Cause::JoinHeld

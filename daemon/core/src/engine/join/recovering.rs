@@ -120,14 +120,13 @@ impl SyncEngine {
 
     /// Says whether what is believed to stand at a path is this device's own edit of a version that held this.
     fn is_edit_of(&self, path: &RelPath, have: &Installed, node: &Node, view: &impl StateView) -> bool {
-        let own = have.dots.iter().filter(|dot| self.is_own(dot.device));
-        let own: Vec<&Dot> = own.collect();
-        if own.is_empty() || have.copy_of.is_some() {
+        if have.copy_of.is_some() {
             return false;
         }
         let put = self.pending.versions_with(view, path, node);
         let versions = self.pending.versions_of(view, path);
-        let mut edits = own.into_iter().filter_map(|dot| versions.get(dot));
+        let own = have.dots.iter().filter(|dot| self.is_own(dot.device));
+        let mut edits = own.filter_map(|dot| versions.get(dot));
         edits.any(|edit| edit.base.iter().any(|dot| put.contains(dot)))
     }
 }
