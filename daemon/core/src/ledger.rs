@@ -19,7 +19,7 @@ pub use event::{
 pub(crate) use grant::grant_message;
 pub use item::{
     EndReason, Genesis, Grant, GrantVia, Invite, Item, Keep, LockBreak, LockEnd, LockGrant, LogHead, Put,
-    PutFlags, Revoke,
+    PutFlags, Revoke, SealedSlots, Voters,
 };
 pub(crate) use item::{MAX_DOTS, MAX_NAME, MAX_NOTE, MAX_REASON, read_dot, write_dot};
 pub use log::{Left, LogError, LogState};

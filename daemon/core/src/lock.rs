@@ -27,7 +27,9 @@ pub use claim::{Certificate, CertificateError, Claim, Nonce, Token, Vote};
 pub use lease::Lease;
 pub use manager::{AskNo, Electorate, LockError, LockManager, LockNo, LockOutput, Wanted};
 pub use resource::{Resource, ResourceError};
-pub use voter::{Answer, Known, Request, Slot, SlotId, Voted, Voter, VoterState};
+pub use voter::{
+    Answer, Known, Request, Sealed, Slot, SlotId, Voted, Voter, VoterState, slots_from_bytes, slots_to_bytes,
+};
 
 /// Voters there may be at most.
 pub const MAX_VOTERS: usize = 5;

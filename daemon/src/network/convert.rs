@@ -95,7 +95,7 @@ pub(super) fn ledger_request_to_wire(request: Request) -> Result<wire::LedgerReq
         Request::InSync { digest } => Kind::InSync(wire::InSyncRequest {
             digest: digest.to_vec(),
         }),
-        Request::Lock(request) => Kind::Lock(locks::request_to_wire(request)?),
+        Request::Lock(request) => Kind::Lock(locks::request_to_wire(request)),
         Request::JoinHello
         | Request::JoinRedeem(_)
         | Request::JoinTrustLan { .. }
@@ -147,7 +147,7 @@ pub(super) fn ledger_response_to_wire(response: Response) -> Result<wire::Ledger
             forked: forked.iter().map(|device| device.as_bytes().to_vec()).collect(),
         }),
         Response::Ack => Kind::Ack(wire::Ack {}),
-        Response::Lock(voted) => Kind::Lock(locks::response_to_wire(voted)?),
+        Response::Lock(voted) => Kind::Lock(locks::response_to_wire(voted)),
         Response::Refused(reason) => Kind::Refused(refused_to_wire(reason)),
         Response::Here(_)
         | Response::Challenge { .. }

@@ -108,6 +108,13 @@ enum WhatJson {
         grant: String,
         lapsed: bool,
     },
+    Voters {
+        epoch: u64,
+        voters: Vec<String>,
+        forced: bool,
+        sealed: Vec<String>,
+        locks: u32,
+    },
     LockBreak {
         grant: String,
         reason: String,
@@ -262,6 +269,13 @@ impl WhatJson {
                 grant: item.grant.clone(),
                 lapsed: item.has_lapsed,
             },
+            What::Voters(item) => Self::Voters {
+                epoch: item.epoch,
+                voters: item.voters.clone(),
+                forced: item.is_forced,
+                sealed: item.sealed.clone(),
+                locks: item.locks,
+            },
             What::LockBreak(item) => Self::LockBreak {
                 grant: item.grant.clone(),
                 reason: item.reason.clone(),
@@ -375,6 +389,11 @@ pub(super) fn words(item: &v1::EventItem) -> [String; 3] {
             ("person", device_words(&device), whose)
         }
         Some(What::LockGrant(item)) => lock_words(item),
+        Some(What::Voters(item)) => {
+            let voters: Vec<&str> = item.voters.iter().map(|voter| short(voter)).collect();
+            let how = if item.is_forced { ", by force" } else { "" };
+            ("voters", voters.join(", "), format!("epoch {}{how}", item.epoch))
+        }
         Some(What::LockEnd(item)) => {
             let why = if item.has_lapsed { "it lapsed" } else { "" };
             ("unlock", item.grant.clone(), why.to_owned())
@@ -522,6 +541,14 @@ mod tests {
             grant: "0a0a0a0a-1-0".into(),
             has_lapsed: true,
         };
+        let voters = |forced| {
+            What::Voters(v1::VotersItem {
+                epoch: 2,
+                voters: vec!["0a".repeat(32), "0b".repeat(32)],
+                is_forced: forced,
+                ..Default::default()
+            })
+        };
         let broken = v1::LockBreakItem {
             grant: "0a0a0a0a-1-0".into(),
             reason: "left".into(),
@@ -540,6 +567,11 @@ mod tests {
                 ["lock", "a\\x0a/", "token 1.57, Fig\\x1bures"],
             ),
             (What::LockEnd(end), ["unlock", "0a0a0a0a-1-0", "it lapsed"]),
+            (voters(false), ["voters", "0a0a0a0a, 0b0b0b0b", "epoch 2"]),
+            (
+                voters(true),
+                ["voters", "0a0a0a0a, 0b0b0b0b", "epoch 2, by force"],
+            ),
             (What::LockBreak(broken), ["break lock", "0a0a0a0a-1-0", "left"]),
             (What::Other(v1::OtherItem { tag: 40 }), ["item", "of kind 40", ""]),
         ] {

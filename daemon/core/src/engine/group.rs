@@ -8,10 +8,12 @@ mod codec;
 mod deeds;
 mod persons;
 mod void;
+mod voters;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 pub(super) use self::deeds::{grant_message, heads_in, nonce_message};
+pub(super) use self::voters::Epoch;
 use crate::access::{
     AdminEvent, Branch, Deed, GrantDeed, GrantFlags, History, Kept, LiveGrant, LogPoint, Rights, Role,
     Scopes, Writable, evaluate,
@@ -47,6 +49,8 @@ pub(super) struct Change {
     pub(super) current: Vec<DeviceId>,
     /// Whether the event says what its author may not say.
     pub(super) denied: bool,
+    /// Whether the voters of an epoch are others than was thought.
+    pub(super) other_voters: bool,
     /// Stretches of logs, as numbers from and up to, without, in which other paths may be written than before.
     pub(super) judged: Vec<(ShortId, u64, u64)>,
 }
@@ -67,7 +71,9 @@ pub(super) struct Group {
     names: BTreeMap<DeviceId, (Hlc, String)>,
     /// Whose devices are whose.
     persons: BTreeMap<DeviceId, Person>,
-    /// The items that decide about roles, and those that say whose device one is.
+    /// The voters, by epoch from 0; none until the Genesis is here.
+    epochs: Vec<Epoch>,
+    /// The items that decide about roles or voters, and those that say whose device one is.
     items: BTreeMap<Dot, KnownItem>,
     invites: BTreeMap<[u8; 32], KnownInvite>,
     /// The devices that grants name, valid or not.
@@ -87,6 +93,7 @@ impl Group {
             rights: Rights::default(),
             names: BTreeMap::new(),
             persons: BTreeMap::new(),
+            epochs: Vec::new(),
             items: BTreeMap::new(),
             invites: BTreeMap::new(),
             granted: BTreeSet::new(),
@@ -187,8 +194,7 @@ impl Group {
             any = true;
         }
         if any {
-            self.rights = evaluate(history);
-            self.persons = self.find_persons();
+            self.settle();
         }
     }
 
@@ -209,19 +215,6 @@ impl Group {
     /// Returns the recovery key's device; `None` until the Genesis is here.
     pub(super) fn recovery(&self) -> Option<DeviceId> {
         self.history.as_ref().map(|history| history.recovery)
-    }
-
-    /// Returns the newest epoch of voters.
-    pub(super) const fn epoch(&self) -> u64 {
-        0
-    }
-
-    /// Returns the voters of an epoch; `None`: there is no such epoch yet.
-    pub(super) fn voters(&self, epoch: u64) -> Option<Vec<DeviceId>> {
-        (epoch == 0)
-            .then(|| self.founder())
-            .flatten()
-            .map(|founder| vec![founder])
     }
 
     /// Returns all invites, in order of their keys.
@@ -262,10 +255,7 @@ impl Group {
             .collect();
         imagined.note_met(log, log.size().saturating_sub(1));
         imagined.add(IMAGINED, Hlc::from_bits(u64::MAX), log, known);
-        if let Some(history) = &imagined.history {
-            imagined.rights = evaluate(history);
-            imagined.persons = imagined.find_persons();
-        }
+        imagined.settle();
         imagined
     }
 
@@ -375,12 +365,27 @@ impl Group {
             let known = items.map(|(i, item)| (place(i), KnownItem::new(item.clone(), &find)));
             self.add(event.id, event.header.hlc, log, known.collect());
         }
-        let rights = evaluate(self.history.as_ref()?);
-        let before = std::mem::replace(&mut self.rights, rights);
-        self.persons = self.find_persons();
+        let (before, epochs) = (self.rights.clone(), self.epochs.clone());
+        self.settle();
         let mut change = self.change_since(&before);
+        let begins = |epoch: &Epoch| {
+            let at = |place: Dot| (place.device, place.seq) == (log.name, event.header.seq);
+            epoch.place.is_none_or(at)
+        };
+        // Whoever was granted something by voters that begin with this very event comes after it.
+        let follow = self.epochs.strip_prefix(epochs.as_slice());
+        change.other_voters = !follow.is_some_and(|new| new.iter().all(begins));
         change.denied = is_admin && self.is_denied(event, log.name);
         Some(change)
+    }
+
+    /// Finds anew what all that was taken up amounts to.
+    fn settle(&mut self) {
+        if let Some(history) = &self.history {
+            self.rights = evaluate(history);
+            self.persons = self.find_persons();
+            self.epochs = self.find_epochs();
+        }
     }
 
     /// Adds an admin event.
@@ -395,7 +400,7 @@ impl Group {
                 self.watch(place, &deed);
                 deeds.push((place.item, deed));
                 self.items.insert(place, known);
-            } else if matches!(known.item, Item::Person { .. }) {
+            } else if matches!(known.item, Item::Person { .. } | Item::Voters(_)) {
                 self.items.insert(place, known);
             }
         }

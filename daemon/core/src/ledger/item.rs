@@ -9,6 +9,7 @@
 //! | 5 | InviteCancel | key bstr32 |
 //! | 7 | Name | name text: what the author is called |
 //! | 9 | Person | device bstr32, person text/null: whose device it is |
+//! | 10 | Voters | epoch uint, nonce bstr16, voters [bstr32 …], seals: null (by the author's word) or [[voter bstr32, sig bstr64, slots bstr: [`slots_to_bytes`](crate::lock::slots_to_bytes)] …]; at most 5 of both |
 //! | 16 | Put | path bstr, kind uint (0 file, 1 dir, 2 link), mode uint, mtime_ns int, size uint, content bstr (BLAKE3 or link text, empty for a directory), base dots, flags uint, moved_from bstr/null |
 //! | 17 | Del | path bstr, base dots, moved_to bstr/null |
 //! | 18 | Discard | path bstr, drop dots |
@@ -24,11 +25,13 @@
 
 mod admin;
 mod lock;
+mod voters;
 
 pub use self::admin::{Genesis, Grant, GrantVia, Invite, Keep, LogHead, Revoke};
 pub(crate) use self::admin::{MAX_NAME, MAX_REASON};
 pub(crate) use self::lock::MAX_NOTE;
 pub use self::lock::{EndReason, LockBreak, LockEnd, LockGrant};
+pub use self::voters::{SealedSlots, Voters};
 use super::person::Person;
 use crate::encoding::{
     self, Decoder, Encoder, ShapeError, array_len, array_of, bytes_of, infallible, optional,
@@ -44,6 +47,7 @@ const TAG_REVOKE: u64 = 3;
 const TAG_CANCEL: u64 = 5;
 const TAG_NAME: u64 = 7;
 const TAG_PERSON: u64 = 9;
+const TAG_VOTERS: u64 = 10;
 const TAG_PUT: u64 = 16;
 const TAG_DEL: u64 = 17;
 const TAG_DISCARD: u64 = 18;
@@ -83,6 +87,8 @@ pub enum Item {
         /// Whose; `None`: nobody's in particular.
         person: Option<Person>,
     },
+    /// Other devices grant locks.
+    Voters(Voters),
     /// A path has this entry.
     Put(Put),
     /// A path has nothing.
@@ -191,6 +197,7 @@ impl Item {
             TAG_INVITE => 5,
             TAG_REVOKE | TAG_DEL => 3,
             TAG_CANCEL | TAG_NAME => 1,
+            TAG_VOTERS => 4,
             TAG_PUT | TAG_LOCK_GRANT => 9,
             _ => return Ok(Self::Unknown { tag }),
         };
@@ -213,6 +220,7 @@ impl Item {
                 device: DeviceId::new(bytes_of(d)?),
                 person: optional(d, admin::read_person)?,
             },
+            TAG_VOTERS => Self::Voters(voters::read_voters(d)?),
             TAG_PUT => Self::Put(read_put(d)?),
             TAG_DEL => Self::Del {
                 path: read_path(d)?,
@@ -239,6 +247,7 @@ impl Item {
             Self::Cancel { key } => admin::write_cancel(e, key),
             Self::Name(name) => admin::write_name(e, name),
             Self::Person { device, person } => admin::write_person(e, device, person.as_ref()),
+            Self::Voters(item) => voters::write_voters(e, item),
             Self::Put(put) => write_put(e, put),
             Self::Del { path, base, moved_to } => {
                 header(e, TAG_DEL, 3);

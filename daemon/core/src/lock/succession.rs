@@ -15,7 +15,7 @@ use sha2::{Digest, Sha256};
 
 use super::claim::Nonce;
 use super::quorum;
-use super::voter::{Slot, SlotId, VoterState};
+use super::voter::{Slot, SlotId, VoterState, write_slots};
 use crate::encoding::{self, infallible};
 use crate::ids::{DeviceId, GroupId};
 use crate::signature;
@@ -116,20 +116,15 @@ impl Next {
 }
 
 impl Report {
-    /// Returns what the voter signs: a context, the group, and CBOR `[epoch uint, next bstr32, slots [[claim, durable bool]
-    /// …]]`, the slots in order and each claim as in [`Claim::vote_message`](super::Claim::vote_message).
+    /// Returns what the voter signs: a context, the group, and CBOR `[epoch uint, next bstr32, slots]`, as in
+    /// [`slots_to_bytes`](super::slots_to_bytes).
     #[must_use]
     pub fn message(&self, group: &GroupId) -> Vec<u8> {
         let fields = encoding::to_vec(|e| {
             infallible(e.array(3));
             infallible(e.u64(self.epoch));
             infallible(e.bytes(&self.next));
-            infallible(e.array(self.slots.len() as u64));
-            for slot in self.slots.values() {
-                infallible(e.array(2));
-                slot.claim.write(e);
-                infallible(e.bool(slot.durable));
-            }
+            write_slots(e, &self.slots);
         });
         [SEAL_CONTEXT, group.as_bytes(), &fields].concat()
     }

@@ -4,101 +4,18 @@
 //! clock, and begins anew with each start of the daemon. A voter that may have lost something of its state answers
 //! nothing but [`Answer::Forgot`] until the epoch changes.
 
+mod state;
+
 use std::collections::BTreeMap;
 
+use self::state::note_set;
+pub(super) use self::state::write_slots;
+pub use self::state::{Sealed, Slot, SlotId, VoterState, slots_from_bytes, slots_to_bytes};
 use super::claim::{Claim, Nonce, Token};
 use super::resource::Resource;
 use super::succession::Report;
-use crate::encoding::{self, Decoder, ShapeError, array_len, array_of, bytes_of, infallible, optional};
 use crate::ids::{DeviceId, ShortId};
 use crate::time::BootInstant;
-
-/// What names a slot: [`Claim::id`].
-pub type SlotId = (DeviceId, Nonce);
-
-/// A claim that a voter has granted.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Slot {
-    /// Which.
-    pub claim: Claim,
-    /// Whether it lasts until it is released or broken; otherwise as long as the claim says.
-    pub durable: bool,
-}
-
-/// What a voter must not forget.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct VoterState {
-    /// Of which set of voters it is one.
-    pub epoch: u64,
-    /// The set that it is to make room for: it grants nothing more.
-    pub sealed: Option<[u8; 32]>,
-    /// The greatest token number of this epoch that it has let go.
-    pub floor: u64,
-    /// Whether something of it was lost, so that it must not answer.
-    pub forgot: bool,
-    /// What it has granted.
-    pub slots: BTreeMap<SlotId, Slot>,
-}
-
-impl VoterState {
-    /// Returns it as CBOR: `[epoch uint, sealed bstr32|null, floor uint, forgot bool, [[claim, durable bool]…]]`, each claim as
-    /// in [`Claim::to_bytes`].
-    #[must_use]
-    pub fn to_bytes(&self) -> Vec<u8> {
-        encoding::to_vec(|e| {
-            infallible(e.array(5));
-            infallible(e.u64(self.epoch));
-            match &self.sealed {
-                Some(next) => infallible(e.bytes(next)),
-                None => infallible(e.null()),
-            }
-            infallible(e.u64(self.floor));
-            infallible(e.bool(self.forgot));
-            infallible(e.array(self.slots.len() as u64));
-            for slot in self.slots.values() {
-                infallible(e.array(2));
-                slot.claim.write(e);
-                infallible(e.bool(slot.durable));
-            }
-        })
-    }
-
-    /// Reads what [`Self::to_bytes`] wrote.
-    ///
-    /// # Errors
-    /// [`ShapeError`] if it is anything else.
-    pub fn from_bytes(bytes: &[u8]) -> Result<Self, ShapeError> {
-        let d = &mut Decoder::new(bytes);
-        array_of(d, 5)?;
-        let (epoch, sealed) = (d.u64()?, optional(d, bytes_of)?);
-        let (floor, forgot) = (d.u64()?, d.bool()?);
-        let mut slots = BTreeMap::new();
-        for _ in 0..array_len(d)? {
-            array_of(d, 2)?;
-            let (claim, durable) = (Claim::read(d)?, d.bool()?);
-            slots.insert(claim.id(), Slot { claim, durable });
-        }
-        Ok(Self {
-            epoch,
-            sealed,
-            floor,
-            forgot,
-            slots,
-        })
-    }
-
-    /// Returns the state of a voter of a new epoch, with what it takes over from the one before.
-    #[must_use]
-    pub const fn new(epoch: u64, slots: BTreeMap<SlotId, Slot>) -> Self {
-        Self {
-            epoch,
-            sealed: None,
-            floor: 0,
-            forgot: false,
-            slots,
-        }
-    }
-}
 
 /// What a device asks of a voter. Who asks is known from the connection.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -124,6 +41,11 @@ pub enum Request {
         token: Token,
         /// How many events of the holder's log the next holder must have.
         last: u64,
+    },
+    /// To vote in a set of voters if it comes to it. A device that never said so, or has forgotten that it did, does not.
+    Stand {
+        /// Which.
+        next: [u8; 32],
     },
     /// To grant nothing more, for a new set of voters.
     Seal {
@@ -236,6 +158,11 @@ impl Voter {
     /// Slots of one holder: those that last, and leases enough for the files that one person edits. More would let one
     /// editor fill the voter.
     pub const MAX_OF_HOLDER: usize = Self::MAX_DURABLE + 64;
+    /// Sets of voters that it stands for, or remembers not to make room for: more than are asked for within the life of a
+    /// request.
+    pub const MAX_SETS: usize = 16;
+    /// Bytes of its slots with which it can make room for others: the reports of three fit into one event.
+    pub const MAX_REPORT: usize = 256 << 10;
     /// Slots in all: some megabytes.
     pub const MAX_SLOTS: usize = 10_000;
 
@@ -266,11 +193,16 @@ impl Voter {
         known: &impl Known,
         now: BootInstant,
     ) -> Answer {
+        if let Request::Stand { next } = request {
+            return self.stand(from, *next, known);
+        }
         if self.state.forgot {
             return Answer::Forgot;
         }
         self.expire(now);
         match request {
+            // See above.
+            Request::Stand { .. } => Answer::Denied,
             Request::Acquire(claim) => self.acquire(from, claim, known, now),
             Request::Renew {
                 epoch,
@@ -286,6 +218,22 @@ impl Voter {
             Request::Seal { epoch, next } => self.seal(from, *epoch, *next, known),
             Request::Unseal { next } => self.unseal(from, *next, known),
         }
+    }
+
+    /// Becomes a voter of another set, with what it takes over from the one before. If it does not stand for that, it must not
+    /// vote in it: it may have before, and have forgotten.
+    pub fn enter(&mut self, epoch: u64, set: [u8; 32], slots: BTreeMap<SlotId, Slot>, now: BootInstant) {
+        let mut stands = std::mem::take(&mut self.state.stands);
+        let stood = stands.contains(&set);
+        stands.retain(|other| *other != set);
+        let state = VoterState {
+            set,
+            stands,
+            unsealed: std::mem::take(&mut self.state.unsealed),
+            forgot: !stood,
+            ..VoterState::new(epoch, slots)
+        };
+        *self = Self::new(state, now);
     }
 
     /// Lets go of what the ledger shows to be ended or broken.
@@ -444,6 +392,15 @@ impl Voter {
         Answer::Done
     }
 
+    fn stand(&mut self, from: &DeviceId, next: [u8; 32], known: &impl Known) -> Answer {
+        // It was in it already: what it granted then it may have forgotten since.
+        if self.state.set == next || !known.may_choose_voters(from) {
+            return Answer::Denied;
+        }
+        note_set(&mut self.state.stands, next);
+        Answer::Done
+    }
+
     fn seal(&mut self, from: &DeviceId, epoch: u64, next: [u8; 32], known: &impl Known) -> Answer {
         if epoch != self.state.epoch {
             return Answer::WrongEpoch {
@@ -453,10 +410,17 @@ impl Voter {
         if !known.may_choose_voters(from) {
             return Answer::Denied;
         }
-        match self.state.sealed {
-            Some(other) if other != next => return Answer::Sealed { next: other },
-            Some(_) => {}
-            None => self.state.sealed = Some(next),
+        // Its seals were thrown away, or will be if they come now.
+        if self.state.unsealed.contains(&next) {
+            return Answer::Denied;
+        }
+        if slots_to_bytes(&self.state.slots).len() > Self::MAX_REPORT {
+            return Answer::Full;
+        }
+        let wanted = Sealed { next, by: *from };
+        let sealed = *self.state.sealed.get_or_insert(wanted);
+        if sealed != wanted {
+            return Answer::Sealed { next: sealed.next };
         }
         Answer::Reported(Report {
             epoch,
@@ -466,12 +430,18 @@ impl Voter {
     }
 
     fn unseal(&mut self, from: &DeviceId, next: [u8; 32], known: &impl Known) -> Answer {
-        if !known.may_choose_voters(from) {
+        let may = match self.state.sealed {
+            // Only who has the seals can throw them away.
+            Some(sealed) if sealed.next == next => sealed.by == *from,
+            _ => known.may_choose_voters(from),
+        };
+        if !may {
             return Answer::Denied;
         }
-        if self.state.sealed == Some(next) {
+        if self.state.sealed.is_some_and(|sealed| sealed.next == next) {
             self.state.sealed = None;
         }
+        note_set(&mut self.state.unsealed, next);
         Answer::Done
     }
 
@@ -483,7 +453,7 @@ impl Voter {
             });
         }
         match self.state.sealed {
-            Some(next) => Some(Answer::Sealed { next }),
+            Some(sealed) => Some(Answer::Sealed { next: sealed.next }),
             None => None,
         }
     }

@@ -1,13 +1,14 @@
 //! Between the ledger's events and messages.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime};
 
 use p2p_sync_core::access::Scopes;
 use p2p_sync_core::ids::{DeviceId, Dot};
 use p2p_sync_core::ledger::{
-    EndReason, EventKind, Grant, GrantVia, Header, Item, Keep, LockGrant, LogHead, Put, Revoke,
+    EndReason, EventKind, Grant, GrantVia, Header, Item, Keep, LockGrant, LogHead, Put, Revoke, Voters,
 };
-use p2p_sync_core::lock::Resource;
+use p2p_sync_core::lock::{Resource, SlotId};
 use p2p_sync_core::rel_path::RelPath;
 use p2p_sync_core::tree::Node;
 use p2p_sync_proto::v1;
@@ -131,6 +132,7 @@ fn item(index: u32, item: &Item) -> v1::EventItem {
             device: Some(convert::persons_device(*device, "", person.as_ref())),
         }),
         Item::Name(name) => What::Name(v1::NameItem { name: name.clone() }),
+        Item::Voters(voters) => What::Voters(followed(voters)),
         Item::Put(put) => What::Put(self::put(put)),
         Item::Del { path, base, moved_to } => What::Del(v1::DelItem {
             path: path.as_bytes().to_vec(),
@@ -246,6 +248,18 @@ fn locked(grant: &LockGrant) -> v1::LockGrantItem {
         until: grant.until_ms.map(time),
         note: grant.note.clone(),
         voters: grant.votes.iter().map(|vote| vote.voter.to_hex()).collect(),
+    }
+}
+
+fn followed(item: &Voters) -> v1::VotersItem {
+    let seals = item.seals.as_deref().unwrap_or_default();
+    let locks: BTreeSet<&SlotId> = seals.iter().flat_map(|seal| seal.slots.keys()).collect();
+    v1::VotersItem {
+        epoch: item.epoch,
+        voters: item.voters.iter().map(DeviceId::to_hex).collect(),
+        is_forced: item.seals.is_none(),
+        sealed: seals.iter().map(|seal| seal.voter.to_hex()).collect(),
+        locks: u32::try_from(locks.len()).unwrap_or(u32::MAX),
     }
 }
 

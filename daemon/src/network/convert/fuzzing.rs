@@ -1,13 +1,15 @@
 //! What must hold of any bytes that peers send. The fuzz target calls this with bytes of its making, a test with the
 //! kept ones (`fuzz/corpus`).
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use p2p_sync_core::engine::{GossipMessage, Head, Here, Redeem, RefuseReason, Request, Response};
 use p2p_sync_core::ids::{DeviceId, EventId, GroupId, ShortId};
 use p2p_sync_core::ledger::SignedEvent;
-use p2p_sync_core::lock::{self, Answer, Claim, Nonce, Resource, Token, Voted};
+use p2p_sync_core::lock::succession::Report;
+use p2p_sync_core::lock::{self, Answer, Claim, Nonce, Resource, Slot, Token, Voted};
 use p2p_sync_core::merkle;
 use p2p_sync_proto::peer::v1 as wire;
 use prost::Message;
@@ -89,7 +91,10 @@ fn of_request(request: &Request) -> usize {
 fn of_response(response: &Response) -> usize {
     match response {
         Response::Heads(heads) => size_of_val(heads.as_slice()),
-        Response::Lock(voted) => size_of_val(voted.has.as_slice()),
+        Response::Lock(voted) => match &voted.answer {
+            Answer::Reported(report) => lock::slots_to_bytes(&report.slots).len(),
+            _ => size_of_val(voted.has.as_slice()),
+        },
         Response::Events { events, .. } | Response::Accepted { events } | Response::Removed { events } => {
             of_events(events)
         }
@@ -176,6 +181,12 @@ fn ledger_requests(events: &[SignedEvent]) -> Vec<Request> {
             token: claim().token,
             last: 12,
         }),
+        Request::Lock(lock::Request::Stand { next: [6; 32] }),
+        Request::Lock(lock::Request::Seal {
+            epoch: 1,
+            next: [6; 32],
+        }),
+        Request::Lock(lock::Request::Unseal { next: [6; 32] }),
     ]
 }
 
@@ -201,6 +212,18 @@ fn lock_responses() -> Vec<Response> {
         sig: Some([5; 64]),
         has: vec![(ShortId::new([1; 8]), 3), (ShortId::new([2; 8]), 9)],
     };
+    let slot = Slot {
+        claim: claim(),
+        durable: true,
+    };
+    let reported = Voted {
+        sig: Some([7; 64]),
+        ..Voted::from(Answer::Reported(Report {
+            epoch: 1,
+            next: [6; 32],
+            slots: BTreeMap::from([(claim().id(), slot)]),
+        }))
+    };
     let others = [
         busy,
         Answer::Granted,
@@ -215,7 +238,8 @@ fn lock_responses() -> Vec<Response> {
         Answer::Done,
     ];
     let others = others.into_iter().map(Voted::from);
-    std::iter::once(granted)
+    [granted, reported]
+        .into_iter()
         .chain(others)
         .map(Response::Lock)
         .collect()
@@ -304,7 +328,7 @@ mod tests {
     #[test]
     fn what_a_search_begins_with_is_read_and_holds() {
         let seeds = seeds();
-        for (protocol, read) in [(0, 7), (1, 17), (2, 7), (3, 6), (4, 1), (5, 2)] {
+        for (protocol, read) in [(0, 10), (1, 18), (2, 7), (3, 6), (4, 1), (5, 2)] {
             let of_protocol = seeds.iter().filter(|seed| seed[0] == protocol);
             assert_eq!(of_protocol.count(), read);
         }

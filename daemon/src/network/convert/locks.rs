@@ -1,7 +1,10 @@
 //! What is asked of voters, and what they answer.
 
 use p2p_sync_core::ids::{DeviceId, ShortId};
-use p2p_sync_core::lock::{Answer, Claim, Nonce, Request, Resource, Token, Voted};
+use p2p_sync_core::lock::succession::Report;
+use p2p_sync_core::lock::{
+    Answer, Claim, Nonce, Request, Resource, Token, Voted, Voter, slots_from_bytes, slots_to_bytes,
+};
 use p2p_sync_proto::peer::v1 as wire;
 
 use super::{ConvertError, MAX_LOGS, at_most, exact};
@@ -9,7 +12,7 @@ use super::{ConvertError, MAX_LOGS, at_most, exact};
 /// Bytes of a claim: those of its paths, and its other fields.
 const MAX_CLAIM: usize = Claim::MAX_BYTES + (8 << 10);
 
-pub(super) fn request_to_wire(request: Request) -> Result<wire::LockRequest, ConvertError> {
+pub(super) fn request_to_wire(request: Request) -> wire::LockRequest {
     use wire::lock_request::Kind;
     let kind = match request {
         Request::Acquire(claim) => Kind::Acquire(wire::LockAcquire {
@@ -35,11 +38,14 @@ pub(super) fn request_to_wire(request: Request) -> Result<wire::LockRequest, Con
             token: Some(token_to_wire(token)),
             last,
         }),
-        Request::Seal { .. } | Request::Unseal { .. } => {
-            return Err(ConvertError::WrongProtocol { message: "request" });
-        }
+        Request::Stand { next } => Kind::Stand(wire::LockStand { next: next.to_vec() }),
+        Request::Seal { epoch, next } => Kind::Seal(wire::LockSeal {
+            epoch,
+            next: next.to_vec(),
+        }),
+        Request::Unseal { next } => Kind::Unseal(wire::LockUnseal { next: next.to_vec() }),
     };
-    Ok(wire::LockRequest { kind: Some(kind) })
+    wire::LockRequest { kind: Some(kind) }
 }
 
 pub(super) fn request_from_wire(message: wire::LockRequest) -> Result<Request, ConvertError> {
@@ -58,16 +64,27 @@ pub(super) fn request_from_wire(message: wire::LockRequest) -> Result<Request, C
             token: token_from_wire(release.token)?,
             last: release.last,
         },
+        Kind::Stand(stand) => Request::Stand {
+            next: exact("next", &stand.next)?,
+        },
+        Kind::Seal(seal) => Request::Seal {
+            epoch: seal.epoch,
+            next: exact("next", &seal.next)?,
+        },
+        Kind::Unseal(unseal) => Request::Unseal {
+            next: exact("next", &unseal.next)?,
+        },
     })
 }
 
-pub(super) fn response_to_wire(voted: Voted) -> Result<wire::LockResponse, ConvertError> {
+pub(super) fn response_to_wire(voted: Voted) -> wire::LockResponse {
     use wire::LockRefusal as Refusal;
     use wire::lock_response::Kind;
     let refused = |refusal: Refusal| Kind::Refused(refusal.into());
+    let signature = voted.sig.map(|sig| sig.to_vec()).unwrap_or_default();
     let kind = match voted.answer {
         Answer::Granted => Kind::Granted(wire::LockGranted {
-            signature: voted.sig.map(|sig| sig.to_vec()).unwrap_or_default(),
+            signature,
             has: voted.has.into_iter().map(size_to_wire).collect(),
         }),
         Answer::Busy {
@@ -88,9 +105,14 @@ pub(super) fn response_to_wire(voted: Voted) -> Result<wire::LockResponse, Conve
         Answer::Forgot => refused(Refusal::Forgot),
         Answer::Gone => refused(Refusal::Gone),
         Answer::Done => Kind::Done(wire::Ack {}),
-        Answer::Reported(_) => return Err(ConvertError::WrongProtocol { message: "response" }),
+        Answer::Reported(report) => Kind::Reported(wire::LockReported {
+            epoch: report.epoch,
+            next: report.next.to_vec(),
+            slots: slots_to_bytes(&report.slots),
+            signature,
+        }),
     };
-    Ok(wire::LockResponse { kind: Some(kind) })
+    wire::LockResponse { kind: Some(kind) }
 }
 
 pub(super) fn response_from_wire(message: wire::LockResponse) -> Result<Voted, ConvertError> {
@@ -98,6 +120,7 @@ pub(super) fn response_from_wire(message: wire::LockResponse) -> Result<Voted, C
     use wire::lock_response::Kind;
     let answer = match message.kind.ok_or(UNKNOWN)? {
         Kind::Granted(granted) => return granted_from_wire(granted),
+        Kind::Reported(reported) => return reported_from_wire(&reported),
         Kind::Busy(busy) => busy_from_wire(busy)?,
         Kind::Stale(floor) => Answer::Stale { floor },
         Kind::WrongEpoch(epoch) => Answer::WrongEpoch { epoch },
@@ -140,6 +163,19 @@ fn granted_from_wire(granted: wire::LockGranted) -> Result<Voted, ConvertError> 
         answer: Answer::Granted,
         sig,
         has,
+    })
+}
+
+fn reported_from_wire(reported: &wire::LockReported) -> Result<Voted, ConvertError> {
+    at_most("slots", reported.slots.len(), Voter::MAX_REPORT)?;
+    let report = Report {
+        epoch: reported.epoch,
+        next: exact("next", &reported.next)?,
+        slots: slots_from_bytes(&reported.slots).map_err(|_| MALFORMED)?,
+    };
+    Ok(Voted {
+        sig: Some(exact("signature", &reported.signature)?),
+        ..Voted::from(Answer::Reported(report))
     })
 }
 

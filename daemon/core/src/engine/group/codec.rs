@@ -1,5 +1,5 @@
-//! The group in the store: the admin events, as far as they decide about roles or say whose device one is, and what devices
-//! had heard of.
+//! The group in the store: the admin events, as far as they decide about roles or voters or say whose device one is, and what
+//! devices had heard of.
 //!
 //! ```text
 //! [group, null or [founder, recovery, name], [event…], [[log, dot, seq]…], [[device, hlc, name]…]]
@@ -12,7 +12,7 @@
 use std::collections::BTreeMap;
 
 use super::{Group, KnownItem};
-use crate::access::{History, LogPoint, evaluate};
+use crate::access::{History, LogPoint};
 use crate::encoding::{
     self, Decoder, Encoder, ShapeError, array_len, array_of, bytes_of, infallible, optional,
 };
@@ -122,10 +122,7 @@ impl Group {
             let named = (Hlc::from_bits(d.u64()?), d.str()?.to_owned());
             group.names.insert(device, named);
         }
-        if let Some(history) = &group.history {
-            group.rights = evaluate(history);
-            group.persons = group.find_persons();
-        }
+        group.settle();
         Ok(group)
     }
 

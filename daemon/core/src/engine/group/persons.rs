@@ -69,7 +69,7 @@ impl Group {
         })
     }
 
-    fn items_of(&self, event: &AdminEvent) -> impl Iterator<Item = (Dot, &Item)> {
+    pub(super) fn items_of(&self, event: &AdminEvent) -> impl Iterator<Item = (Dot, &Item)> {
         let from = Dot {
             device: event.log,
             seq: event.seq,

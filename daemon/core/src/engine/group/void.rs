@@ -48,9 +48,12 @@ impl Group {
             seq: event.header.seq,
             item,
         };
-        (0..)
-            .zip(&event.body.items)
-            .any(|(i, item)| self.is_void(event, place(i), item))
+        let is_owner = || self.role_at(&event.header.author, log, event.header.seq) == Some(Role::Owner);
+        (0..).zip(&event.body.items).any(|(i, item)| {
+            // Of two owners who choose voters at once, one comes to nothing.
+            let is_second = matches!(item, Item::Voters(_)) && is_owner();
+            !is_second && self.is_void(event, place(i), item)
+        })
     }
 
     fn is_void(&self, event: &VerifiedEvent, place: Dot, item: &Item) -> bool {
@@ -74,6 +77,7 @@ impl Group {
                 let known = history.and_then(|history| history.event(event.header.hlc, event.id));
                 !known.is_some_and(|known| self.may_tag(known, place, device))
             }
+            Item::Voters(_) => !self.is_followed(place),
             // Only events of work say such things.
             Item::LockGrant(_) | Item::LockEnd(_) | Item::LockBreak(_) => true,
             Item::Genesis(_)

@@ -50,12 +50,12 @@ impl SyncEngine {
             let seq = event.header.seq;
             *of == log.name && *from == seq && *to > seq
         };
-        let judged: Vec<_> = change
-            .judged
-            .iter()
-            .filter(|stretch| !own(stretch))
-            .copied()
-            .collect();
+        let judged = change.judged.iter().filter(|stretch| !own(stretch)).copied();
+        let mut judged: Vec<_> = judged.collect();
+        if change.other_voters {
+            let size = |of: &LogState| of.size() - u64::from(of.name == log.name);
+            judged = self.logs.values().map(|of| (of.name, 0, size(of))).collect();
+        }
         self.judge_again(&judged, view);
     }
 

@@ -1,5 +1,6 @@
 //! Real headers, bodies and proofs, from which a search begins.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::access::{GrantFlags, Role, Scopes};
@@ -7,7 +8,7 @@ use crate::ids::{Dot, ShortId};
 use crate::ledger::event::{Body, EventKind, Header};
 use crate::ledger::item::{
     EndReason, Grant, GrantVia, Invite, Item, Keep, LockBreak, LockEnd, LockGrant, LogHead, Put, PutFlags,
-    Revoke,
+    Revoke, SealedSlots, Voters,
 };
 use crate::ledger::person::Person;
 use crate::ledger::proof::make;
@@ -133,6 +134,16 @@ fn items() -> Vec<Item> {
             device: device(5),
             person: None,
         },
+        Item::Voters(Voters {
+            epoch: 1,
+            nonce: Nonce([3; 16]),
+            voters: vec![device(5)],
+            seals: Some(vec![SealedSlots {
+                voter: device(6),
+                sig: [4; 64],
+                slots: BTreeMap::new(),
+            }]),
+        }),
         put("docs/plan.odt"),
         version(link, false),
         version(Node::Dir, true),

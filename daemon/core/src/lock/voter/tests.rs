@@ -6,9 +6,11 @@ const A: DeviceId = DeviceId::new([1; 32]);
 const B: DeviceId = DeviceId::new([2; 32]);
 const OWNER: DeviceId = DeviceId::new([3; 32]);
 const VIEWER: DeviceId = DeviceId::new([4; 32]);
+/// An owner, too.
+const OTHER: DeviceId = DeviceId::new([5; 32]);
 const TTL: Duration = Duration::from_mins(1);
 
-/// A ledger in which all but one device may write, one owner chooses voters, and these things have arrived.
+/// A ledger in which all but one device may write, two owners choose voters, and these things have arrived.
 #[derive(Debug, Default)]
 struct Ledger {
     grants: Vec<Claim>,
@@ -22,7 +24,7 @@ impl Known for Ledger {
     }
 
     fn may_choose_voters(&self, device: &DeviceId) -> bool {
-        *device == OWNER
+        *device == OWNER || *device == OTHER
     }
 
     fn highest_number(&self, _epoch: u64) -> u64 {
@@ -298,8 +300,65 @@ fn a_sealed_voter_grants_keeps_and_releases_nothing() {
     assert_eq!(desk.acquire(&claim(B, 2, "b")), sealed);
     assert_eq!(desk.ask(OWNER, &Request::Unseal { next: [2; 32] }), Answer::Done);
     assert_eq!(desk.acquire(&claim(B, 2, "b")), sealed);
+    assert_eq!(
+        desk.ask(OTHER, &Request::Unseal { next: [1; 32] }),
+        Answer::Denied
+    );
+    assert_eq!(desk.acquire(&claim(B, 2, "b")), sealed);
     assert_eq!(desk.ask(OWNER, &Request::Unseal { next: [1; 32] }), Answer::Done);
     assert_eq!(desk.acquire(&claim(B, 2, "b")), Answer::Granted);
+}
+
+#[test]
+fn what_asks_for_seals_that_were_thrown_away_comes_too_late() {
+    let mut desk = Desk::new();
+    let seal = |next| Request::Seal { epoch: 1, next };
+    desk.ask(OWNER, &seal([1; 32]));
+    desk.ask(OWNER, &Request::Unseal { next: [1; 32] });
+    assert_eq!(desk.ask(OWNER, &Request::Unseal { next: [2; 32] }), Answer::Done);
+    desk.restart();
+    assert_eq!(desk.ask(OWNER, &seal([1; 32])), Answer::Denied);
+    assert_eq!(desk.ask(OWNER, &seal([2; 32])), Answer::Denied);
+    assert_eq!(desk.acquire(&claim(A, 1, "a")), Answer::Granted);
+    for n in 3..3 + u8::try_from(Voter::MAX_SETS).unwrap() {
+        desk.ask(OWNER, &Request::Unseal { next: [n; 32] });
+    }
+    assert_eq!(desk.voter.state().unsealed.len(), Voter::MAX_SETS);
+}
+
+#[test]
+fn it_votes_once_in_a_set_that_it_stood_for() {
+    let mut desk = Desk::new();
+    let stand = |next| Request::Stand { next };
+    assert_eq!(desk.ask(A, &stand([1; 32])), Answer::Denied);
+    assert_eq!(desk.ask(OWNER, &stand([1; 32])), Answer::Done);
+    desk.restart();
+    let mut held = claim(A, 1, "a");
+    held.token.epoch = 2;
+    desk.voter
+        .enter(2, [1; 32], BTreeMap::new(), BootInstant::default());
+    assert_eq!(desk.acquire(&held), Answer::Granted);
+    assert_eq!(desk.ask(OWNER, &stand([1; 32])), Answer::Denied);
+    desk.voter
+        .enter(3, [2; 32], BTreeMap::new(), BootInstant::default());
+    held.token.epoch = 3;
+    assert_eq!(desk.acquire(&held), Answer::Forgot, "it never stood for that");
+    desk.voter
+        .enter(2, [1; 32], BTreeMap::new(), BootInstant::default());
+    assert_eq!(
+        desk.acquire(&claim(A, 1, "a")),
+        Answer::Forgot,
+        "it was in that before"
+    );
+    assert_eq!(
+        desk.ask(OWNER, &stand([3; 32])),
+        Answer::Done,
+        "a new one makes it good"
+    );
+    held.token.epoch = 4;
+    desk.voter
+        .enter(4, [3; 32], BTreeMap::new(), BootInstant::default());
+    assert_eq!(desk.acquire(&held), Answer::Granted);
 }
 
 #[test]
