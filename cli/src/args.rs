@@ -2,6 +2,7 @@
 
 mod members;
 mod quarantine;
+mod voters;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -14,6 +15,7 @@ pub(crate) use self::members::{
     RemovalWanted, RoleName, RoleWanted,
 };
 pub(crate) use self::quarantine::QuarantineCommand;
+pub(crate) use self::voters::VotersCommand;
 
 const AFTER_HELP: &str = "\
 If the folder was moved, replaced or restored from a backup, start the daemon once with
@@ -330,6 +332,11 @@ Examples:
         /// Other devices' only
         #[arg(long, conflicts_with = "mine")]
         theirs: bool,
+    },
+    /// Show or choose which devices grant locks
+    Voters {
+        #[command(subcommand)]
+        command: VotersCommand,
     },
     /// Publish deletions that are held, or bring the files back
     #[command(

@@ -19,6 +19,7 @@ pub(crate) mod recovery;
 pub(crate) mod rescan;
 pub(crate) mod restore;
 pub(crate) mod status;
+pub(crate) mod voters;
 pub(crate) mod wait;
 pub(crate) mod watch;
 pub(crate) mod why;

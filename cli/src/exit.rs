@@ -146,9 +146,17 @@ fn judge(reason: &str, code: Code) -> (Exit, Option<&'static str>) {
         reason::NO_SUCH_LOCK => (Exit::No, Some("see what is locked: syncctl locks")),
         reason::NO_QUORUM => (
             Exit::TempFail,
-            Some("see which voters can be reached: syncctl locks"),
+            Some("see which voters can be reached: syncctl voters list"),
         ),
-        reason::VOTER_UNFIT => (Exit::TempFail, Some("see which voters there are: syncctl locks")),
+        reason::VOTER_UNREACHABLE => (
+            Exit::TempFail,
+            Some("see which devices are connected: syncctl peers"),
+        ),
+        reason::SAME_VOTERS => (Exit::No, Some("see who does: syncctl voters list")),
+        reason::VOTER_UNFIT => (
+            Exit::TempFail,
+            Some("an owner can have other devices grant locks: syncctl voters set DEVICE..."),
+        ),
         reason::BEHIND => (
             Exit::TempFail,
             Some("wait for it: syncctl wait --for in-sync; then try again"),

@@ -300,6 +300,7 @@ async fn dispatch(command: Option<Command>, session: &mut Session<'_>) -> Result
         Some(Command::Locks { mine, theirs }) => {
             cmds::locks::list(session, (mine || theirs).then_some(mine)).await
         }
+        Some(Command::Voters { command }) => cmds::voters::run(session, command).await,
         Some(Command::ConfirmDeletes { restore }) => cmds::guards::confirm_deletes(session, restore).await,
         Some(Command::Why { path }) => cmds::why::run(session, path).await,
         Some(Command::Pause) => cmds::guards::pause(session).await,

@@ -29,6 +29,10 @@ pub const LOCKED: &str = "LOCKED";
 pub const NO_SUCH_LOCK: &str = "NO_SUCH_LOCK";
 /// Too few voters could be reached.
 pub const NO_QUORUM: &str = "NO_QUORUM";
+/// A device that is to grant locks cannot be reached.
+pub const VOTER_UNREACHABLE: &str = "VOTER_UNREACHABLE";
+/// These devices grant the locks already.
+pub const SAME_VOTERS: &str = "SAME_VOTERS";
 /// A voter has lost its state, or has no room.
 pub const VOTER_UNFIT: &str = "VOTER_UNFIT";
 /// A newer version is not on this device yet.

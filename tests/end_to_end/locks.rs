@@ -156,6 +156,55 @@ fn a_lock_outlasts_its_holder_and_its_voter_until_an_admin_breaks_it() -> Result
 }
 
 #[test]
+fn three_voters_take_over_what_is_locked_and_grant_without_one_of_them() -> Result<()> {
+    let mut group = Group::of(3)?;
+    group[0].write("plan.txt", "first")?;
+    settle_as_left(&group, 0)?;
+    group[1].connect(&group[2])?;
+    let names = group.devices.iter().map(|device| device.name.clone());
+    let names: Vec<String> = names.collect();
+    group[1].ctl_ok(["lock", "plan.txt", "--note", "moving walls"])?;
+    let refused = group[1].ctl(["voters", "set", &names[1]])?;
+    ensure!(refused.code == Some(77), "{refused:?}");
+    let refused = group[0].ctl(["voters", "set", &names[1], &names[2]])?;
+    ensure!(refused.stderr.contains("one, three or five"), "{refused:?}");
+    let said = group[0].ctl_ok(["voters", "set", &names[0], &names[1], &names[2]])?;
+    ensure!(names.iter().all(|name| said.contains(name.as_str())), "{said}");
+    for device in &group.devices {
+        wait_until("the voters to be known", PATIENCE, || {
+            let voters = device.ctl_json(["voters", "list", "--json"])?;
+            let count = voters["voters"].as_array().map_or(0, Vec::len);
+            let is_so = voters["epoch"] == 1 && count == 3 && voters["forced"] == false;
+            Ok(if is_so { Ok(()) } else { Err(voters.to_string()) })
+        })?;
+        let log = device.ctl_ok(["log"])?;
+        ensure!(log.contains("epoch 1"), "{log}");
+    }
+    group.settle()?;
+    group[0].stop()?;
+    let refused = group[2].ctl(["lock", "plan.txt"])?;
+    ensure!(refused.stderr.contains("moving walls"), "{refused:?}");
+    let done = group[1].ctl_json(["unlock", "plan.txt", "--json"])?;
+    ensure!(done["by_majority"] == true, "{done}");
+    let lock = group[2].ctl_json(["lock", "plan.txt", "--json"])?;
+    ensure!(lock["token"] == "1.1", "{lock}");
+    group[1].stop()?;
+    let refused = group[2].ctl(["lock", "other.txt"])?;
+    ensure!(refused.stderr.contains("2 are needed"), "{refused:?}");
+    ensure!(refused.stderr.contains("syncctl voters list"), "{refused:?}");
+    group[0].start()?;
+    group[0].connect(&group[2])?;
+    wait_until("two of three voters", PATIENCE, || {
+        let tried = group[2].ctl(["lock", "other.txt"])?;
+        Ok(if tried.code == Some(0) {
+            Ok(())
+        } else {
+            Err(tried.stderr)
+        })
+    })
+}
+
+#[test]
 fn without_a_voter_there_is_no_new_lock_and_edits_go_on() -> Result<()> {
     let mut group = Group::of(3)?;
     group[0].write("plan.txt", "first")?;
@@ -167,7 +216,7 @@ fn without_a_voter_there_is_no_new_lock_and_edits_go_on() -> Result<()> {
         refused.stderr.contains("0 voters could be reached"),
         "{refused:?}"
     );
-    ensure!(refused.stderr.contains("syncctl locks"), "{refused:?}");
+    ensure!(refused.stderr.contains("syncctl voters list"), "{refused:?}");
     group[1].write("plan.txt", "second")?;
     let other = &group[2];
     wait_until("the edit", PATIENCE, || {

@@ -1,6 +1,8 @@
 //! Locks in the ledger: what they make of others' writes, on every device.
 //!
-//! The holder is a device that signs what it likes; the first owner is the only voter.
+//! The holder is a device that signs what it likes; the first owner is the only voter, but in `voters`.
+
+mod voters;
 
 use std::time::Duration;
 

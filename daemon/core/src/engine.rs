@@ -2,13 +2,13 @@
 //!
 //! [`SyncEngine`] owns the group, the logs and what is to be done; large state stays in the store and is read through
 //! [`StateView`]. Parts: `pending` (writes that are not durable yet), `group` (members), `sync` (events between peers),
-//! `paths` (from heads to what should stand on disk), `local` (from disk changes to events), `locks`, `voting` and `holding` (locks in the ledger,
-//! as a voter, and as a holder), `work` (what to fetch and
-//! install), `ignoring` (paths left alone), `join` (how devices become members).
+//! `paths` (from heads to what should stand on disk), `local` (from disk changes to events), `locks`, `voting`, `choosing` and `holding`
+//! (locks in the ledger, as a voter, as an owner who chooses voters, and as a holder), `work` (what to fetch and install), `ignoring` (paths left alone), `join` (how devices become members).
 //!
 //! Lost in a crash: everything not covered by [`Input::Persisted`]; nothing that depends on it has left the engine.
 
 mod branches;
+mod choosing;
 mod group;
 mod holding;
 mod ignoring;
@@ -34,6 +34,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use ed25519_dalek::SigningKey;
 use sha2::{Digest, Sha256};
 
+pub use choosing::{VoterReport, VotersError, VotersReport};
 pub use holding::{LockCommand, LockReply, LockReport};
 pub use io::*;
 pub use join::{COMPARE, COMPARE_NOW, JoinRequest, LanDevice, PairCode, PairCommand, PairError, PairReply};
@@ -51,6 +52,7 @@ use crate::rel_path::RelPath;
 use crate::signature;
 use crate::time::{BootInstant, Now};
 use branches::Branches;
+use choosing::Choosing;
 use group::Group;
 use holding::Holding;
 use ignoring::Ignoring;
@@ -94,6 +96,7 @@ pub struct SyncEngine {
     locks: Locks,
     voting: Voting,
     holding: Holding,
+    choosing: Choosing,
     joining: Joining,
     installed_count: u64,
     copies_count: u64,
@@ -176,6 +179,7 @@ impl SyncEngine {
             locks,
             voting,
             holding: Holding::new(me),
+            choosing: Choosing::recover(&recovered.settings),
             joining: Joining::recover(&recovered.settings),
             installed_count: recovered.installed_count,
             copies_count: recovered.copies_count,
@@ -315,6 +319,7 @@ impl SyncEngine {
             self.work.deadline(),
             self.ignoring_deadline(),
             self.holding.deadline(),
+            self.choosing.deadline(),
             self.local
                 .deadline(self.may_publish() && !self.paused && self.phase != Phase::Removed),
         ];
@@ -379,6 +384,7 @@ impl SyncEngine {
     /// anything wait until what they rest on is durable.
     fn settle(&mut self, now: Now, view: &impl StateView) {
         self.publish_local(now, view);
+        self.choose(now, view);
         self.hold(now, view);
         self.schedule(now, view);
         self.tell_in_sync();

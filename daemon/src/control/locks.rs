@@ -2,7 +2,9 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use p2p_sync_core::engine::{CommandError, LockCommand, LockReply, LockReport};
+use p2p_sync_core::engine::{
+    CommandError, LockCommand, LockReply, LockReport, VoterReport, VotersError, VotersReport,
+};
 use p2p_sync_core::ids::DeviceId;
 use p2p_sync_core::lock::{LockError, Resource};
 use p2p_sync_proto::v1::lock_service_server::LockService;
@@ -11,8 +13,8 @@ use tokio::sync::oneshot;
 use tonic::{Request, Response, Status};
 
 use super::service::{REPLY_TIMEOUT, Rpcs};
-use super::status::{from_error, invalid, refused};
-use super::{ControlCommand, ControlError, StatusSnapshot, convert};
+use super::status::{from_error, in_words, invalid, refused};
+use super::{ControlCommand, ControlError, StatusSnapshot, convert, naming};
 
 /// The longest wait for a lock.
 const MAX_WAIT: Duration = Duration::from_hours(24);
@@ -85,21 +87,52 @@ impl LockService for Rpcs {
         match self.on_locks(LockCommand::List, REPLY_TIMEOUT).await? {
             LockReply::List { locks, voters } => {
                 let names = self.backend.status.borrow().clone();
-                let voter = |(device, reachable)| v1::Voter {
-                    device: Some(named(device, &names)),
-                    reachable,
-                };
                 Ok(Response::new(v1::ListLocksResponse {
                     locks: locks.into_iter().map(|lock| to_proto(lock, &names)).collect(),
-                    voters: voters.into_iter().map(voter).collect(),
+                    voters: voters.iter().map(|voter| voter_to_proto(voter, &names)).collect(),
                 }))
             }
             _ => Err(from_error(&ControlError::TimedOut)),
         }
     }
+
+    async fn list_voters(
+        &self,
+        _request: Request<v1::ListVotersRequest>,
+    ) -> Result<Response<v1::ListVotersResponse>, Status> {
+        let report = self.on_voters(LockCommand::ListVoters, REPLY_TIMEOUT).await?;
+        Ok(Response::new(report))
+    }
+
+    async fn set_voters(
+        &self,
+        request: Request<v1::SetVotersRequest>,
+    ) -> Result<Response<v1::SetVotersResponse>, Status> {
+        let v1::SetVotersRequest { devices, force } = request.into_inner();
+        let known = self.members().await?;
+        let voters = devices.iter().map(|text| naming::device(text, &known));
+        let command = LockCommand::SetVoters {
+            voters: voters.collect::<Result<_, _>>()?,
+            is_forced: force,
+        };
+        let voters = Some(self.on_voters(command, WORK).await?);
+        Ok(Response::new(v1::SetVotersResponse { voters }))
+    }
 }
 
 impl Rpcs {
+    /// Hands a command over that is answered with who grants locks.
+    async fn on_voters(
+        &self,
+        command: LockCommand,
+        timeout: Duration,
+    ) -> Result<v1::ListVotersResponse, Status> {
+        match self.on_locks(command, timeout).await? {
+            LockReply::Voters(report) => Ok(voters_to_proto(report, &self.backend.status.borrow())),
+            _ => Err(from_error(&ControlError::TimedOut)),
+        }
+    }
+
     /// Hands a command about locks over, and waits so long for its answer.
     async fn on_locks(&self, command: LockCommand, timeout: Duration) -> Result<LockReply, Status> {
         let (reply, answer) = oneshot::channel();
@@ -154,8 +187,34 @@ impl Rpcs {
                 let text = format!("A newer version is not here yet; {} has it", name(*device));
                 refused(reason::BEHIND, text)
             }
+            ControlError::Command(CommandError::Voters(VotersError::Unreachable(device))) => {
+                let text = format!("{} cannot be reached, so it cannot grant locks", name(*device));
+                in_words(error, text)
+            }
+            ControlError::Command(CommandError::Voters(VotersError::Refused(device))) => {
+                let text = format!("{} has not heard yet that this device is an owner", name(*device));
+                in_words(error, text)
+            }
             error => from_error(error),
         }
+    }
+}
+
+fn voters_to_proto(report: VotersReport, names: &StatusSnapshot) -> v1::ListVotersResponse {
+    let voters = report.voters.iter();
+    v1::ListVotersResponse {
+        voters: voters.map(|voter| voter_to_proto(voter, names)).collect(),
+        epoch: report.epoch,
+        chosen_by: report.chosen_by.map(|device| named(device, names)),
+        forced: report.is_forced,
+    }
+}
+
+fn voter_to_proto(voter: &VoterReport, names: &StatusSnapshot) -> v1::Voter {
+    v1::Voter {
+        device: Some(named(voter.device, names)),
+        reachable: voter.is_reached,
+        removed: !voter.is_member,
     }
 }
 

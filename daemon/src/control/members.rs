@@ -175,7 +175,7 @@ impl Rpcs {
         Ok(Some(Cut::Event { log, seq }))
     }
 
-    async fn members(&self) -> Result<Vec<MemberReport>, Status> {
+    pub(super) async fn members(&self) -> Result<Vec<MemberReport>, Status> {
         match self.manage(MembersCommand::List).await? {
             Reply::Members(MembersReply::Members(reports)) => Ok(reports),
             _ => Err(from_error(&ControlError::TimedOut)),

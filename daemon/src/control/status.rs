@@ -1,6 +1,6 @@
 //! Every error of the control service as a gRPC status; the one place where codes and reasons are chosen.
 
-use p2p_sync_core::engine::{CommandError, RefuseReason};
+use p2p_sync_core::engine::{CommandError, RefuseReason, VotersError};
 use p2p_sync_core::lock::LockError;
 use p2p_sync_proto::reason;
 use tonic::{Code, Status};
@@ -10,6 +10,11 @@ use super::{ControlError, pairing};
 
 /// Returns the status for a command that was not done.
 pub(super) fn from_error(error: &ControlError) -> Status {
+    in_words(error, error_chain(error))
+}
+
+/// Returns the status for a command that was not done, in other words than its own.
+pub(super) fn in_words(error: &ControlError, message: impl Into<String>) -> Status {
     let (code, reason) = match error {
         ControlError::Command(command) => of_command(command),
         ControlError::BadAddress { .. } => (Code::InvalidArgument, reason::BAD_ADDRESS),
@@ -28,7 +33,7 @@ pub(super) fn from_error(error: &ControlError) -> Status {
         ControlError::TimedOut => (Code::DeadlineExceeded, reason::TIMEOUT),
         ControlError::Stopping => (Code::Unavailable, reason::STOPPING),
     };
-    with_reason(code, reason, error_chain(error))
+    with_reason(code, reason, message)
 }
 
 /// Returns the status for a caller that may not call.
@@ -77,6 +82,7 @@ fn of_command(error: &CommandError) -> (Code, &'static str) {
         CommandError::Refused(by) => of_refusal(*by),
         CommandError::Pair(error) => pairing::of_error(error),
         CommandError::Lock(error) => of_lock(error),
+        CommandError::Voters(error) => of_voters(error),
         CommandError::Locked(_) => (Code::FailedPrecondition, reason::LOCKED),
         CommandError::NoLock => (Code::NotFound, reason::NO_SUCH_LOCK),
         CommandError::Unreachable => (Code::DeadlineExceeded, reason::INVITER_UNREACHABLE),
@@ -90,6 +96,18 @@ const fn of_lock(error: &LockError) -> (Code, &'static str) {
         LockError::Denied => (Code::PermissionDenied, reason::ROLE_TOO_LOW),
         LockError::Unfit => (Code::FailedPrecondition, reason::VOTER_UNFIT),
         LockError::Behind { .. } => (Code::FailedPrecondition, reason::BEHIND),
+        _ => (Code::Aborted, reason::BUSY),
+    }
+}
+
+const fn of_voters(error: &VotersError) -> (Code, &'static str) {
+    match error {
+        VotersError::Count => (Code::InvalidArgument, reason::INVALID_ARGUMENT),
+        VotersError::Same => (Code::AlreadyExists, reason::SAME_VOTERS),
+        VotersError::Unreachable(_) | VotersError::Refused(_) => {
+            (Code::Unavailable, reason::VOTER_UNREACHABLE)
+        }
+        VotersError::TooManyLocks => (Code::FailedPrecondition, reason::LOCKED),
         _ => (Code::Aborted, reason::BUSY),
     }
 }

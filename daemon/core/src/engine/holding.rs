@@ -41,6 +41,8 @@ pub(super) struct Holding {
     /// Who was refused because of a lock that the ledger does not show here yet, and how long to wait for it.
     refused: Vec<(CommandId, LockError, BootInstant)>,
     looks: u64,
+    /// The set of voters that the manager knows.
+    voters: [u8; 32],
 }
 
 /// A lock that was asked for.
@@ -83,6 +85,7 @@ impl Holding {
             expires: BTreeMap::new(),
             refused: Vec::new(),
             looks: 0,
+            voters: [0; 32],
         }
     }
 
@@ -132,6 +135,10 @@ impl SyncEngine {
             LockCommand::Break { resource, reason } => {
                 self.break_lock(&resource, reason, now, view).map(Some)
             }
+            LockCommand::SetVoters { voters, is_forced } => {
+                self.set_voters(id, voters, is_forced, now).map(|()| None)
+            }
+            LockCommand::ListVoters => self.voters_report().map(LockReply::Voters).map(Some),
         };
         match reply {
             Ok(None) => {}
@@ -140,7 +147,7 @@ impl SyncEngine {
         }
     }
 
-    fn reply_lock(&mut self, id: CommandId, reply: Result<LockReply, CommandError>) {
+    pub(super) fn reply_lock(&mut self, id: CommandId, reply: Result<LockReply, CommandError>) {
         let reply = reply.map(|reply| Reply::Lock(Box::new(reply)));
         self.emit(Output::Reply { id, reply });
     }
@@ -238,12 +245,9 @@ impl SyncEngine {
     }
 
     fn list_locks(&self, now: Now, view: &impl StateView) -> Result<LockReply, CommandError> {
-        let group = self.group.as_ref().ok_or(CommandError::NoGroup)?;
+        let voters = self.voters_report()?.voters;
         let mut locks = self.reports(now, view);
         locks.sort_by(|a, b| a.resources.cmp(&b.resources));
-        let voters = group.voters(group.epoch()).unwrap_or_default().into_iter();
-        let reached = |voter: &DeviceId| *voter == self.me || self.peers.get(voter).is_some();
-        let voters = voters.map(|voter| (voter, reached(&voter))).collect();
         Ok(LockReply::List { locks, voters })
     }
 
@@ -333,6 +337,7 @@ impl SyncEngine {
 
     /// Goes on with locks as far as it goes.
     pub(super) fn hold(&mut self, now: Now, view: &impl StateView) {
+        self.meet_voters(now);
         loop {
             self.record_granted(now, view);
             self.end_looked(now, view);
@@ -341,6 +346,18 @@ impl SyncEngine {
                 return;
             };
             self.take_lock_output(output, now, view);
+        }
+    }
+
+    /// Tells the manager of other voters.
+    fn meet_voters(&mut self, now: Now) {
+        let group = self.group.as_ref();
+        let voters = group.and_then(|group| group.epoch_at(group.epoch()));
+        if let Some(set) = voters.map(|voters| voters.set)
+            && std::mem::replace(&mut self.holding.voters, set) != set
+        {
+            let electorate = self.electorate();
+            self.holding.manager.replace_voters(&electorate, now.boot);
         }
     }
 

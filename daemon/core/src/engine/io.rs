@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use super::choosing::VotersError;
 use super::holding::{LockCommand, LockReply, LockReport};
 use super::join::{JoinRequest, PairCommand, PairError, PairReply};
 use super::members::{MembersCommand, MembersReply};
@@ -555,6 +556,9 @@ pub enum CommandError {
     /// There is no lock, for this reason.
     #[error(transparent)]
     Lock(LockError),
+    /// There are no other voters, for this reason.
+    #[error(transparent)]
+    Voters(VotersError),
     /// This lock is in the way.
     #[error("That is locked")]
     Locked(Box<LockReport>),

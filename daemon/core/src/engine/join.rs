@@ -540,6 +540,7 @@ impl SyncEngine {
         self.branches = Branches::default();
         self.locks = Locks::default();
         self.forget_holding();
+        self.forget_choosing();
         self.voting = Voting::default();
         self.peers.heads_moved();
         self.work.forget();

@@ -362,7 +362,7 @@ impl SyncEngine {
     }
 
     /// Returns the group, if this device may publish anything about it now.
-    fn group_to_change(&self) -> Result<&Group, CommandError> {
+    pub(super) fn group_to_change(&self) -> Result<&Group, CommandError> {
         let group = self.group.as_ref().ok_or(CommandError::NoGroup)?;
         if self.own_events_missing() > 0 {
             return Err(CommandError::OwnEventsMissing);

@@ -13,13 +13,14 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use self::pace::{ASK_AGAIN, FORKED_ROUND, GOSSIP_GRACE, PENALTY, QUIET, ROUND};
+use super::choosing::ChoiceNo;
 use super::{
     GossipMessage, InboundId, MAX_PAGE_BYTES, Notification, Output, PeerStatus, Phase, RefuseReason, Request,
     RequestFailed, RequestId, Response, StateView, SyncEngine,
 };
 use crate::ids::{DeviceId, ShortId};
 use crate::ledger::{LogState, SignedEvent};
-use crate::lock::AskNo;
+use crate::lock::{AskNo, Voted};
 use crate::time::{BootInstant, Now};
 
 /// Pushes to one peer that wait for their acknowledgement; beyond it the peer pulls.
@@ -68,6 +69,7 @@ pub(super) enum Asked {
     PairReveal,
     Present,
     Lock(AskNo),
+    Choice(ChoiceNo),
 }
 
 /// The connected devices and what is under way with them.
@@ -96,6 +98,14 @@ pub(super) enum Refused {
     Branch(ShortId),
     /// No honest daemon sends this.
     Bad(&'static str),
+}
+
+/// Returns what a voter answered, if it did.
+fn voted(result: Result<Response, RequestFailed>) -> Option<Voted> {
+    match result {
+        Ok(Response::Lock(voted)) => Some(voted),
+        _ => None,
+    }
 }
 
 impl Peers {
@@ -311,13 +321,8 @@ impl SyncEngine {
                     peer.pushes = peer.pushes.saturating_sub(1);
                 }
             }
-            Asked::Lock(ask) => {
-                let voted = match result {
-                    Ok(Response::Lock(voted)) => Some(voted),
-                    _ => None,
-                };
-                self.vote_answered(ask, voted, now);
-            }
+            Asked::Lock(ask) => self.vote_answered(ask, voted(result), now),
+            Asked::Choice(no) => self.choice_answered(no, voted(result), now),
             Asked::InSync => {
                 if result != Ok(Response::Ack)
                     && let Some(peer) = self.peers.map.get_mut(&from)

@@ -9,8 +9,9 @@ use std::collections::BTreeMap;
 use super::{Recovered, StateView, SyncEngine};
 use crate::access::Role;
 use crate::ids::{DeviceId, ShortId};
-use crate::ledger::LogState;
-use crate::lock::{Answer, Claim, Known, Request, Resource, SlotId, Vote, Voted, Voter, VoterState};
+use crate::ledger::{Item, LogState, Voters};
+use crate::lock::succession::{Seal, take_over};
+use crate::lock::{Answer, Claim, Known, Request, Resource, Slot, SlotId, Vote, Voted, Voter, VoterState};
 use crate::time::Now;
 
 /// Setting: what this device keeps as a voter, as [`VoterState::to_bytes`].
@@ -115,13 +116,11 @@ impl SyncEngine {
         now: Now,
         view: &impl StateView,
     ) -> Voted {
-        let group = self.group.as_ref();
-        let epoch = group.map_or(0, |group| group.epoch());
-        let voters = group.and_then(|group| group.voters(epoch)).unwrap_or_default();
-        if !voters.contains(&self.me) {
-            return Voted::from(Answer::Denied);
+        if let Some(refusal) = self.why_no_voter(request) {
+            return Voted::from(refusal);
         }
         let mut voter = self.take_voter(now);
+        self.enter_set(&mut voter, now, view);
         let answer = voter.handle_request(from, request, &Ledger { engine: self, view }, now.boot);
         if matches!(
             answer,
@@ -130,14 +129,80 @@ impl SyncEngine {
             self.pending.set_setting(VOTER, Some(voter.state().to_bytes()));
         }
         self.voting.voter = Some(voter);
-        let (Request::Acquire(claim), Answer::Granted, Some(group)) = (request, &answer, &self.group) else {
+        let Some(group) = self.group.as_ref().map(|group| group.id) else {
             return Voted::from(answer);
         };
-        Voted {
-            sig: Some(Vote::sign(&self.key, &group.id, claim).sig),
-            has: self.what_speaks_of(&claim.resources, view),
-            answer,
+        match (request, answer) {
+            (Request::Acquire(claim), answer @ Answer::Granted) => Voted {
+                sig: Some(Vote::sign(&self.key, &group, claim).sig),
+                has: self.what_speaks_of(&claim.resources, view),
+                answer,
+            },
+            (_, Answer::Reported(report)) => Voted {
+                sig: Some(Seal::sign(&self.key, &group, report.clone()).sig),
+                ..Voted::from(Answer::Reported(report))
+            },
+            (_, answer) => Voted::from(answer),
         }
+    }
+
+    /// Says why this device answers no such request: it is no voter now.
+    fn why_no_voter(&self, request: &Request) -> Option<Answer> {
+        let group = self.group.as_ref();
+        let epoch = group.map_or(0, |group| group.epoch());
+        let voters = group.and_then(|group| group.voters(epoch)).unwrap_or_default();
+        let asked = match request {
+            // Of these its own state says enough.
+            Request::Stand { .. } | Request::Unseal { .. } => return None,
+            Request::Acquire(claim) => claim.token.epoch,
+            Request::Renew { epoch, .. } | Request::Release { epoch, .. } | Request::Seal { epoch, .. } => {
+                *epoch
+            }
+        };
+        if voters.contains(&self.me) {
+            None
+        } else if asked != epoch {
+            Some(Answer::WrongEpoch { epoch })
+        } else {
+            Some(Answer::Denied)
+        }
+    }
+
+    /// Has this device's voter be one of the newest set, if it is in that.
+    fn enter_set(&mut self, voter: &mut Voter, now: Now, view: &impl StateView) {
+        let Some(group) = &self.group else { return };
+        let number = group.epoch();
+        let Some(epoch) = group.epoch_at(number) else {
+            return;
+        };
+        if epoch.set == voter.state().set || !epoch.voters.contains(&self.me) {
+            return;
+        }
+        let (set, item) = (epoch.set, epoch.place.and_then(|place| group.item(place)));
+        let slots = match item {
+            Some(Item::Voters(Voters {
+                seals: Some(seals), ..
+            })) => {
+                let reported = seals.iter().map(|seal| &seal.slots);
+                let mut slots = take_over(number, reported).slots;
+                slots.retain(|_, slot| !self.is_claim_over(&slot.claim, view));
+                slots
+            }
+            // Nobody said what those before had; what the ledger shows nobody else is to have.
+            _ => self.slots_shown(view),
+        };
+        voter.enter(number, set, slots, now.boot);
+        self.pending.set_setting(VOTER, Some(voter.state().to_bytes()));
+    }
+
+    /// Returns the slots of the locks that the ledger shows to be held.
+    fn slots_shown(&self, view: &impl StateView) -> BTreeMap<SlotId, Slot> {
+        let slot = |grant: super::locks::Grant| {
+            let claim = grant.item.certificate(grant.holder).claim;
+            let durable = claim.durable;
+            (claim.id(), Slot { claim, durable })
+        };
+        self.held_locks(view).into_iter().map(slot).collect()
     }
 
     /// Lets go of what the ledger shows to be over.

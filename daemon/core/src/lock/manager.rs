@@ -130,6 +130,14 @@ impl LockManager {
         }
     }
 
+    /// Takes that others are the voters now. They know what those before had granted.
+    pub fn replace_voters(&mut self, electorate: &Electorate, now: BootInstant) {
+        let locks: Vec<LockNo> = self.entries.keys().copied().collect();
+        for lock in locks {
+            self.meet_voters(lock, electorate, now);
+        }
+    }
+
     /// Forgets a lock that is over without its voters: they hear of it from the ledger.
     pub fn forget(&mut self, lock: LockNo) {
         self.entries.remove(&lock);

@@ -141,7 +141,9 @@ impl Seal {
         }
     }
 
-    fn holds(&self, group: &GroupId, epoch: u64, next: &[u8; 32]) -> bool {
+    /// Says whether it is one for these voters, of whom `next` is the hash, by a voter of `epoch`.
+    #[must_use]
+    pub fn holds(&self, group: &GroupId, epoch: u64, next: &[u8; 32]) -> bool {
         let named = |(id, slot): (&SlotId, &Slot)| *id == slot.claim.id();
         self.report.epoch == epoch
             && self.report.next == *next
@@ -178,16 +180,19 @@ impl Succession {
         if sealed.len() < quorum(voters.len()) {
             return Err(SuccessionError::Quorum);
         }
-        let reports = self.seals.iter().map(|seal| &seal.report);
-        Ok(take_over(self.next.epoch, reports))
+        let reported = self.seals.iter().map(|seal| &seal.report.slots);
+        Ok(take_over(self.next.epoch, reported))
     }
 }
 
 /// Returns with what each voter of an epoch begins: all that any voter of the one before had. A majority of those holds
 /// every claim that was granted, but perhaps only one of them does that is among the seals.
-pub fn take_over<'a>(epoch: u64, reports: impl IntoIterator<Item = &'a Report>) -> VoterState {
+pub fn take_over<'a>(
+    epoch: u64,
+    reported: impl IntoIterator<Item = &'a BTreeMap<SlotId, Slot>>,
+) -> VoterState {
     let mut slots: BTreeMap<SlotId, Slot> = BTreeMap::new();
-    for (id, slot) in reports.into_iter().flat_map(|report| &report.slots) {
+    for (id, slot) in reported.into_iter().flatten() {
         let known = slots.entry(*id).or_insert_with(|| slot.clone());
         known.durable |= slot.durable;
     }

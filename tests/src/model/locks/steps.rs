@@ -330,7 +330,7 @@ impl Locks {
             return;
         }
         let reports = state.reports.iter().flatten();
-        let mut second = take_over(2, reports.clone());
+        let mut second = take_over(2, reports.clone().map(|report| &report.slots));
         if self.has(Mistake::TakesOverMajority) {
             let count = |id: &SlotId| {
                 reports

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::engine::{VoterReport, VotersReport};
 use crate::ids::{DeviceId, Dot};
 use crate::lock::{Resource, Token};
 
@@ -33,6 +34,15 @@ pub enum LockCommand {
     },
     /// List the locks that are held.
     List,
+    /// Choose who grants locks.
+    SetVoters {
+        /// Who: one, three or five.
+        voters: Vec<DeviceId>,
+        /// Whether those before are not asked to make room.
+        is_forced: bool,
+    },
+    /// Tell who grants locks.
+    ListVoters,
 }
 
 /// What a command about locks comes to.
@@ -47,12 +57,14 @@ pub enum LockReply {
         /// Whether a majority of the voters have let it go; otherwise they will when they hear of it.
         by_majority: bool,
     },
+    /// Who grants locks.
+    Voters(VotersReport),
     /// The locks that are held, in order of what they cover.
     List {
         /// Which.
         locks: Vec<LockReport>,
-        /// The voters, and whether each can be reached now.
-        voters: Vec<(DeviceId, bool)>,
+        /// The voters.
+        voters: Vec<VoterReport>,
     },
 }
 

@@ -11,7 +11,7 @@ use crate::engine::{StateView, SyncEngine};
 use crate::fold::{Fences, Standing, Version};
 use crate::ids::{DeviceId, Dot, ShortId};
 use crate::ledger::{Header, Item, LogState};
-use crate::lock::Resource;
+use crate::lock::{Claim, Resource};
 use crate::rel_path::RelPath;
 use crate::time::Hlc;
 
@@ -190,6 +190,13 @@ impl SyncEngine {
             }
         }
         facts
+    }
+
+    /// Says whether the lock of a claim was recorded, and is over.
+    pub(in crate::engine) fn is_claim_over(&self, claim: &Claim, view: &impl StateView) -> bool {
+        let facts = self.facts_at(claim.resources[0].path(), view);
+        let same = |fact: &&Fact| fact.grant.item.certificate(fact.grant.holder).claim == *claim;
+        facts.iter().find(same).is_some_and(|fact| !fact.ends.is_empty())
     }
 
     pub(super) fn read_grant(&self, place: Dot, view: &impl StateView) -> Option<Grant> {

@@ -191,6 +191,39 @@ impl LockManager {
         }
     }
 
+    /// Has one lock asked for, kept or released at other voters.
+    pub(super) fn meet_voters(&mut self, lock: LockNo, electorate: &Electorate, now: BootInstant) {
+        let Some(entry) = self.entries.get_mut(&lock) else {
+            return;
+        };
+        if let Stage::Asking(attempt) = &entry.stage {
+            // Some may have granted it before they made room: it is taken back there and here, and asked for anew.
+            let claim = attempt.claim().clone();
+            self.take_back(lock, Then::Again(now, electorate.highest), now);
+            for voter in &electorate.voters {
+                self.ask(lock, *voter, Kind::Release, release(electorate.epoch, &claim, 0));
+            }
+        }
+        let Some(entry) = self.entries.get_mut(&lock) else {
+            return;
+        };
+        entry.electorate = electorate.clone();
+        match &mut entry.stage {
+            Stage::Waiting(_, above)
+            | Stage::TakingBack {
+                then: Then::Again(_, above),
+                ..
+            } => *above = electorate.highest,
+            Stage::Keeping { .. } => self.keep(lock, now),
+            Stage::Ending { gone, again, .. } => {
+                gone.clear();
+                *again = electorate.voters.iter().map(|voter| (*voter, now)).collect();
+                self.ask_again(lock, now);
+            }
+            Stage::Asking(_) | Stage::Granted(..) | Stage::TakingBack { .. } => {}
+        }
+    }
+
     /// Asks the voters to keep a lock.
     pub(super) fn keep(&mut self, lock: LockNo, now: BootInstant) {
         let Some(entry) = self.entries.get_mut(&lock) else {
@@ -326,7 +359,10 @@ impl Entry {
             Refusal::Unfit => LockError::Unfit,
             Refusal::Sealed | Refusal::WrongEpoch { .. } => LockError::Sealed,
         };
-        let patient = matches!(error, LockError::Busy { .. } | LockError::NoQuorum { .. });
+        let patient = matches!(
+            error,
+            LockError::Busy { .. } | LockError::NoQuorum { .. } | LockError::Sealed
+        );
         let pause = BUSY.saturating_mul(1 << self.busy.min(10)).min(BUSY_MAX);
         let share = u32::from(fresh()[0]);
         let at = now.after(pause + pause * share / 256);
