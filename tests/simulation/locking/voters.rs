@@ -2,7 +2,7 @@
 
 use p2p_sync_core::access::Role;
 use p2p_sync_core::engine::{
-    Command, CommandError, LockCommand, LockReply, Response, VotersError, VotersReport,
+    Command, CommandError, LockCommand, LockReply, OwnLogSize, Response, VotersError, VotersReport,
 };
 use p2p_sync_core::lock::{Answer, LockError, Token};
 
@@ -154,6 +154,24 @@ fn a_try_that_a_crash_cuts_short_is_called_off() {
         assert_eq!(desk.token(OTHER, "b").epoch, after, "{delay}");
         desk.release(OTHER, "b").expect("it is its own");
     }
+}
+
+#[test]
+fn an_old_copy_of_the_state_votes_in_no_set_that_it_stood_for() {
+    let mut desk = all_connected(Role::Editor);
+    assert_eq!(desk.set_voters(VOTER, &[VOTER, HOLDER, OTHER], false), Ok(1));
+    desk.pass(20_000);
+    desk.disconnect(VOTER, HOLDER);
+    desk.disconnect(VOTER, OTHER);
+    let own = OwnLogSize {
+        events: 1_000,
+        members: 3,
+    };
+    desk.restart_expecting(OTHER, own);
+    desk.connect(HOLDER, OTHER);
+    desk.pass(20_000);
+    let unfit = Err(CommandError::Lock(LockError::Unfit));
+    assert_eq!(desk.acquire(HOLDER, "b").map(|_| ()), unfit);
 }
 
 #[test]

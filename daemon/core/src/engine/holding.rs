@@ -154,6 +154,7 @@ impl SyncEngine {
 
     /// Takes up this device's locks after a start.
     pub(super) fn start_holding(&mut self, now: Now, view: &impl StateView) {
+        self.meet_voters(now);
         for grant in self.held_locks(view) {
             if grant.holder != self.me || !grant.item.durable {
                 continue;

@@ -75,6 +75,8 @@ impl SyncEngine {
         if self.own_events_missing() > 0 {
             let mut state = self.voting.recovered.take().unwrap_or_else(first_state);
             state.forgot = true;
+            // It may have voted in these since.
+            state.stands.clear();
             self.pending.set_setting(VOTER, Some(state.to_bytes()));
             self.voting.recovered = Some(state);
         }
