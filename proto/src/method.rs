@@ -34,7 +34,7 @@ mod tests {
 
     /// Methods that change something, ask other devices, or tell what is in files or a secret. Whoever adds a method marks
     /// it with the option `read` or, after some thought, names it here.
-    const FOR_THE_GROUP_ONLY: [&str; 26] = [
+    const FOR_THE_GROUP_ONLY: [&str; 27] = [
         "AcceptQuarantined",
         "AcquireLock",
         "ApproveJoin",
@@ -59,6 +59,7 @@ mod tests {
         "Resume",
         "RevokeInvite",
         "SetPerson",
+        "SetVoters",
         "ShowRecovery",
         "UseRecovery",
     ];
