@@ -201,7 +201,12 @@ fn three_voters_take_over_what_is_locked_and_grant_without_one_of_them() -> Resu
         } else {
             Err(tried.stderr)
         })
-    })
+    })?;
+    let said = group[0].ctl_ok(["member", "remove", &names[1], "--yes"])?;
+    ensure!(said.contains("syncctl voters set"), "{said}");
+    let voters = group[0].ctl_ok(["voters", "list"])?;
+    ensure!(voters.contains("removed from the group"), "{voters}");
+    Ok(())
 }
 
 #[test]

@@ -9,7 +9,7 @@ use tonic::transport::Channel;
 use crate::args::{PersonWanted, RemovalWanted, RoleName, RoleWanted};
 use crate::client::Members;
 use crate::cmds::confirm::confirm;
-use crate::cmds::place;
+use crate::cmds::{place, voters};
 use crate::exit::Failure;
 use crate::output::{JsonPath, Stop, escape, number, or_null, short, table};
 use crate::view::role as role_word;
@@ -125,6 +125,7 @@ pub(crate) async fn remove(session: &mut Session<'_>, wanted: RemovalWanted) -> 
     request.devices = listed.into_iter().map(|device| device.id).collect();
     request.only_list = false;
     let done = remove_call(session, request).await?;
+    let voters = voters::among(session, &done.removed).await;
     let json = Json {
         schema: "p2psync.member-remove/1",
         removed: done.removed.iter().map(NamedJson::of).collect(),
@@ -134,6 +135,12 @@ pub(crate) async fn remove(session: &mut Session<'_>, wanted: RemovalWanted) -> 
         let mut text = removed_words(&done);
         if has_cut {
             text.push_str("what is known here of its changes beyond the cut: syncctl quarantine list\n");
+        }
+        for voter in &voters {
+            text.push_str(&format!(
+                "{} counts among those who grant locks until an owner chooses others: syncctl voters set DEVICE...\n",
+                called(voter)
+            ));
         }
         text
     })

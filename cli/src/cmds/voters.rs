@@ -8,6 +8,7 @@ use tonic::transport::Channel;
 
 use crate::args::VotersCommand;
 use crate::client::Locks;
+use crate::exit::Failure;
 use crate::output::{Stop, table};
 use crate::view::{DeviceJson, device_words};
 use crate::{CALL_TIMEOUT, Session};
@@ -34,9 +35,7 @@ struct VoterJson {
 pub(crate) async fn run(session: &mut Session<'_>, command: VotersCommand) -> Result<(), Stop> {
     match command {
         VotersCommand::List => {
-            let call =
-                async |channel: Channel| Locks::new(channel).list_voters(v1::ListVotersRequest {}).await;
-            let voters = session.call_on(CALL_TIMEOUT, call).await?;
+            let voters = list(session).await?;
             let text = words(&voters);
             session.out.answer(&json(voters), || text)
         }
@@ -51,6 +50,19 @@ pub(crate) async fn run(session: &mut Session<'_>, command: VotersCommand) -> Re
             session.out.answer(&json(voters), || text)
         }
     }
+}
+
+async fn list(session: &Session<'_>) -> Result<v1::ListVotersResponse, Failure> {
+    let call = async |channel: Channel| Locks::new(channel).list_voters(v1::ListVotersRequest {}).await;
+    session.call_on(CALL_TIMEOUT, call).await
+}
+
+/// Returns those of these devices that count as voters; none if nobody can say.
+pub(crate) async fn among(session: &Session<'_>, devices: &[v1::Device]) -> Vec<v1::Device> {
+    let known = list(session).await.unwrap_or_default();
+    let voters = known.voters.into_iter().filter_map(|voter| voter.device);
+    let is_named = |voter: &v1::Device| devices.iter().any(|device| device.id == voter.id);
+    voters.filter(is_named).collect()
 }
 
 fn json(voters: v1::ListVotersResponse) -> VotersJson {

@@ -365,7 +365,8 @@ impl Group {
             let known = items.map(|(i, item)| (place(i), KnownItem::new(item.clone(), &find)));
             self.add(event.id, event.header.hlc, log, known.collect());
         }
-        let (before, epochs) = (self.rights.clone(), self.epochs.clone());
+        self.history.as_ref()?;
+        let (before, epochs) = (std::mem::take(&mut self.rights), std::mem::take(&mut self.epochs));
         self.settle();
         let mut change = self.change_since(&before);
         let begins = |epoch: &Epoch| {
